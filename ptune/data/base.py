@@ -1,0 +1,305 @@
+"""What the data modules share: arguments, reading, checking, caching, padding with prompt slots, loaders, majority."""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import lightning as L
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ptune.data import cache
+from ptune.data.loader import BucketSampler, EvalSampler, Loader
+from ptune.data.source import Rows, read
+from ptune.data.tokenizer import load, text_start
+from ptune.errors import InputError, nearest
+from ptune.tasks import task as find_task
+from ptune.tasks.spec import MODULES, Format, HeadSpec, TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Batch = dict[str, Any]
+"""A collated batch: tensors on the CPU, and for span evaluation the list `references`."""
+
+
+class TaskData(L.LightningDataModule, ABC):
+    """Rows of one task, tokenized and batched; abstract, one subclass a task format.
+
+    Args:
+        task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec.
+        backbone: Whose tokenizer to use: a hub id, a local folder, or package:NAME/PATH; linked from the model.
+        path: Folder with local files `<split>.jsonl`, `.csv`, `.tsv`, `.parquet`, ...; by default the hub's data.
+        batch_size: Rows a process and batch.
+        max_length: Limit of tokens a text, special tokens and prompt slots included; by default the task's.
+        slots: Prompt slots put into every text; linked from the model.
+        workers: Processes that prepare batches; 0 does it in the main one.
+    """
+
+    format: ClassVar[Format]
+    """The task format of the subclass."""
+
+    def __init__(
+        self,
+        task: str | TaskSpec,
+        backbone: str,
+        path: str | None = None,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        slots: int = 0,
+        workers: int = 0,
+    ):
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer rows to evaluate than processes
+        self.task = find_task(task) if isinstance(task, str) else task
+        self.backbone = backbone
+        self.path = path
+        self.batch_size = batch_size
+        self.max_length = self.task.max_length if max_length is None else max_length
+        self.slots = slots
+        self.workers = workers
+        if self.task.format != self.format:
+            raise InputError(
+                f"task {self.task.name!r} is a {self.task.format} task, not {self.format}:"
+                f" use --data {MODULES[self.task.format]}."
+            )
+        if not self.task.text:
+            raise InputError(f"task {self.task.name!r}: --data.task.text must name the columns to read, e.g. '[a,b]'.")
+        if not self.task.evaluate:
+            raise InputError(f"task {self.task.name!r}: --data.task.evaluate must name the split to validate on.")
+        for name, value, least in (("batch_size", batch_size, 1), ("slots", slots, 0), ("workers", workers, 0)):
+            if value < least:
+                raise InputError(f"--data.{name} {value}: must be at least {least}.")
+        if self.max_length - slots < 8:
+            raise InputError(
+                f"--data.max_length {self.max_length}: leaves {self.max_length - slots} tokens for the text beside"
+                f" {slots} prompt slots; raise it by {8 - self.max_length + slots} or more."
+            )
+        self._items: dict[str, Dataset] = {}
+        self.check()
+
+    # --- what a format says ------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise an InputError where the task's row does not suit the format; called at the end of `__init__`."""
+
+    @abstractmethod
+    def parse(self, row: dict) -> dict:
+        """The checked columns of `row` that `encode` needs; an InputError tells what is wrong without its place."""
+
+    @abstractmethod
+    def encode(self, rows: list[dict], train: bool) -> list[dict]:
+        """Items of parsed rows, without slots: `input_ids` (a list, or a list of lists), token types, labels, ..."""
+
+    @abstractmethod
+    def collate(self, items: list[dict]) -> Batch:
+        """A batch of items, padded, with slots."""
+
+    def settings(self) -> dict[str, Any]:
+        """What else the items depend on; part of the cache's key."""
+        return {}
+
+    # --- the tokenizer -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The backbone's tokenizer; one without a padding token pads with its end token (masked anyway)."""
+        tokenizer = load(self.backbone)
+        self._fingerprint = cache.fingerprint(tokenizer)
+        return tokenizer
+
+    @cached_property
+    def slot_at(self) -> int:
+        """Index of the first prompt slot: 1 behind a special first token ([CLS], <s>), else 0."""
+        return text_start(self.tokenizer)
+
+    @property
+    def budget(self) -> int:
+        """Tokens there are for a text with its special tokens."""
+        return self.max_length - self.slots
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> HeadSpec:
+        """The head this task needs; no I/O."""
+        return self.task.head
+
+    def prepare_data(self) -> None:
+        """Fill the cache, in one process a machine."""
+        self._load()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and tokenize all splits, or find them in the cache.
+
+        Raises:
+            InputError: a mistake in the data, with file and line; no training split where `stage` is "fit".
+        """
+        self._load()
+        if stage == "fit" and self.task.train not in self._items:
+            self._missing_train()
+
+    def _missing_train(self) -> None:
+        where = self.path or "/".join(self.task.hub)
+        raise InputError(
+            f"task {self.task.name!r}: {where} has no split {self.task.train!r} to train on; add that file."
+        )
+
+    def _load(self) -> None:
+        if self._items:
+            return
+        items = {}
+        for split, source in read(self.task, self.path).items():
+            optional = split not in (self.task.train, self.task.evaluate[0])
+            if optional and all(row.get(self.task.label) in (None, -1) for row in source.rows):
+                continue  # a test split whose labels are not public
+            train = split == self.task.train
+            rows = self._parse(source)
+            tokenizer = self.tokenizer  # the fingerprint below is taken when it loads
+            settings = [self.format, self._fingerprint, self.budget, train, self.task.text, self.task.label]
+            settings += [self.task.labels, self.settings()]
+            name = f"{re.sub('[^a-z0-9_]+', '-', self.task.name.lower())}-{split}-{cache.key(rows, settings)}"
+            items[split] = cache.cached(name, rows, lambda block, train=train: self._encode(block, train))
+        del tokenizer
+        self._items = items
+
+    def _parse(self, source: Rows) -> list[dict]:
+        parsed = []
+        for i, row in enumerate(source.rows):
+            try:
+                parsed.append(self.parse(self._prepare(row)))
+            except InputError as e:
+                raise InputError(f"{source.where(i)}: {e}") from e
+        return parsed
+
+    def _prepare(self, row: dict) -> dict:
+        if self.task.prepare is None:
+            return row
+        try:
+            return self.task.prepare(row)
+        except KeyError as e:
+            raise InputError(f"no column {e.args[0]!r}, {nearest(str(e.args[0]), row)}") from e
+        except (TypeError, IndexError, AttributeError) as e:
+            raise InputError(f"a column has not the form the task {self.task.name!r} expects ({e}).") from e
+
+    def _encode(self, rows: list[dict], train: bool) -> list[dict]:
+        return [item | {"length": _longest(item["input_ids"])} for item in self.encode(rows, train)]
+
+    def column(self, row: dict, name: str) -> Any:
+        """The value of column `name`, which must be there."""
+        if name not in row:
+            raise InputError(f"no column {name!r}, {nearest(name, row)}")
+        return row[name]
+
+    def string(self, row: dict, name: str, empty: bool = False) -> str:
+        """The text in column `name`; an empty one or NaN is an error unless `empty`."""
+        value = self.column(row, name)
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            value = ""
+        if not isinstance(value, str | int | float):
+            raise InputError(f"column {name!r} must be text, not {type(value).__name__}.")
+        if not str(value).strip() and not empty:
+            raise InputError(f"column {name!r} is empty; fill it or remove the row.")
+        return str(value)
+
+    def code(self, value: Any) -> int:
+        """The integer code of a class label given as a name or a code.
+
+        Codes are not accepted where a label's own name is a number: "1" would then have two meanings.
+        """
+        labels = self.task.labels
+        name = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+        if name in labels:
+            return labels.index(name)
+        number = int(name) if name.lstrip("-").isdecimal() else int(value) if isinstance(value, bool) else None
+        if number in range(len(labels)) and not any(label.lstrip("-").isdecimal() for label in labels):
+            return number
+        raise InputError(f"column {self.task.label!r}: label {name!r} is none of {list(labels)} nor their code.")
+
+    # --- batches -----------------------------------------------------------------------------------------------------
+
+    def align(self, values: list[list], slot: Any, fill: Any) -> Shaped[Tensor, "n t *rest"]:
+        """Values a token, as a tensor: `slot` put in at the prompt slots, `fill` at the padding on the right."""
+        at, p = self.slot_at, self.slots
+        t = max(len(row) for row in values)
+        rows = [row[:at] + [slot] * p + row[at:] + [fill] * (t - len(row)) for row in values]
+        return torch.tensor(rows)
+
+    def shift(self, position: int) -> int:
+        """Where the token at `position` of the text stands after the slots were put in."""
+        return position + self.slots if position >= self.slot_at else position
+
+    def pad(self, texts: list[dict]) -> Batch:
+        """input_ids, attention_mask, token types where there are any, and slots, each n×t, of n tokenized texts."""
+        tokenizer, ids = self.tokenizer, [text["input_ids"] for text in texts]
+        unknown = tokenizer.pad_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
+        batch: Batch = {
+            "input_ids": self.align(ids, unknown, tokenizer.pad_token_id),
+            "attention_mask": self.align([[1] * len(row) for row in ids], 1, 0),
+        }
+        if "token_type_ids" in texts[0]:
+            batch["token_type_ids"] = self.align([text["token_type_ids"] for text in texts], 0, 0)
+        if self.slots:
+            batch["slots"] = self.align([[False] * len(row) for row in ids], True, False)
+        return batch
+
+    # --- loaders -----------------------------------------------------------------------------------------------------
+
+    @property
+    def splits(self) -> list[str]:
+        """The evaluated splits that exist with labels, in the task's order; after setup."""
+        return [split for split in self.task.evaluate if split in self._items]
+
+    def train_dataloader(self) -> Loader:
+        """Training batches, of similar lengths, in an order that seed and epoch decide."""
+        if self.task.train not in self._items:
+            self._missing_train()
+        items = self._items[self.task.train]
+        return self._loader(items, BucketSampler(items["length"][:], self.batch_size))
+
+    def val_dataloader(self) -> Loader:
+        """Batches of the split that is monitored."""
+        return self.loader(self.splits[0])
+
+    def loader(self, split: str) -> Loader:
+        """Batches of `split` for evaluation: each row once over all processes, long ones first; after setup."""
+        if split not in self._items:
+            raise InputError(f"task {self.task.name!r} has no split {split!r}, {nearest(split, self._items)}")
+        items = self._items[split]
+        return self._loader(items, EvalSampler(items["length"][:], self.batch_size))
+
+    def _loader(self, items: "Dataset", sampler: BucketSampler | EvalSampler) -> Loader:
+        return Loader(
+            items,
+            self.batch_size,
+            sampler,
+            collate_fn=self.collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def answers(self, items: "Dataset") -> list:
+        """The right answers of `items`: codes, numbers, or a list of codes for each sentence."""
+        return items["label"][:]
+
+    def majority(self, split: str) -> dict[str, float]:
+        """The task's metrics on `split` for always answering the most frequent training label (after setup).
+
+        The mean for regression; {} for spans, and where there is no training split.
+        """
+        from ptune.metrics import majority
+
+        if self.task.train not in self._items:
+            return {}
+        train, items = self._items[self.task.train], self._items[split]
+        groups = items["group"][:] if "group" in items.column_names else None
+        return majority(self.head, self.answers(train), self.answers(items), groups)
+
+
+def _longest(ids: list) -> int:
+    return max(len(row) for row in ids) if ids and isinstance(ids[0], list) else len(ids)

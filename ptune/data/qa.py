@@ -1,0 +1,180 @@
+"""Span QA: a question, a context, and the span of the context that answers it, or none (SQuAD 1.1 and 2.0)."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+
+from ptune.data.base import Batch, TaskData
+from ptune.errors import InputError
+from ptune.tasks.spec import Format
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+MAX_QUESTION = 64  # tokens, as in run_squad: a longer question is cut, for it would leave no room for the context
+STRIDE = 128
+REFERENCE = ("id", "context", "answers")
+
+
+class SpanQA(TaskData):
+    """A context is read in overlapping windows; the answer is the best span in any of them.
+
+    In training each window is a row. In evaluation a row is a question with all its windows. Token 0 stands for "no
+    answer here"; no answer at all is given only where the data have questions without one (SQuAD 2.0).
+
+    Args:
+        stride: Tokens that neighbouring windows share; by default 128, or half of a window where that is less.
+        max_answer_length: Longest answer given, in tokens.
+        null_threshold: No answer is given where its score exceeds the best span's by more than this.
+    """
+
+    format: Format = "span_qa"
+
+    def __init__(
+        self, *args, stride: int | None = None, max_answer_length: int = 30, null_threshold: float = 0.0, **kwargs
+    ):
+        super().__init__(*args, **kwargs)
+        if len(self.task.text) != 2:
+            raise InputError(
+                f"task {self.task.name!r}: --data.task.text must name two columns, e.g. '[question,context]'."
+            )
+        for name, value, least in (("stride", stride, 0), ("max_answer_length", max_answer_length, 1)):
+            if value is not None and value < least:
+                raise InputError(f"--data.{name} {value}: must be at least {least}.")
+        self.stride = stride
+        self.max_answer_length = max_answer_length
+        self.null_threshold = null_threshold
+
+    def settings(self) -> dict:
+        """The stride."""
+        return {"stride": self.stride, "default": STRIDE, "question": MAX_QUESTION}
+
+    def parse(self, row: dict) -> dict:
+        """{id, question, context: str, answers: their texts, start: first character of the first or -1}."""
+        question, context = (self.string(row, name) for name in self.task.text)
+        name, answers = self.task.label, self.column(row, self.task.label)
+        if not isinstance(answers, Mapping) or not {"text", "answer_start"} <= answers.keys():
+            raise InputError(f"column {name!r} must be {{'text': [...], 'answer_start': [...]}}, not {answers!r:.40}.")
+        texts, starts = list(answers["text"]), list(answers["answer_start"])
+        if len(texts) != len(starts):
+            raise InputError(f"column {name!r} has {len(texts)} texts but {len(starts)} answer_start; give one a text.")
+        for text, start in zip(texts, starts, strict=True):
+            if not isinstance(text, str) or not isinstance(start, int):
+                raise InputError(f"column {name!r}: answer {text!r} at {start!r} must be a text and a whole number.")
+            if not text or start < 0 or context[start : start + len(text)] != text:
+                there = context[max(start, 0) :][: max(len(text), 10)]
+                raise InputError(
+                    f"column {name!r}: answer {text!r} is not at answer_start {start} of the context, {there!r} is."
+                )
+        return {
+            "id": str(row.get("id", "")),
+            "question": question.strip(),
+            "context": context,
+            "answers": texts,
+            "start": starts[0] if starts else -1,
+        }
+
+    def encode(self, rows: list[dict], train: bool) -> list[dict]:
+        """Items with lists of windows: input_ids, token_type_ids and span (the answer's first and last token).
+
+        For evaluation also offsets (-1 outside of the context), id, context and answers.
+        """
+        if not self.tokenizer.is_fast:
+            raise InputError(
+                f"backbone {self.backbone!r}: its tokenizer keeps no character offsets; span_qa needs them."
+            )
+        room = self.budget - self.tokenizer.num_special_tokens_to_add(pair=True)
+        longest = min(MAX_QUESTION, room // 2)
+        tokens = self.tokenizer(
+            self._shortened([row["question"] for row in rows], longest),
+            [row["context"] for row in rows],
+            truncation="only_second",
+            max_length=self.budget,
+            stride=self._overlap(room - longest),
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+        )
+        names = [name for name in ("input_ids", "token_type_ids") if name in tokens]
+        items: list[dict] = []
+        before = -1
+        for window, i in enumerate(tokens["overflow_to_sample_mapping"]):
+            row = rows[i]
+            if train or i != before:
+                kept = {} if train else {name: row[name] for name in REFERENCE}
+                items.append({"answerable": row["start"] >= 0, **kept})
+            before = i
+            offsets = [
+                list(span) if part == 1 else [-1, -1]
+                for part, span in zip(tokens.sequence_ids(window), tokens["offset_mapping"][window], strict=True)
+            ]
+            columns = {name: tokens[name][window] for name in names}
+            columns["span"] = answer_tokens(offsets, row["start"], row["answers"])
+            for name, value in (columns if train else columns | {"offsets": offsets}).items():
+                items[-1].setdefault(name, []).append(value)
+        return items
+
+    def _overlap(self, room: int) -> int:
+        """The stride; `room` is what the context has at least."""
+        if self.stride is None:
+            return min(STRIDE, room // 2)
+        if self.stride >= room:
+            raise InputError(
+                f"--data.stride {self.stride}: must be below {room}, the tokens of context that --data.max_length"
+                f" {self.max_length} leaves beside a long question and {self.slots} prompt slots."
+            )
+        return self.stride
+
+    def _shortened(self, questions: list[str], longest: int) -> list[str]:
+        """The questions, cut after `longest` tokens."""
+        tokens = self.tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ends = [offsets[longest - 1][1] if len(offsets) > longest else None for offsets in tokens["offset_mapping"]]
+        return [question[:end] for question, end in zip(questions, ends, strict=True)]
+
+    @cached_property
+    def nullable(self) -> bool:
+        """Whether any split has questions without an answer; after setup."""
+        return not all(all(items["answerable"]) for items in self._items.values())
+
+    def answers(self, items: "Dataset") -> list:
+        """None: there is no most frequent span."""
+        return []
+
+    def collate(self, items: list[dict]) -> Batch:
+        """The n padded windows of b rows, with labels n×2 (first and last token of the answer, 0 where it is not).
+
+        For evaluation also feature_row n (which row a window belongs to), offsets n×t×2 (characters of the context, -1
+        elsewhere), references (b dicts id, context, answers), null_threshold (inf where there is always an answer) and
+        max_answer_length.
+        """
+        names = [name for name in ("input_ids", "token_type_ids") if name in items[0]]
+        batch = self.pad([{n: item[n][i] for n in names} for item in items for i in range(len(item["span"]))])
+        spans = [span for item in items for span in item["span"]]
+        batch["labels"] = torch.tensor([[self.shift(token) if token else 0 for token in span] for span in spans])
+        if "context" in items[0]:
+            none = [-1, -1]
+            batch["offsets"] = self.align([window for item in items for window in item["offsets"]], none, none)
+            batch["feature_row"] = torch.tensor([row for row, item in enumerate(items) for _ in item["span"]])
+            batch["references"] = [{name: item[name] for name in REFERENCE} for item in items]
+            batch["null_threshold"] = self.null_threshold if self.nullable else float("inf")
+            batch["max_answer_length"] = self.max_answer_length
+        return batch
+
+
+def answer_tokens(offsets: list[list[int]], start: int, answers: list[str]) -> list[int]:
+    """First and last token of the first answer, which begins at character `start`; [0, 0] unless it lies in the window.
+
+    `offsets` are the tokens' characters in the context, -1 outside of it.
+    """
+    if not answers:
+        return [0, 0]
+    end = start + len(answers[0])
+    inside = [token for token, (begin, _) in enumerate(offsets) if begin >= 0]
+    begins, ends = ([offsets[token][side] for token in inside] for side in (0, 1))
+    if not inside or begins[0] > start or ends[-1] < end:
+        return [0, 0]
+    first, last = bisect_right(ends, start), bisect_left(begins, end) - 1
+    return [inside[first], inside[last]] if first <= last else [0, 0]

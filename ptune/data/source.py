@@ -1,0 +1,190 @@
+"""Where rows come from: local files, the hub, or the generated toy tasks. Every mistake names the file and the line."""
+
+import csv
+import gzip
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ptune.errors import InputError, nearest
+from ptune.tasks.spec import TaskSpec
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one split as published, and where each of them stands."""
+
+    rows: list[dict]
+    origin: str
+    """The file, or the hub's name of the split."""
+    lines: list[int] = field(default_factory=list)
+    """Line number of each row in a text file, from 1; empty where rows have none."""
+
+    def where(self, i: int) -> str:
+        """The place of row `i`, to begin an error sentence with."""
+        return f"{self.origin}, line {self.lines[i]}" if self.lines else f"{self.origin}, row {i + 1}"
+
+
+def read(task: TaskSpec, path: str | None) -> dict[str, Rows]:
+    """All splits of `task` that exist: from the folder `path`, else generated (toy/...), else from the hub.
+
+    Raises:
+        InputError: a folder, file or split that must exist does not, or a file cannot be read.
+    """
+    wanted = [task.train, *task.evaluate]
+    if path is not None:
+        return read_folder(Path(path).expanduser(), wanted, task.evaluate[0])
+    if task.name.startswith("toy/"):
+        from ptune.tasks import toy
+
+        return {split: Rows(toy.generate(task.name, split), f"{task.name} {split}") for split in wanted}
+    return read_hub(task, wanted)
+
+
+# --- local files -----------------------------------------------------------------------------------------------------
+
+
+def read_folder(folder: Path, wanted: list[str], monitored: str) -> dict[str, Rows]:
+    """The splits in `wanted` that `folder` has as `<split>.jsonl`, `.csv`, ...; `monitored` must be among them."""
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"--data.path: {folder} {what}; give the folder that holds {monitored}.jsonl (or .csv, ...).")
+    found = {split: file for split in wanted if (file := find(folder, split))}
+    if monitored not in found:
+        there = sorted(f.name for f in folder.iterdir() if f.is_file()) or ["nothing"]
+        raise InputError(
+            f"--data.path: {folder} has no file for the split {monitored!r}: add {monitored} + one of"
+            f" {' '.join(SUFFIXES)} (there is: {', '.join(there[:20])})."
+        )
+    return {split: read_file(file) for split, file in found.items()}
+
+
+def find(folder: Path, split: str) -> Path | None:
+    """The one file of `split` in `folder`, or None; two are an error."""
+    files = [file for suffix in SUFFIXES if (file := folder / f"{split}{suffix}").is_file()]
+    if len(files) > 1:
+        names = " and ".join(file.name for file in files)
+        raise InputError(f"--data.path: {folder} has {names} for one split; keep one of them.")
+    return files[0] if files else None
+
+
+def read_file(file: Path) -> Rows:
+    """The rows of one .jsonl, .json, .csv, .tsv (tab-separated, quotes are text) or .parquet file, also gzipped."""
+    try:
+        if file.suffix == ".parquet":
+            return _checked(_parquet(file), [], file)
+        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InputError(f"{file}: not UTF-8 at byte {e.start}; save it as UTF-8.") from e
+    except (OSError, EOFError) as e:
+        raise InputError(f"{file}: cannot be read ({e}).") from e
+    name = file.name.removesuffix(".gz")
+    if name.endswith((".csv", ".tsv")):
+        pairs = _table(text, file, tabs=name.endswith(".tsv"))
+    elif name.endswith(".json") and text.lstrip().startswith("["):
+        return _checked(_json_list(text, file), [], file)
+    else:
+        pairs = _json_lines(text, file)
+    lines, rows = [], []
+    for line, row in pairs:
+        lines.append(line)
+        rows.append(row)
+    return _checked(rows, lines, file)
+
+
+def _checked(rows: list[dict], lines: list[int], file: Path) -> Rows:
+    if not rows:
+        raise InputError(f"{file}: the file has no rows; add some or remove it.")
+    return Rows(rows, str(file), lines)
+
+
+def _parquet(file: Path) -> list[dict]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(file).to_pylist()
+    except pa.ArrowInvalid as e:
+        raise InputError(f"{file}: not a Parquet file ({e}).") from e
+
+
+def _json_list(text: str, file: Path) -> list[dict]:
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise InputError(f"{file}, line {e.lineno}: malformed JSON ({e.msg}, column {e.colno}).") from e
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise InputError(f"{file}, row {i + 1}: expected an object with named columns, got {type(row).__name__}.")
+    return rows
+
+
+def _json_lines(text: str, file: Path) -> Iterator[tuple[int, dict]]:
+    for number, line in enumerate(io.StringIO(text), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as e:
+            raise InputError(f"{file}, line {number}: malformed JSON ({e.msg}, column {e.colno}).") from e
+        if not isinstance(row, dict):
+            raise InputError(f"{file}, line {number}: expected a JSON object a line, got {type(row).__name__}.")
+        yield number, row
+
+
+def _table(text: str, file: Path, tabs: bool) -> Iterator[tuple[int, dict]]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    how = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
+    reader = csv.reader(io.StringIO(text, newline=""), **how)
+    try:
+        header = next(reader, None)
+        if header is None:
+            return
+        if len(set(header)) < len(header):
+            raise InputError(f"{file}, line 1: a column name occurs twice in {header}; rename one.")
+        start = reader.line_num + 1
+        for values in reader:
+            if values and len(values) != len(header):
+                raise InputError(
+                    f"{file}, line {start}: {len(values)} fields where the header has {len(header)}"
+                    f" ({', '.join(header)})."
+                )
+            if values:
+                yield start, dict(zip(header, values, strict=True))
+            start = reader.line_num + 1
+    except csv.Error as e:
+        raise InputError(f"{file}, line {reader.line_num}: malformed row ({e}).") from e
+
+
+# --- the hub ---------------------------------------------------------------------------------------------------------
+
+
+def read_hub(task: TaskSpec, wanted: list[str]) -> dict[str, Rows]:
+    """The splits in `wanted` that the hub's dataset has; an error tells the way around an unreachable hub."""
+    files = ", ".join(f"{split}.jsonl.gz" for split in wanted)
+    around = f"use --data.path DIR with {files} (or .csv, .parquet, ...) with the hub's column names"
+    if not task.hub:
+        raise InputError(f"task {task.name!r} has no data on the hub: {around}.")
+    import datasets
+
+    name, configuration = task.hub[0], task.hub[1:2]
+    try:
+        try:
+            loaded = datasets.load_dataset(name, *configuration)
+        except RuntimeError as e:  # a dataset that is still a script: the hub keeps a Parquet copy of those
+            if "scripts are no longer supported" not in str(e):
+                raise
+            loaded = datasets.load_dataset(name, *configuration, revision="refs/convert/parquet")
+    except Exception as e:  # the hub's errors have no common base: no network, offline mode, no such name, bad proxy
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise InputError(f"task {task.name!r}: {'/'.join(task.hub)} cannot be loaded ({reason}): {around}.") from e
+    if task.evaluate[0] not in loaded:
+        near = nearest(task.evaluate[0], map(str, loaded))
+        raise InputError(f"task {task.name!r}: the hub's dataset has no split {task.evaluate[0]!r}, {near}")
+    return {s: Rows(loaded[s].to_list(), f"{'/'.join(task.hub)} {s}") for s in wanted if s in loaded}

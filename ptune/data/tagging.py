@@ -1,0 +1,140 @@
+"""Tagging: one tag a word, read at the word's first sub-token."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+
+from ptune.data.base import Batch, TaskData
+from ptune.errors import InputError
+from ptune.tasks.spec import Format
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+NO_LABEL = -100  # what torch's cross entropy ignores
+
+
+class Tagging(TaskData):
+    """Words and as many tags. A sentence too long for the model is cut into pieces, between words.
+
+    In training each piece is a row. In evaluation a row is a sentence with all its pieces, so that entities are counted
+    over whole sentences and every word once. Nothing looks at the tags to choose where to cut.
+    """
+
+    format: Format = "tagging"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if len(self.task.text) != 1:
+            raise InputError(
+                f"task {self.task.name!r}: --data.task.text must name one column, the words, e.g. '[tokens]'."
+            )
+        if len(self.task.labels) < 2:
+            raise InputError(f"task {self.task.name!r}: --data.task.labels must list the tags, e.g. '[O,B-PER,I-PER]'.")
+
+    def parse(self, row: dict) -> dict:
+        """{words: strings, tags: codes}; in both columns a list, or a text to be split at white space (CSV)."""
+        (column,) = self.task.text
+        words, tags = (self._list(row, name) for name in (column, self.task.label))
+        if len(words) != len(tags):
+            raise InputError(
+                f"column {self.task.label!r} has {len(tags)} tags for {len(words)} words in {column!r}; give each one."
+            )
+        return {"words": [str(word) for word in words], "tags": [self.code(tag) for tag in tags]}
+
+    def _list(self, row: dict, name: str) -> list:
+        value = self.column(row, name)
+        value = value.split() if isinstance(value, str) else value
+        if not isinstance(value, Sequence) or not all(isinstance(item, str | int | float) for item in value):
+            raise InputError(f"column {name!r} must be a list with an item a word, not {value!r:.40}.")
+        if not value:
+            raise InputError(f"column {name!r} is empty; fill it or remove the row.")
+        return list(value)
+
+    def encode(self, rows: list[dict], train: bool) -> list[dict]:
+        """Items with lists of pieces: input_ids, token_type_ids, labels (-100 where no word begins)."""
+        if not self.tokenizer.is_fast:
+            raise InputError(f"backbone {self.backbone!r}: its tokenizer keeps no word numbers, which tagging needs.")
+        room = self.budget - self.tokenizer.num_special_tokens_to_add()
+        sentences, counts = self._readable([row["words"] for row in rows])
+        cuts = [cut(tokens, room) for tokens in counts]
+        spans = [(i, a, b) for i, starts in enumerate(cuts) for a, b in zip(starts, [*starts[1:], None], strict=True)]
+        tokens = self.tokenizer(
+            [sentences[i][a:b] for i, a, b in spans],
+            is_split_into_words=True,
+            truncation=True,  # shortens a single word that is longer than the model: its first sub-token stays
+            max_length=self.budget,
+            return_attention_mask=False,
+        )
+        items: list[dict] = [{} for _ in (spans if train else rows)]
+        for piece, (i, a, b) in enumerate(spans):
+            item = items[piece if train else i]
+            for name in ("input_ids", "token_type_ids"):
+                if name in tokens:
+                    item.setdefault(name, []).append(tokens[name][piece])
+            item.setdefault("labels", []).append(first_tokens(tokens.word_ids(piece), rows[i]["tags"][a:b]))
+        return items
+
+    @cached_property
+    def _space(self) -> str:
+        """What a word must begin with to become the tokens it is within a text: a space for byte-level tokenizers."""
+        text = self.tokenizer("a a", add_special_tokens=False)["input_ids"]
+        words = self.tokenizer(["a", "a"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
+        return "" if words == text else " "
+
+    def _readable(self, sentences: list[list[str]]) -> tuple[list[list[str]], list[list[int]]]:
+        """The words as the tokenizer takes them, and the number of tokens of each, which is 1 or more.
+
+        A word that the tokenizer drops (a control character) becomes the unknown token, so that it keeps its tag.
+        """
+        sentences = [[self._space + word for word in words] for words in sentences]
+        tokens = self.tokenizer(sentences, is_split_into_words=True, add_special_tokens=False, verbose=False)
+        unknown = str(self.tokenizer.unk_token or self.tokenizer.pad_token)
+        counts = []
+        for i, words in enumerate(sentences):
+            found = Counter(tokens.word_ids(i))
+            sentences[i] = [word if found[n] else unknown for n, word in enumerate(words)]
+            counts.append([found[n] or 1 for n in range(len(words))])
+        return sentences, counts
+
+    def collate(self, items: list[dict]) -> Batch:
+        """The n padded pieces of b rows: labels n×t, and feature_row n, which of the b rows each piece belongs to."""
+        names = [name for name in ("input_ids", "token_type_ids") if name in items[0]]
+        batch = self.pad([{n: item[n][i] for n in names} for item in items for i in range(len(item["input_ids"]))])
+        batch["labels"] = self.align([labels for item in items for labels in item["labels"]], NO_LABEL, NO_LABEL)
+        batch["feature_row"] = torch.tensor([row for row, item in enumerate(items) for _ in item["labels"]])
+        return batch
+
+    def answers(self, items: "Dataset") -> list[list[int]]:
+        """The tags of every row's words."""
+        return [[tag for piece in row for tag in piece if tag != NO_LABEL] for row in items["labels"]]
+
+
+def cut(counts: list[int], room: int) -> list[int]:
+    """Where the pieces of a sentence begin: as few pieces of at most `room` tokens as possible, of even sizes.
+
+    `counts` are the words' tokens; a word of more than `room` has a piece of its own.
+    """
+    counts = [min(count, room) for count in counts]
+    fewest = len(_pack(counts, room))
+    sizes = range(max(-(-sum(counts) // fewest), *counts, 1), room)
+    return _pack(counts, next((size for size in sizes if len(_pack(counts, size)) == fewest), room))
+
+
+def _pack(counts: list[int], size: int) -> list[int]:
+    starts, used = [0], 0
+    for word, count in enumerate(counts):
+        if used + count > size:
+            starts.append(word)
+            used = 0
+        used += count
+    return starts
+
+
+def first_tokens(words: list[int | None], tags: list[int]) -> list[int]:
+    """A tag at the first token of each word, -100 elsewhere; `words` says which word each token is of."""
+    before = [None, *words[:-1]]
+    return [NO_LABEL if word is None or word == last else tags[word] for last, word in zip(before, words, strict=True)]

@@ -1,0 +1,25 @@
+"""Fine-tuning (Devlin et al. 2019, section 3.2): everything is trained."""
+
+from typing import final
+
+from ptune.heads import Batch
+from ptune.tuner import PromptTuner
+
+
+@final
+class FineTuning(PromptTuner):
+    """Train the backbone and the head.
+
+    Args:
+        lr: Peak learning rate of the backbone.
+        backbone_dropout: Keep the checkpoint's own dropout, on as in BERT.
+    """
+
+    trains_backbone = True
+
+    def __init__(self, lr: float = 2e-5, backbone_dropout: bool = True, **common) -> None:
+        super().__init__(lr=lr, backbone_dropout=backbone_dropout, **common)
+
+    def prompts(self, batch: Batch) -> None:
+        """No prompts."""
+        return None

@@ -1,0 +1,22 @@
+"""Linear probe: the backbone as a fixed feature extractor (Devlin et al. 2019, section 5.3; Alain & Bengio 2016)."""
+
+from typing import final
+
+from ptune.heads import Batch
+from ptune.tuner import PromptTuner
+
+
+@final
+class LinearProbe(PromptTuner):
+    """Train the head alone.
+
+    Args:
+        lr: Peak learning rate of the head.
+    """
+
+    def __init__(self, lr: float = 1e-3, **common) -> None:
+        super().__init__(lr=lr, **common)
+
+    def prompts(self, batch: Batch) -> None:
+        """No prompts."""
+        return None

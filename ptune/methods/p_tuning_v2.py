@@ -1,0 +1,188 @@
+"""P-Tuning v2 (Liu et al. 2022) and prefix tuning (Li & Liang 2021): keys and values put before every layer's own.
+
+Equivalent in layout and initialisation to THUDM/P-tuning-v2 b1520c9, model/prefix_encoder.py, whose class also stands in
+PEFT. Differences, each a choice of ours: text positions are not shifted unless asked, the frozen backbone has no dropout.
+"""
+
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer
+
+from ptune.backbone import Backbone, locate
+from ptune.errors import InputError
+from ptune.heads import Batch
+from ptune.prompts import Prompts
+from ptune.tuner import PromptTuner
+
+
+class PrefixEncoder(nn.Module):
+    """p keys and values for each of l layers, as a flat table or through an MLP.
+
+    The table is "p (2 l h k)" in the authors' order: block 2i is layer i's key, block 2i + 1 its value. With `mlp` > 0
+    it is computed: Embedding(p, width), Linear(width, mlp), tanh, Linear(mlp, 2 l h k).
+
+    Args:
+        length: p, prompt length in vectors.
+        layers: l, how many layers are prompted.
+        heads: h, key/value heads a layer.
+        head_size: k.
+        width: d, width of the MLP's embedding; unused without one.
+        mlp: hidden size of the MLP, 0 for none.
+    """
+
+    def __init__(self, length: int, layers: int, heads: int, head_size: int, width: int = 0, mlp: int = 0) -> None:
+        super().__init__()
+        self.shape = (length, layers, 2, heads, head_size)
+        features = 2 * layers * heads * head_size
+        if mlp:
+            self.embedding = nn.Parameter(torch.empty(length, width))
+            self.mlp = nn.Sequential(nn.Linear(width, mlp), nn.Tanh(), nn.Linear(mlp, features))
+        else:
+            self.flat = nn.Parameter(torch.empty(length, features))
+            self.mlp = None
+        for value in self.parameters():
+            # transformers 4.11 re-initialised every module a checkpoint lacks: N(0, 0.02²), biases 0.
+            nn.init.zeros_(value) if value.ndim == 1 else nn.init.normal_(value, std=0.02)
+
+    def table(self) -> Float[Tensor, "p f"]:
+        """The flat table, computed by the MLP if there is one."""
+        return self.flat if self.mlp is None else self.mlp(self.embedding)
+
+    def forward(self) -> Float[Tensor, "l two b h p k"]:
+        """Keys and values; the batch axis is 1."""
+        return self.table().view(self.shape).permute(1, 2, 3, 0, 4).unsqueeze(2)
+
+    @torch.no_grad()
+    def set(self, prefix: Float[Tensor, "l two b h p k"]) -> None:
+        """Write keys and values (b = 1) into the flat table."""
+        self.flat.copy_(prefix.squeeze(2).permute(3, 0, 1, 2, 4).reshape(self.flat.shape))
+
+    def fold(self) -> None:
+        """Replace the MLP by the table it computes: same prefix, fewer parameters, no MLP at inference."""
+        if self.mlp is not None:
+            self.flat = nn.Parameter(self.table().detach().clone())
+            self.mlp = None
+            del self.embedding
+
+
+class GatedPrefix(nn.Module):
+    """A prefix encoder and, for `init: identity`, one zero gate a query head and layer."""
+
+    def __init__(self, encoder: PrefixEncoder, gates: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.gate = None if gates is None else nn.Parameter(torch.zeros(gates))
+
+
+@final
+class PTuningV2(PromptTuner):
+    """Train a prefix in every layer, and the head.
+
+    Args:
+        length: Prompt length p, vectors a layer.
+        layers: Prompted layers: `all`, `last:N`, or a list of layer numbers from 0.
+        init: `normal` N(0, 0.02²) as the authors' code in effect has; `text` keys and values of real tokens run
+            through the backbone; `identity` a zero gate on separately normalised attention to the prefix, so that
+            training starts from the backbone itself.
+        init_text: Text of `init: text`, repeated or cut to `length` tokens.
+        mlp: Hidden size of the MLP reparameterization (the authors' 512), 0 for a flat table.
+        prefix_dropout: Dropout probability on keys and values, drawn anew for each example.
+        shift_positions: Let the text's positions start at p, as the authors' code and PEFT do.
+    """
+
+    sizes = ("length", "layers", "shift_positions")
+
+    def __init__(
+        self,
+        length: int = 20,
+        layers: str | list[int] = "all",
+        init: Literal["normal", "text", "identity"] = "normal",
+        init_text: str = "",
+        mlp: int = 0,
+        prefix_dropout: float = 0.1,
+        shift_positions: bool = False,
+        **common,
+    ) -> None:
+        super().__init__(**common)
+        if length < 1:
+            raise InputError(f"length: {length} must be at least 1.")
+        if not 0 <= prefix_dropout < 1:
+            raise InputError(f"prefix_dropout: {prefix_dropout} must be at least 0 and below 1.")
+        if mlp < 0:
+            raise InputError(f"mlp: {mlp} must not be negative; 0 means no reparameterization.")
+        if (init == "text") != bool(init_text):
+            raise InputError(
+                f"init_text: {init_text!r} and init: {init!r} do not fit; init 'text', and it alone, needs a text."
+            )
+        if init == "text" and mlp:
+            raise InputError(f"mlp: {mlp} cannot start from a text; use init: normal, or mlp: 0.")
+        if init == "identity" and shift_positions:
+            raise InputError("shift_positions: true moves the text, so init: identity would not be the identity.")
+        spec = self.spec
+        self.layers = chosen_layers(layers, spec.layers)
+        l = len(self.layers)
+        encoder = PrefixEncoder(length, l, spec.kv_heads, spec.head_size, spec.width, mlp)
+        self.prompt = GatedPrefix(encoder, (l, spec.heads) if init == "identity" else None)
+
+    @property
+    def shift(self) -> int:
+        """p positions with `shift_positions`, else none."""
+        return self.hparams.length if self.hparams.shift_positions else 0
+
+    def prepare(self, backbone: Backbone) -> None:
+        """Refuse a backbone whose layers would ignore the prefix; run the initial text through it."""
+        backbone.require_prefix()
+        if self.hparams.init == "text":
+            tokenizer = AutoTokenizer.from_pretrained(locate(self.hparams.backbone))
+            ids = tokenizer(self.hparams.init_text, add_special_tokens=False)["input_ids"]
+            if not ids:
+                raise InputError(f"init_text: {self.hparams.init_text!r} has no tokens; give a text.")
+            p = self.hparams.length
+            ids = (ids * (p // len(ids) + 1))[:p]
+            self.prompt.encoder.set(backbone.keys_values(torch.tensor([ids]))[list(self.layers)])
+
+    def prompts(self, batch: Batch) -> Prompts:
+        """The prefix of every prompted layer; with dropout, one draw for each of the n texts."""
+        prefix = self.prompt.encoder()
+        if self.training and self.hparams.prefix_dropout:
+            n = len(batch["input_ids"])
+            prefix = F.dropout(prefix.expand(-1, -1, n, -1, -1, -1), self.hparams.prefix_dropout)
+        return Prompts(prefix=prefix, gate=self.prompt.gate, layers=self.layers, shift=self.shift)
+
+    def layer_norms(self) -> dict[str, Float[Tensor, " l"]]:
+        """Norm of each layer's keys and values, and of the gradient of the weights they are read or computed from."""
+        encoder = self.prompt.encoder
+        l = len(self.layers)
+        norms = {"prompt_norm": encoder.table().detach().unflatten(1, (l, -1)).norm(dim=(0, 2))}
+        gradient = encoder.flat.grad.T if encoder.mlp is None else encoder.mlp[-1].weight.grad
+        return norms | {"prompt_grad_norm": gradient.unflatten(0, (l, -1)).flatten(1).norm(dim=1)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Trained tensors, the MLP folded into its table."""
+        encoder = "prompt.encoder."
+        rest = {name: value for name, value in self.trained().items() if not name.startswith(encoder)}
+        return rest | {f"{encoder}flat": self.prompt.encoder.table()}
+
+    def fold(self) -> None:
+        """Fold the MLP into a flat table."""
+        self.prompt.encoder.fold()
+
+
+def chosen_layers(layers: str | list[int], count: int) -> tuple[int, ...]:
+    """Layer numbers meant by `all`, `last:N` or a list; InputError for anything else."""
+    if layers == "all":
+        return tuple(range(count))
+    if isinstance(layers, str):
+        word, _, number = layers.partition(":")
+        if word != "last" or not number.isdigit() or not 1 <= int(number) <= count:
+            raise InputError(
+                f"layers: {layers!r} is not `all`, `last:N` with N from 1 to {count}, or a list such as [0, 1]."
+            )
+        return tuple(range(count - int(number), count))
+    if not layers or len(set(layers)) < len(layers) or not set(layers) <= set(range(count)):
+        raise InputError(f"layers: {layers} must name different layers from 0 to {count - 1}.")
+    return tuple(sorted(layers))

@@ -1,0 +1,44 @@
+"""`Prompts`: the one value every method produces and every backbone consumes.
+
+Letters used everywhere: b batch, t tokens, p prompt length, d width, l layers, h (key/value) heads, k head size.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a method adds to a frozen backbone; everything left out changes nothing.
+
+    The batch axis of `prefix` is 1 (one prompt for all examples) or b. `gate` selects another mechanism, LLaMA-Adapter's
+    zero-initialised attention (Zhang et al. 2023, eq. 6-9): attention to the prefix is normalised by itself and added as
+    `attn(q, K, V) + tanh(gate) * attn(q, Pk, Pv)`, so that a zero gate is the backbone itself.
+    """
+
+    embeds: Float[Tensor, "b p e"] | None = None
+    """Vectors for the prompt slots of the input, in the width of the word embeddings."""
+    prefix: Float[Tensor, "l two b h p k"] | None = None
+    """Key (0) and value (1) of every prompted layer."""
+    gate: Float[Tensor, "l heads"] | None = None
+    """One gate a query head of every prompted layer."""
+    layers: tuple[int, ...] | None = None
+    """The layer each row of `prefix` belongs to; None: row i is layer i."""
+    shift: int = 0
+    """How far the positions of the text move: p where a prefix occupies positions as the P-Tuning v2 authors' does."""
+
+    def at(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """Prefix keys "b h p k", values "b h p k" and gate "heads" for this attention module, None if it has none."""
+        layer = module.prefix_layer
+        if self.layers is not None:
+            if layer not in self.layers:
+                return None
+            layer = self.layers.index(layer)
+        keys, values = self.prefix[layer]
+        return (
+            keys.to(key.dtype).expand(key.shape[0], -1, -1, -1),
+            values.to(value.dtype).expand(value.shape[0], -1, -1, -1),
+            None if self.gate is None else self.gate[layer].to(key.dtype),
+        )

@@ -1,0 +1,114 @@
+"""The end of a run: the best checkpoint's metrics on every split, `result.json`, and the table that is printed."""
+
+import json
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.loggers import WandbLogger
+
+from ptune.callbacks import peak_memory
+
+if TYPE_CHECKING:
+    from ptune.cli import CLI
+
+PACKAGES = ("ptune", "torch", "lightning", "transformers", "datasets", "torchmetrics")
+
+
+def evaluate(cli: "CLI") -> dict[str, Any]:
+    """Evaluate the best checkpoint on each labelled split; the whole of `result.json`."""
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    steps, epochs = trainer.global_step, trainer.current_epoch
+    best_epoch = epochs
+    if cli.best.best_model_path:  # empty where training ended before its first validation: then the last state counts
+        best = torch.load(cli.best.best_model_path, map_location=model.device, weights_only=True)
+        model.load_state_dict(best["state_dict"], strict=False)  # it holds trained tensors only
+        best_epoch = best["epoch"] + 1
+    metrics, majority = {}, {}
+    for split in data.splits:
+        model.split = split
+        (values,) = trainer.validate(model, data.loader(split), verbose=False)
+        metrics[split] = {name.removeprefix(f"{split}/"): value for name, value in values.items()}
+        majority[split] = data.majority(split)
+    work = cli.telemetry.state_dict()
+    spec = model.hparams
+    return {
+        "task": data.task.name,
+        "method": type(model).__name__,
+        "backbone": spec.backbone,
+        "fingerprint": model.backbone.fingerprint,
+        "seed": cli.config.seed_everything,
+        "monitor": model.task.monitor,
+        "metrics": metrics,
+        "majority": majority,
+        "best_epoch": best_epoch,
+        "trained_parameters": sum(value.numel() for value in model.trained().values()),
+        "total_parameters": sum(value.numel() for value in model.parameters()),
+        "steps": steps,
+        "epochs": epochs,
+        "batch_size": data.batch_size * trainer.world_size * trainer.accumulate_grad_batches,
+        "seconds": work["seconds"],
+        "examples_per_second": work["examples"] / work["seconds"] if work["seconds"] else None,
+        "tokens_per_second": work["tokens"] / work["seconds"] if work["seconds"] else None,
+        "peak_memory_mib": peak_memory(),
+        "pooling": model.backbone.pooling,
+        "packages": {name: version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "config": cli.flat_config(),
+    }
+
+
+def write(cli: "CLI", result: dict[str, Any]) -> None:
+    """`prompts.safetensors` and `result.json` into the run directory, the result into W&B's summary."""
+    run_dir = Path(cli.run_dir)
+    cli.model.save_prompts(run_dir / "prompts.safetensors")
+    (run_dir / "result.json").write_text(json.dumps(result, indent=2, default=str) + "\n")
+    for logger in cli.trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            final = {f"final/{split}/{k}": v for split, values in result["metrics"].items() for k, v in values.items()}
+            kept = (
+                "trained_parameters",
+                "total_parameters",
+                "steps",
+                "epochs",
+                "seconds",
+                "peak_memory_mib",
+                "best_epoch",
+            )
+            logger.experiment.summary.update(final | {key: result[key] for key in kept})
+            logger.experiment.finish()
+
+
+def table(result: dict[str, Any]) -> str:
+    """The printed table: a row a split and metric, the majority baseline beside it."""
+    rows = [("split", "metric", "majority", result["method"])]
+    for split, values in result["metrics"].items():
+        for name, value in values.items():
+            base = result["majority"][split].get(name)
+            scale = 1 if name == "loss" else 100
+            star = " *" if name == result["monitor"] else ""
+            rows.append((split, name + star, "-" if base is None else f"{base * scale:.2f}", f"{value * scale:.2f}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        "  ".join(
+            f"{cell:<{w}}" if i < 2 else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    foot = (
+        f"{result['trained_parameters']:,} trained parameters, {result['seconds']:.0f} s, "
+        f"{result['peak_memory_mib']:.0f} MiB; metrics in %, * chose the checkpoint (epoch {result['best_epoch']})"
+    )
+    return "\n".join([f"\n{result['task']} with {result['method']}, seed {result['seed']}", *lines, foot])
+
+
+def _git_commit() -> str | None:
+    """Commit of the working directory, None outside a repository."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

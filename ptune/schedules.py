@@ -1,0 +1,37 @@
+"""Learning rate schedules, as a function of the step or, for the authors' exponential decay, of the epoch."""
+
+import math
+from typing import Any, Literal
+
+import lightning as L
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
+
+from ptune.errors import InputError
+
+Schedule = Literal["linear", "cosine", "constant", "exponential"]
+
+
+def factor(step: int, total: float, warmup: float, schedule: Schedule) -> float:
+    """Share of the peak learning rate at `step` of `total`: up over `warmup` steps, then down as `schedule` says."""
+    if step < warmup:
+        return step / warmup
+    done = 0.0 if schedule == "constant" else min(1.0, (step - warmup) / max(1.0, total - warmup))
+    return 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1 - done
+
+
+def scheduler(
+    optimizer: Optimizer, trainer: L.Trainer, schedule: Schedule, warmup: float, decay: float
+) -> dict[str, Any]:
+    """Lightning's description of a schedule. `exponential` multiplies by `decay` once an epoch and does not reach 0:
+    P-tuning-v2 b1520c9, training/trainer_exp.py, decay 0.95.
+    """
+    if schedule == "exponential":
+        if warmup:
+            raise InputError(f"warmup: {warmup} has no effect with schedule 'exponential'; leave it out.")
+        return {"scheduler": ExponentialLR(optimizer, decay), "interval": "epoch"}
+    total = trainer.estimated_stepping_batches
+    if math.isinf(total) and (schedule != "constant" or 0 < warmup < 1):
+        raise InputError(f"schedule: {schedule!r} needs to know the end; set trainer.max_epochs or trainer.max_steps.")
+    steps = warmup * total if warmup < 1 else warmup
+    return {"scheduler": LambdaLR(optimizer, lambda step: factor(step, total, steps, schedule)), "interval": "step"}

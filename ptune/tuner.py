@@ -1,0 +1,309 @@
+"""`PromptTuner`: what every method shares: a backbone, a head, one step, one optimizer, slim checkpoints."""
+
+import hashlib
+import json
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from ptune import metrics
+from ptune.backbone import MINILM, Backbone, Pool, describe
+from ptune.errors import InputError
+from ptune.heads import Batch, head_for
+from ptune.prompts import Prompts
+from ptune.schedules import Schedule, scheduler
+from ptune.tasks.spec import HeadSpec
+
+
+class PromptTuner(L.LightningModule):
+    """A frozen backbone, a head, and a method's own tensors. A method overrides `prompts` and declares `prompt`.
+
+    Args:
+        backbone: Hub id, local folder, or `package:NAME/PATH` (a folder inside an installed Python package).
+        head: Form and labels of the task's head; the data module's `head`, linked on the command line.
+        lr: Peak learning rate of the method's own tensors (fine-tuning: the backbone; linear probe: the head).
+        head_lr: Peak learning rate of the head; the same as `lr` if left out.
+        weight_decay: AdamW's decoupled weight decay; never on biases, normalisation and other one-dimensional tensors.
+        schedule: Learning rate over the steps; `exponential` decays once an epoch, as the P-Tuning v2 authors' NER and QA.
+        warmup: Steps of linear warm-up; below 1, a fraction of all steps.
+        decay: Factor an epoch of the exponential schedule.
+        pool: How one vector is read from a text; `auto` takes what the checkpoint was trained with.
+        head_dropout: Dropout probability before the head.
+        backbone_dropout: Keep the checkpoint's own dropout. Off by default for a frozen backbone: it would be noise
+            around weights that cannot adapt to it, and it costs time. Fine-tuning turns it on, as BERT did.
+        checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
+        attention: Attention function of transformers that runs underneath.
+    """
+
+    trains_backbone: ClassVar[bool] = False
+    """Whether the backbone's own weights are trained."""
+    slots: ClassVar[int] = 0
+    """Input slots the method fills with vectors."""
+    sizes: ClassVar[tuple[str, ...]] = ()
+    """Arguments that the shape and meaning of the method's tensors depend on; stored with them."""
+
+    def __init__(
+        self,
+        backbone: str = MINILM,
+        head: HeadSpec | None = None,
+        lr: float = 5e-3,
+        head_lr: float | None = None,
+        weight_decay: float = 0.0,
+        schedule: Schedule = "linear",
+        warmup: float = 0.0,
+        decay: float = 0.95,
+        pool: Pool = "auto",
+        head_dropout: float = 0.1,
+        backbone_dropout: bool = False,
+        checkpointing: bool = False,
+        attention: Literal["sdpa", "eager"] = "sdpa",
+    ) -> None:
+        super().__init__()
+        if isinstance(head, Mapping):  # from a checkpoint, which holds plain dicts only
+            head = HeadSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in head.items()})
+        if head is None:
+            raise InputError("head: missing; give the data module's (head=data.head).")
+        for name, value in {"lr": lr, "head_lr": head_lr}.items():
+            if value is not None and value <= 0:
+                raise InputError(f"{name}: {value} must be greater than 0.")
+        for name, value in {"weight_decay": weight_decay, "warmup": warmup}.items():
+            if value < 0:
+                raise InputError(f"{name}: {value} must not be negative.")
+        if not 0 <= head_dropout < 1:
+            raise InputError(f"head_dropout: {head_dropout} must be at least 0 and below 1.")
+        self.save_hyperparameters(ignore=["head"], logger=False)
+        self.hparams["head"] = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(head).items()}
+        self.task = head
+        self.spec = describe(backbone)
+        self.backbone: Backbone | None = None
+        self.prompt: nn.Module | None = None
+        self.head = head_for(head, self.spec.width, head_dropout)
+        self.scores = metrics.build(head)
+        self.loss_mean = MeanMetric()
+        self.split = "val"
+        self.strict_loading = False  # a checkpoint holds trained tensors only; `on_load_checkpoint` checks which
+
+    @abstractmethod
+    def prompts(self, batch: Batch) -> Prompts | None:
+        """What the method adds to the backbone for this batch."""
+
+    @property
+    def monitor(self) -> str:
+        """Name under which the metric that chooses the best checkpoint is logged."""
+        return f"val/{self.task.monitor}"
+
+    @property
+    def shift(self) -> int:
+        """Positions that the method takes away from the text."""
+        return 0
+
+    # ---- the model
+
+    def configure_model(self) -> None:
+        """Load the backbone's weights, freeze what is not trained. Raises InputError where the two do not fit."""
+        if self.backbone is not None:
+            return
+        p = self.hparams
+        self.backbone = Backbone(p.backbone, p.backbone_dropout, p.checkpointing, p.attention, p.pool)
+        self.backbone.requires_grad_(self.trains_backbone)
+        self.prepare(self.backbone)
+        trained = self.trained()
+        for name, value in self.named_parameters():
+            if value.requires_grad != (name in trained):
+                raise RuntimeError(f"{name}: declared {name in trained}, requires_grad {value.requires_grad}")
+        # What is not trained is the same in every process already: DDP need not send it, and evaluation needs no
+        # collective, so that processes may hold different numbers of rows.
+        state = [name for name, _ in self.named_parameters()] + [name for name, _ in self.named_buffers()]
+        self._ddp_params_and_buffers_to_ignore = [name for name in state if name not in trained]
+
+    def prepare(self, backbone: Backbone) -> None:
+        """Check that the backbone can be prompted by this method, and read from it what an initialisation needs."""
+
+    def groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        """The trained tensors by name in three groups: prompt, head, backbone. Nothing else may require a gradient."""
+        modules = {
+            "prompt": self.prompt,
+            "head": self.head,
+            "backbone": self.backbone if self.trains_backbone else None,
+        }
+        return {
+            group: {f"{group}.{name}": value for name, value in module.named_parameters()}
+            for group, module in modules.items()
+            if module is not None
+        }
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The trained tensors by name."""
+        return {name: value for group in self.groups().values() for name, value in group.items()}
+
+    def layer_norms(self) -> dict[str, Tensor]:
+        """Norms by layer that are worth logging, "l" each; none where nothing enters the layers."""
+        return {}
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores of a batch, in the form of the task's head."""
+        return self.head(self.backbone(batch, self.prompts(batch)), batch, self.backbone)
+
+    # ---- steps
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make a step's dropout depend on its place in the run alone, so that a resumed run is the uninterrupted one."""
+        place = f"{os.environ.get('PL_GLOBAL_SEED', 0)}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest()))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean loss over the global batch: gradients are averaged over processes, so each divides by the mean count."""
+        total, count = self.head.loss(self(batch), batch)
+        count = count.float()
+        if self.trainer.world_size > 1:
+            count = self.trainer.strategy.reduce(count, reduce_op="mean")
+        loss = total / count
+        self.log("train/loss", loss, prog_bar=True, batch_size=examples(batch))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Scores into the task's metrics."""
+        scores = self(batch)
+        self.scores.update(scores, batch)
+        if "labels" in batch:
+            total, count = self.head.loss(scores, batch)
+            self.loss_mean.update(total / count, count)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the split; torchmetrics has gathered every row of every process once."""
+        values = {f"{self.split}/{name}": value for name, value in self.scores.compute().items()}
+        self.log_dict(values, prog_bar=True)
+        self.scores.reset()
+        if self.loss_mean.update_called:
+            self.log(f"{self.split}/loss", self.loss_mean.compute())
+        self.loss_mean.reset()
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Scores of a batch."""
+        return self(batch)
+
+    def on_fit_start(self) -> None:
+        """Check that text and prompt fit into the backbone's positions before the first step."""
+        check_room(self, self.trainer.datamodule)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW; a learning rate for each of prompt, head and backbone."""
+        p = self.hparams
+        rates = {"prompt": p.lr, "backbone": p.lr, "head": p.head_lr or p.lr}
+        groups: list[dict[str, Any]] = []
+        for group, tensors in self.groups().items():
+            matrices = [value for value in tensors.values() if value.ndim > 1]
+            vectors = [value for value in tensors.values() if value.ndim <= 1]
+            for name, values, decay in ((group, matrices, p.weight_decay), (f"{group}/1d", vectors, 0.0)):
+                if values:
+                    groups.append({"name": name, "params": values, "lr": rates[group], "weight_decay": decay})
+        optimizer = torch.optim.AdamW(groups)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": scheduler(optimizer, self.trainer, p.schedule, p.warmup, p.decay),
+        }
+
+    # ---- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep trained tensors only."""
+        trained = self.trained()
+        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
+        checkpoint["fingerprint"] = self.backbone.fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another backbone, or one that does not hold exactly the trained tensors."""
+        self.configure_model()
+        _compare(
+            "the checkpoint",
+            {"backbone": checkpoint["fingerprint"], "tensors": sorted(checkpoint["state_dict"])},
+            {"backbone": self.backbone.fingerprint, "tensors": sorted(self.trained())},
+        )
+
+    def metadata(self) -> dict[str, str]:
+        """What saved tensors depend on: method, its sizes, backbone and its fingerprint, task, labels."""
+        self.configure_model()
+        sizes = {
+            name: str(self.hparams[name]) for name in ("length", "layers", "shift_positions") if name in self.hparams
+        }
+        return sizes | {
+            "method": type(self).__name__,
+            "backbone": self.hparams.backbone,
+            "fingerprint": self.backbone.fingerprint,
+            "pooling": self.backbone.pooling,
+            "task": self.task.task,
+            "head": self.task.kind,
+            "labels": json.dumps(self.task.labels),
+        }
+
+    def save_prompts(self, path: str | os.PathLike) -> None:
+        """Write the trained tensors (a reparameterized prefix folded) and their metadata as one safetensors file."""
+        save_file({name: value.detach().contiguous() for name, value in self.tensors().items()}, path, self.metadata())
+
+    def load_prompts(self, path: str | os.PathLike) -> None:
+        """Load what `save_prompts` wrote; it stays trainable. Raises InputError that says what differs."""
+        with safe_open(path, framework="pt") as file:
+            saved = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+        own = self.metadata()
+        if saved["fingerprint"] == own["fingerprint"]:
+            saved["backbone"] = own["backbone"]  # the same weights under another name
+        _compare(str(path), saved, own)
+        self.fold()
+        _compare(str(path), {"tensors": sorted(tensors)}, {"tensors": sorted(self.trained())})
+        for name, value in self.trained().items():
+            value.data.copy_(tensors[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Trained tensors as saved for use."""
+        return dict(self.trained())
+
+    def fold(self) -> None:
+        """Replace a reparameterization by the tensors it computes; the scores stay the same."""
+
+
+def _compare(what: str, saved: dict, own: dict) -> None:
+    for key in (
+        "backbone",
+        "fingerprint",
+        "method",
+        "task",
+        "head",
+        "labels",
+        "length",
+        "layers",
+        "pooling",
+        "tensors",
+    ):
+        if saved.get(key) != own.get(key):
+            raise InputError(
+                f"{what} does not fit this model: {key} is {saved.get(key)} there and {own.get(key)} here; "
+                "build the model as it was saved, or choose another file."
+            )
+
+
+def examples(batch: Batch) -> int:
+    """Rows of the data set in a batch (a question with several features counts once in evaluation)."""
+    return len(batch["references"]) if "references" in batch else len(batch["labels"])
+
+
+def check_room(model: PromptTuner, data: L.LightningDataModule | None) -> None:
+    """Raise InputError if the longest text plus the shift of positions exceeds the positions of the backbone."""
+    room = model.backbone.room
+    if data is None or room is None or data.max_length + model.shift <= room:
+        return
+    shifted = f" and a prefix of {model.shift} that shifts positions" if model.shift else ""
+    raise InputError(
+        f"data.max_length: {data.max_length} tokens{shifted} do not fit into the {room} positions of "
+        f"{model.hparams.backbone!r}; use --data.max_length {max(room - model.shift, 0)} or less."
+    )

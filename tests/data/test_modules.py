@@ -1,0 +1,324 @@
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from ptune.data import base, cache
+from ptune.data.choice import MultipleChoice
+from ptune.data.classification import Classification
+from ptune.data.loader import Loader
+from ptune.errors import InputError
+from ptune.tasks import HeadSpec, TaskSpec
+
+PAIR = TaskSpec("own", text=("a", "b"), label="y", labels=("no", "yes"))
+ROWS = [{"a": "one " * (i + 1), "b": "two", "y": ["no", "yes", "yes"][i % 3]} for i in range(20)]
+
+
+def load(folder, task, backbone, kind=Classification, **options):
+    data = kind(task, backbone, path=folder, **options)
+    data.setup("fit")
+    return data
+
+
+def test_users_own_csv_needs_no_code(folder, backbone):
+    data = load(folder("csv", train=ROWS, validation=ROWS[:5]), PAIR, backbone, batch_size=4)
+    assert data.head == HeadSpec("own", "classify", ("no", "yes"), ("accuracy",), "accuracy")
+    assert data.splits == ["validation"]
+    assert data.majority("validation") == {"accuracy": 0.6}
+    batch = next(iter(data.val_dataloader()))
+    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels"}
+    assert batch["labels"].tolist() == [1, 0, 1, 1]  # rows 4, 3, 2, 1: longest first
+    text = data.tokenizer.decode(batch["input_ids"][3])
+    assert text == "[CLS] one one [SEP] two [SEP] [PAD] [PAD] [PAD]"
+    assert batch["attention_mask"][3].tolist() == [1] * 6 + [0] * 3
+    assert batch["token_type_ids"][3].tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0]
+
+
+def test_lightning_trains_on_it(folder, backbone):
+    loader = load(folder(train=ROWS, validation=ROWS[:5]), PAIR, backbone, batch_size=8).train_dataloader()
+    assert isinstance(loader, Loader)
+    assert isinstance(loader.generator, torch.Generator)
+    assert len(loader) == 3
+    rows = [tuple(row) for batch in loader for row in batch["input_ids"].tolist()]
+    assert len(rows) == len(ROWS)
+    assert issubclass(Classification, L.LightningDataModule)
+
+
+def test_workers_collate_the_same(folder, backbone):
+    path = folder(train=ROWS, validation=ROWS)
+    plain = list(load(path, PAIR, backbone, batch_size=8).train_dataloader())
+    worked = list(load(path, PAIR, backbone, batch_size=8, workers=1).train_dataloader())
+    assert len(plain) == len(worked)
+    for a, b in zip(plain, worked, strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_slots_stand_behind_cls(folder, backbone):
+    path = folder(train=ROWS, validation=ROWS)
+    plain = load(path, PAIR, backbone, batch_size=20).collate
+    data = load(path, PAIR, backbone, batch_size=20, slots=3)
+    items = list(data._items["validation"])
+    batch, bare = data.collate(items), plain(items)
+    slots = batch["slots"]
+    assert slots.dtype == torch.bool
+    assert slots.sum(1).tolist() == [3] * 20
+    assert slots[:, 1:4].all()
+    assert (batch["input_ids"][slots] == data.tokenizer.unk_token_id).all()
+    assert batch["attention_mask"][slots].all()
+    assert not batch["token_type_ids"][slots].any()
+    for name in ("input_ids", "attention_mask", "token_type_ids"):
+        assert torch.equal(batch[name][~slots].view_as(bare[name]), bare[name])
+    assert "slots" not in bare
+    assert data.shift(0) == 0
+    assert data.shift(1) == 4
+    offsets = data.align([[[0, 1], [2, 3]]], [-1, -1], [-1, -1])
+    assert offsets.tolist() == [[[0, 1], [-1, -1], [-1, -1], [-1, -1], [2, 3]]]
+
+
+def gpt2_like(folder):
+    """A byte-level tokenizer as GPT-2's: no special token at the beginning, none for padding."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary | {"<|endoftext|>": len(vocabulary)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    end = "<|endoftext|>"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, bos_token=end, unk_token=end).save_pretrained(
+        folder
+    )
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    return str(folder)
+
+
+def test_slots_stand_in_front_where_no_special_token_does(folder, tmp_path):
+    model = tmp_path / "gpt2"
+    model.mkdir()
+    data = load(folder(train=ROWS, validation=ROWS), PAIR, gpt2_like(model), slots=2)
+    batch = next(iter(data.val_dataloader()))
+    assert batch["slots"][:, :2].all()
+    assert batch["slots"].sum() == 2 * len(ROWS)
+    assert "token_type_ids" not in batch
+    assert batch["attention_mask"].sum(1).tolist() == sorted((2 + 4 * (i + 1) + 3 for i in range(20)), reverse=True)
+
+
+def test_limit_counts_the_slots(folder, backbone):
+    data = load(folder(train=ROWS, validation=ROWS), PAIR, backbone, max_length=16, slots=5)
+    assert max(batch["input_ids"].shape[1] for batch in data.val_dataloader()) == 16
+    with pytest.raises(InputError, match="leaves 7 tokens for the text beside 9 prompt slots; raise it by 1"):
+        Classification(PAIR, backbone, max_length=16, slots=9)
+    assert Classification(PAIR, backbone).max_length == PAIR.max_length
+
+
+def test_regression(folder, backbone):
+    rows = [{"a": f"text {i}", "y": i / 4} for i in range(8)]
+    task = TaskSpec("own", text=("a",), label="y", metrics=("pearson",))
+    for suffix in ("csv", "parquet"):
+        data = load(folder(suffix, train=rows, validation=rows), task, backbone)
+        batch = next(iter(data.val_dataloader()))
+        assert batch["labels"].dtype == torch.float
+        assert sorted(batch["labels"].tolist()) == [i / 4 for i in range(8)]
+        for file in Path(data.path).iterdir():
+            file.unlink()
+    path = folder(validation=[{"a": "x", "y": "high"}], train=rows)
+    with pytest.raises(InputError, match="line 1: column 'y': 'high' is not a number"):
+        load(path, task, backbone)
+    with pytest.raises(InputError, match=r"has no labels, so it predicts a number: give --data.task.labels"):
+        Classification(TaskSpec("own", text=("a",)), backbone)
+
+
+@pytest.mark.parametrize(
+    ("labels", "value", "code"),
+    [
+        (("no", "yes"), "yes", 1),
+        (("no", "yes"), 1, 1),
+        (("no", "yes"), "1", 1),
+        (("no", "yes"), 1.0, 1),
+        (("no", "yes"), True, 1),
+        (("False", "True"), False, 0),
+        (("1", "2", "3"), 3, 2),
+        (("1", "2", "3"), "1", 0),
+        (("1", "2", "3"), 0, None),  # a code would be ambiguous
+        (("no", "yes"), 2, None),
+        (("no", "yes"), -1, None),
+        (("no", "yes"), 0.5, None),
+        (("no", "yes"), None, None),
+    ],
+)
+def test_labels_are_names_or_codes(labels, value, code, backbone):
+    data = Classification(TaskSpec("own", text=("a",), labels=labels), backbone)
+    if code is None:
+        with pytest.raises(InputError, match=r"column 'label': label '.*' is none of"):
+            data.code(value)
+    else:
+        assert data.code(value) == code
+
+
+def test_groups_are_numbered(folder, backbone):
+    rows = [{"a": "x", "y": "no", "g": name} for name in ("p-1", "p-1", "p-2", "q-1")]
+    task = TaskSpec("own", text=("a",), label="y", labels=("no", "yes"), group="g", metrics=("f1", "question_em"))
+    data = load(folder(train=rows, validation=rows), task, backbone)
+    first, second, third, fourth = next(iter(data.val_dataloader()))["group"].tolist()
+    assert first == second
+    assert len({first, third, fourth}) == 3
+    assert data.majority("validation") == {"f1": 0.0, "question_em": 1.0}
+
+
+CHOICE = TaskSpec("own", "multiple_choice", text=("a", "b"), label="y", choices=("c0", "c1", "c2"))
+CHOICES = [
+    {"a": f"it rains {i}", "b": "so", "c0": "go", "c1": "stay at home", "c2": "sing", "y": i % 3} for i in range(7)
+]
+
+
+@pytest.mark.parametrize("slots", [0, 2])
+def test_choice_is_flattened_row_by_row(folder, backbone, slots):
+    data = load(folder("csv", train=CHOICES, validation=CHOICES), CHOICE, backbone, MultipleChoice, slots=slots)
+    assert data.head.kind == "choice"
+    assert data.head.labels == ("c0", "c1", "c2")
+    batch = next(iter(data.val_dataloader()))
+    assert batch["labels"].tolist() == [i % 3 for i in range(7)]
+    assert batch["input_ids"].shape[0] == 21
+    texts = [data.tokenizer.decode(row).replace(" [PAD]", "") for row in batch["input_ids"][3:6]]
+    start = "[CLS]" + " [UNK]" * slots
+    assert texts == [f"{start} it rains 1 [SEP] so {end} [SEP]" for end in ("go", "stay at home", "sing")]
+    assert data.majority("validation")["accuracy"] == pytest.approx(3 / 7)
+
+
+def test_choice_labels(folder, backbone):
+    named = TaskSpec(**{**CHOICE.__dict__, "labels": ("x", "y", "z")})
+    rows = [row | {"y": "xyz"[row["y"]]} for row in CHOICES]
+    data = load(folder(train=rows, validation=rows), named, backbone, MultipleChoice)
+    assert next(iter(data.val_dataloader()))["labels"].tolist() == [i % 3 for i in range(7)]
+    with pytest.raises(InputError, match=r"line 1: column 'y': 3 is not the number of a choice, 0 to 2"):
+        load(folder(train=[CHOICES[0] | {"y": 3}], validation=CHOICES), CHOICE, backbone, MultipleChoice)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "options", "sentence"),
+    [
+        (
+            Classification,
+            "swag",
+            {},
+            "task 'swag' is a multiple_choice task, not classification: use --data MultipleChoice",
+        ),
+        (MultipleChoice, "rte", {}, "use --data Classification"),
+        (Classification, "squad", {}, "use --data SpanQA"),
+        (Classification, "conll2003", {}, "use --data Tagging"),
+        (Classification, "rtee", {}, r"no task 'rtee', did you mean 'rte'\?"),
+        (Classification, TaskSpec(labels=("a", "b")), {}, "--data.task.text must name the columns"),
+        (Classification, TaskSpec(text=("a", "b", "c"), labels=("a", "b")), {}, "names more than two columns"),
+        (Classification, TaskSpec(text=("a",), labels=("a",)), {}, "must name two or more classes"),
+        (
+            Classification,
+            TaskSpec(text=("a",), labels=("a", "b"), evaluate=()),
+            {},
+            "must name the split to validate on",
+        ),
+        (MultipleChoice, TaskSpec(format="multiple_choice", text=("a",)), {}, "choices must name two or more columns"),
+        (Classification, "rte", {"batch_size": 0}, "--data.batch_size 0: must be at least 1"),
+        (Classification, "rte", {"workers": -1}, "--data.workers -1: must be at least 0"),
+        (Classification, "rte", {"slots": -1}, "--data.slots -1: must be at least 0"),
+    ],
+)
+def test_mistakes_are_told_by_the_constructor(kind, task, options, sentence, backbone):
+    with pytest.raises(InputError, match=sentence):
+        kind(task, backbone, **options)
+
+
+def test_the_base_is_abstract(backbone):
+    with pytest.raises(TypeError, match="abstract"):
+        base.TaskData("rte", backbone)
+
+
+def test_backbone_without_a_tokenizer(folder, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(InputError, match=r"holds no tokenizer; save it beside the model"):
+        load(folder(train=ROWS, validation=ROWS), PAIR, str(tmp_path / "model"))
+
+
+def test_unknown_split(folder, backbone):
+    data = load(folder(train=ROWS, validation=ROWS), PAIR, backbone)
+    with pytest.raises(InputError, match=r"no split 'validaton', did you mean 'validation'\?"):
+        data.loader("validaton")
+    assert len(data.loader("train").dataset) == len(ROWS)
+
+
+def names():
+    return {file.name for file in cache.folder().iterdir()}
+
+
+def test_cache_is_used_again_and_keyed_by_what_it_depends_on(folder, backbone, monkeypatch):
+    path = folder(train=ROWS, validation=ROWS)
+    encoded = []
+    encode = Classification.encode
+    monkeypatch.setattr(
+        Classification, "encode", lambda self, rows, train: encoded.append(len(rows)) or encode(self, rows, train)
+    )
+    first = load(path, PAIR, backbone)
+    assert encoded == [20, 20]
+    again = load(path, PAIR, backbone, batch_size=3)
+    assert encoded == [20, 20]
+    assert list(again._items["train"]) == list(first._items["train"])
+    known = names()
+    assert len(known) == 2
+    assert all(name.startswith(("own-train-", "own-validation-")) for name in known)  # and nothing temporary
+    load(path, PAIR, backbone, max_length=130, slots=2)  # the text's own limit is what counts
+    assert names() == known
+
+    def renewed(task=PAIR, **options):
+        before = names()
+        load(folder(train=ROWS, validation=ROWS), task, backbone, **options)
+        return len(names() - before)
+
+    assert renewed(max_length=64) == 2
+    assert renewed(TaskSpec("own", text=("b", "a"), label="y", labels=("no", "yes"))) == 2
+    assert renewed(TaskSpec("own", text=("a", "b"), label="y", labels=("yes", "no"))) == 2
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    assert renewed() == 2
+    ROWS[0], saved = ROWS[0] | {"b": "three"}, ROWS[0]
+    assert renewed() == 2
+    ROWS[0] = saved
+    fingerprint = cache.fingerprint
+    monkeypatch.setattr(cache, "fingerprint", lambda tokenizer: fingerprint(tokenizer) + "other")
+    assert renewed() == 2
+    assert renewed() == 0
+
+
+def test_fingerprint_is_of_the_tokenizer(backbone, tmp_path):
+    from transformers import AutoTokenizer
+
+    from ptune.backbone import locate
+
+    one, two = (AutoTokenizer.from_pretrained(locate(backbone)) for _ in range(2))
+    assert cache.fingerprint(one) == cache.fingerprint(two)
+    two.add_tokens(["ptune"])
+    assert cache.fingerprint(one) != cache.fingerprint(two)
+
+
+def test_cache_that_cannot_be_written(folder, backbone, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PTUNE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="set PTUNE_CACHE to a folder that can"):
+        load(folder(train=ROWS, validation=ROWS), PAIR, backbone)
+
+
+def test_another_process_may_write_the_cache_first(folder, backbone, monkeypatch):
+    import os
+
+    rename = os.rename
+
+    def race(source, target):
+        if not Path(target).exists():
+            import shutil
+
+            shutil.copytree(source, target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", race)
+    data = load(folder(train=ROWS, validation=ROWS), PAIR, backbone)
+    assert len(data._items["train"]) == len(ROWS)
+    assert not [name for name in names() if name.startswith(".")]

@@ -1,0 +1,157 @@
+import gzip
+import json
+
+import pytest
+
+from ptune.data import source
+from ptune.data.classification import Classification
+from ptune.errors import InputError
+from ptune.tasks import TaskSpec
+
+TASK = TaskSpec("own", text=("a", "b"), label="y", labels=("no", "yes"))
+ROWS = [{"a": f"first {i}", "b": f"second, {i}", "y": ["no", "yes"][i % 2]} for i in range(5)]
+
+
+def load(folder, backbone, task=TASK, stage=None, **options):
+    data = Classification(task, backbone, path=folder, **options)
+    data.setup(stage)
+    return data
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "json", "csv", "tsv", "parquet"])
+def test_formats_read_the_same(folder, suffix):
+    path = folder(suffix, train=ROWS, validation=ROWS[:2])
+    splits = source.read(TASK, path)
+    assert {name: rows.rows for name, rows in splits.items()} == {"train": ROWS, "validation": ROWS[:2]}
+
+
+def test_gzipped_csv_with_a_byte_order_mark(folder, tmp_path):
+    path = folder("csv", validation=ROWS)
+    file = tmp_path / "data" / "validation.csv"
+    (tmp_path / "data" / "validation.csv.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + file.read_bytes()))
+    file.unlink()
+    assert source.read(TASK, path)["validation"].rows == ROWS
+
+
+def test_quotes_are_text_in_tsv_and_line_breaks_may_be_quoted_in_csv(tmp_path):
+    (tmp_path / "validation.tsv").write_text('a\tb\ty\n"so\tit "said"\tno\n')
+    (tmp_path / "train.csv").write_text('a,b,y\n"one\ntwo",x,no\nthree,x,maybe\n')
+    splits = source.read(TASK, str(tmp_path))
+    assert splits["validation"].rows == [{"a": '"so', "b": 'it "said"', "y": "no"}]
+    assert splits["train"].rows[0]["a"] == "one\ntwo"
+    assert splits["train"].where(1) == f"{tmp_path / 'train.csv'}, line 4"
+
+
+def write(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(tmp_path)
+
+
+GOOD = json.dumps(ROWS[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("validation.jsonl", GOOD + "\n\n{'a': 1}\n", r"validation.jsonl, line 3: malformed JSON \(.*column 2\)"),
+        ("validation.jsonl", GOOD + "\n[1]\n", "line 2: expected a JSON object a line, got list"),
+        ("validation.json", "[\n" + GOOD + ",\n}]", "validation.json, line 3: malformed JSON"),
+        ("validation.json", "[1]", "validation.json, row 1: expected an object with named columns, got int"),
+        ("validation.csv", "a,b,y\nx,y,no\nx,no\n", r"line 3: 2 fields where the header has 3 \(a, b, y\)"),
+        ("validation.csv", 'a,b,y\n"x,y,no\n', "validation.csv, line 2: malformed row"),
+        ("validation.csv", "a,a,y\nx,y,no\n", "line 1: a column name occurs twice"),
+        ("validation.csv", "", "validation.csv: the file has no rows"),
+        ("validation.csv", "a,b,y\n", "validation.csv: the file has no rows"),
+        ("validation.jsonl", b"\xff\xfe", "validation.jsonl: not UTF-8 at byte 0"),
+        ("validation.jsonl.gz", "plain", "validation.jsonl.gz: cannot be read"),
+        ("validation.parquet", "plain", "validation.parquet: not a Parquet file"),
+        ("validation.jsonl", '{"a": "x", "bb": "x", "y": "no"}', r"line 1: no column 'b', did you mean 'bb'\?"),
+        ("validation.jsonl", '{"a": "x", "b": "x", "z": "no"}', "line 1: no column 'y', choose one of: a, b, z"),
+        ("validation.jsonl", GOOD + '\n{"a": "x", "b": "x", "y": "on"}', r"line 2: column 'y': label 'on' is none of"),
+        ("validation.jsonl", '{"a": "x", "b": "x", "y": 2}', r"line 1: column 'y': label '2' is none of"),
+        ("validation.jsonl", '{"a": "x", "b": " ", "y": 1}', "line 1: column 'b' is empty"),
+        ("validation.jsonl", '{"a": null, "b": "x", "y": 1}', "line 1: column 'a' is empty"),
+        ("validation.jsonl", '{"a": NaN, "b": "x", "y": 1}', "line 1: column 'a' is empty"),
+        ("validation.jsonl", '{"a": ["x"], "b": "x", "y": 1}', "line 1: column 'a' must be text, not list"),
+        (
+            "train.jsonl",
+            GOOD,
+            r"no file for the split 'validation': add validation \+ one of .* \(there is: train.jsonl\)",
+        ),
+    ],
+)
+def test_mistakes_name_file_line_and_fix(name, text, sentence, tmp_path, backbone):
+    with pytest.raises(InputError, match=sentence) as error:
+        load(write(tmp_path, name, text), backbone)
+    assert "\n" not in str(error.value)
+
+
+def test_folder_that_is_not_there(tmp_path, backbone):
+    with pytest.raises(InputError, match=r"no/such does not exist; give the folder that holds validation.jsonl"):
+        load("no/such", backbone)
+    file = tmp_path / "validation.csv"
+    file.write_text("a")
+    with pytest.raises(InputError, match="is a file, not a folder"):
+        load(str(file), backbone)
+
+
+def test_two_files_of_one_split(folder, backbone):
+    folder("csv", validation=ROWS)
+    with pytest.raises(InputError, match=r"has validation.jsonl and validation.csv for one split; keep one"):
+        load(folder("jsonl", validation=ROWS), backbone)
+
+
+def test_unlabelled_test_split_is_left_out(folder, backbone):
+    hidden = [row | {"y": -1} for row in ROWS]
+    assert load(folder(validation=ROWS, test=hidden), backbone).splits == ["validation"]
+    bare = [{"a": row["a"], "b": row["b"]} for row in ROWS]
+    assert load(folder(validation=ROWS, test=bare), backbone).splits == ["validation"]
+    assert load(folder(validation=ROWS, test=ROWS), backbone).splits == ["validation", "test"]
+
+
+def test_training_split_is_needed_to_train_only(folder, backbone):
+    path = folder(validation=ROWS)
+    data = load(path, backbone)
+    assert data.majority("validation") == {}
+    for call in (data.train_dataloader, lambda: data.setup("fit")):
+        with pytest.raises(InputError, match="has no split 'train' to train on"):
+            call()
+
+
+def test_unreachable_hub_says_how_to_use_local_files(backbone, monkeypatch):
+    import datasets
+
+    def unreachable(*args, **options):
+        raise ConnectionError("Couldn't reach the Hub\nand more")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(InputError) as error:
+        load(None, backbone, "rte")
+    assert str(error.value) == (
+        "task 'rte': nyu-mll/glue/rte cannot be loaded (Couldn't reach the Hub): use --data.path DIR with"
+        " train.jsonl.gz, validation.jsonl.gz, test.jsonl.gz (or .csv, .parquet, ...) with the hub's column names."
+    )
+    with pytest.raises(InputError, match=r"task 'codah' has no data on the hub: use --data.path DIR"):
+        source.read(TaskSpec("codah", text=("a",)), None)
+
+
+def test_hub_splits_and_scripts(monkeypatch):
+    import datasets
+
+    calls = []
+
+    def hub(*names, revision=None):
+        calls.append((*names, revision))
+        if revision is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found rte.py")
+        return datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS), test=datasets.Dataset.from_list(ROWS))
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    task = TaskSpec("x", text=("a",), hub=("some/where", "x"), evaluate=("test",))
+    splits = source.read(task, None)
+    assert {name: rows.rows for name, rows in splits.items()} == {"train": ROWS, "test": ROWS}
+    assert splits["test"].where(3) == "some/where/x test, row 4"
+    assert calls == [("some/where", "x", None), ("some/where", "x", "refs/convert/parquet")]
+    task = TaskSpec("x", text=("a",), hub=("some/where", "x"), evaluate=("tests",))
+    with pytest.raises(InputError, match=r"has no split 'tests', did you mean 'test'\?"):
+        source.read(task, None)
