@@ -132,8 +132,8 @@ class Backbone(nn.Module):
         missing = [key for key in loading["missing_keys"] if not key.startswith("pooler.")]
         if missing:
             raise InputError(
-                f"backbone {name!r}: its checkpoint lacks {len(missing)} weights (first: {missing[0]!r}), which would be "
-                "random; give a complete checkpoint."
+                f"backbone {name!r}: its checkpoint lacks {len(missing)} weights (first: {missing[0]!r}), which "
+                "would be random; give a complete checkpoint."
             )
         self.model.train()
         if checkpointing:

@@ -131,7 +131,7 @@ def open_run(run_dir: str, ckpt_path: str | None) -> tuple[str | None, int]:
             raise InputError(f"run_dir: {run_dir!r} holds a finished run; choose another --run_dir.")
         if (folder / "config.yaml").exists():
             raise InputError(
-                f"run_dir: {run_dir!r} holds an unfinished run; go on with --ckpt_path last, or choose another --run_dir."
+                f"run_dir: {run_dir!r} holds an unfinished run; go on with --ckpt_path last, or choose another."
             )
         return None, 0
     path = folder / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)

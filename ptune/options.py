@@ -32,7 +32,7 @@ LINKED = {
 
 
 class OptionError(InputError):
-    """A wrong option. The parser of a nested class knows only the end of its key; the outer ones put theirs before it."""
+    """A wrong option. The parser of a nested class knows only the end of its key; outer ones put theirs before it."""
 
     def __init__(self, key: str, reason: str = "") -> None:
         self.key, self.reason = key.replace("init_args.", ""), reason
@@ -85,7 +85,7 @@ def _near(option: str) -> str:
 
 @cache
 def known_options() -> dict[str, str]:
-    """Dotted names of the options of the trainer, every method, every data module and ptune itself, and whose they are."""
+    """Dotted names of the options of trainer, methods, data modules and ptune itself, and whose they are."""
     from lightning.pytorch import Trainer
 
     from ptune.loggers import Wandb

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 class Prompts:
     """What a method adds to a frozen backbone; everything left out changes nothing.
 
-    The batch axis of `prefix` is 1 (one prompt for all examples) or b. `gate` selects another mechanism, LLaMA-Adapter's
-    zero-initialised attention (Zhang et al. 2023, eq. 6-9): attention to the prefix is normalised by itself and added as
-    `attn(q, K, V) + tanh(gate) * attn(q, Pk, Pv)`, so that a zero gate is the backbone itself.
+    The batch axis of `prefix` is 1 (one prompt for all examples) or b. `gate` selects another mechanism, the
+    zero-initialised attention of LLaMA-Adapter (Zhang et al. 2023): attention to the prefix is normalised by itself and
+    added as `attn(q, K, V) + tanh(gate) * attn(q, Pk, Pv)`, so that a zero gate is the backbone itself.
     """
 
     embeds: Float[Tensor, "b p e"] | None = None

@@ -67,17 +67,9 @@ def write(cli: "CLI", result: dict[str, Any]) -> None:
     (run_dir / "result.json").write_text(json.dumps(result, indent=2, default=str) + "\n")
     for logger in cli.trainer.loggers:
         if isinstance(logger, WandbLogger):
-            final = {f"final/{split}/{k}": v for split, values in result["metrics"].items() for k, v in values.items()}
-            kept = (
-                "trained_parameters",
-                "total_parameters",
-                "steps",
-                "epochs",
-                "seconds",
-                "peak_memory_mib",
-                "best_epoch",
-            )
-            logger.experiment.summary.update(final | {key: result[key] for key in kept})
+            metrics = {f"{split}/{k}": v for split, values in result["metrics"].items() for k, v in values.items()}
+            numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
+            logger.experiment.summary.update({f"final/{key}": value for key, value in (metrics | numbers).items()})
             logger.experiment.finish()
 
 
@@ -91,12 +83,8 @@ def table(result: dict[str, Any]) -> str:
             star = " *" if name == result["monitor"] else ""
             rows.append((split, name + star, "-" if base is None else f"{base * scale:.2f}", f"{value * scale:.2f}"))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = [
-        "  ".join(
-            f"{cell:<{w}}" if i < 2 else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    form = f"{{:<{widths[0]}}}  {{:<{widths[1]}}}  {{:>{widths[2]}}}  {{:>{widths[3]}}}"
+    lines = [form.format(*row) for row in rows]
     lines.insert(1, "  ".join("-" * w for w in widths))
     foot = (
         f"{result['trained_parameters']:,} trained parameters, {result['seconds']:.0f} s, "

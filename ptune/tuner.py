@@ -34,7 +34,7 @@ class PromptTuner(L.LightningModule):
         lr: Peak learning rate of the method's own tensors (fine-tuning: the backbone; linear probe: the head).
         head_lr: Peak learning rate of the head; the same as `lr` if left out.
         weight_decay: AdamW's decoupled weight decay; never on biases, normalisation and other one-dimensional tensors.
-        schedule: Learning rate over the steps; `exponential` decays once an epoch, as the P-Tuning v2 authors' NER and QA.
+        schedule: Learning rate over the steps; `exponential` decays once an epoch, as P-Tuning v2 did for NER and QA.
         warmup: Steps of linear warm-up; below 1, a fraction of all steps.
         decay: Factor an epoch of the exponential schedule.
         pool: How one vector is read from a text; `auto` takes what the checkpoint was trained with.
@@ -157,7 +157,7 @@ class PromptTuner(L.LightningModule):
     # ---- steps
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make a step's dropout depend on its place in the run alone, so that a resumed run is the uninterrupted one."""
+        """Let a step's dropout depend on its place in the run alone: a resumed run is the uninterrupted one."""
         place = f"{os.environ.get('PL_GLOBAL_SEED', 0)}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
         torch.manual_seed(int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest()))
 
@@ -293,8 +293,8 @@ def _compare(what: str, saved: dict, own: dict) -> None:
 
 
 def examples(batch: Batch) -> int:
-    """Rows of the data set in a batch (a question with several features counts once in evaluation)."""
-    return len(batch["references"]) if "references" in batch else len(batch["labels"])
+    """Rows in a training batch."""
+    return len(batch["labels"])
 
 
 def check_room(model: PromptTuner, data: L.LightningDataModule | None) -> None:

@@ -103,8 +103,6 @@ class TaskData(L.LightningDataModule, ABC):
         """What else the items depend on; part of the cache's key."""
         return {}
 
-    # --- the tokenizer -----------------------------------------------------------------------------------------------
-
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The backbone's tokenizer; one without a padding token pads with its end token (masked anyway)."""
@@ -121,8 +119,6 @@ class TaskData(L.LightningDataModule, ABC):
     def budget(self) -> int:
         """Tokens there are for a text with its special tokens."""
         return self.max_length - self.slots
-
-    # --- reading -----------------------------------------------------------------------------------------------------
 
     @property
     def head(self) -> HeadSpec:
@@ -215,9 +211,10 @@ class TaskData(L.LightningDataModule, ABC):
         name = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
         if name in labels:
             return labels.index(name)
-        number = int(name) if name.lstrip("-").isdecimal() else int(value) if isinstance(value, bool) else None
-        if number in range(len(labels)) and not any(label.lstrip("-").isdecimal() for label in labels):
-            return number
+        number = str(int(value)) if isinstance(value, bool) else name
+        codes = [str(code) for code in range(len(labels))]
+        if number in codes and not any(label.lstrip("-").isdecimal() for label in labels):
+            return int(number)
         raise InputError(f"column {self.task.label!r}: label {name!r} is none of {list(labels)} nor their code.")
 
     # --- batches -----------------------------------------------------------------------------------------------------
@@ -246,8 +243,6 @@ class TaskData(L.LightningDataModule, ABC):
         if self.slots:
             batch["slots"] = self.align([[False] * len(row) for row in ids], True, False)
         return batch
-
-    # --- loaders -----------------------------------------------------------------------------------------------------
 
     @property
     def splits(self) -> list[str]:

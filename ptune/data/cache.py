@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ptune.errors import InputError
 
@@ -28,7 +28,7 @@ def folder() -> Path:
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """All that decides what `tokenizer` returns. Call it before the tokenizer: truncating changes a fast one's text."""
-    if tokenizer.is_fast:
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
         content = tokenizer.backend_tokenizer.to_str()
     else:
         content = json.dumps(tokenizer.get_vocab(), sort_keys=True)
@@ -73,7 +73,7 @@ def cached(name: str, rows: list[dict], encode: Callable[[list[dict]], list[dict
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return datasets.load_from_disk(target)
+    return datasets.Dataset.load_from_disk(target)
 
 
 def _table(rows: list[dict], encode: Callable[[list[dict]], list[dict]]) -> Any:

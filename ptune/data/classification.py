@@ -57,7 +57,8 @@ class Classification(TaskData):
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
         """One item a row: input_ids, token_type_ids where the tokenizer has them, label, group."""
         columns = [list(texts) for texts in zip(*(row["texts"] for row in rows), strict=True)]
-        tokens = self.tokenizer(*columns, truncation=True, max_length=self.budget, return_attention_mask=False)
+        first, second = (*columns, None)[:2]
+        tokens = self.tokenizer(first, second, truncation=True, max_length=self.budget, return_attention_mask=False)
         kept = {name: tokens[name] for name in ("input_ids", "token_type_ids") if name in tokens}
         rest = [{name: row[name] for name in ("label", "group") if name in row} for row in rows]
         return [{name: values[i] for name, values in kept.items()} | rest[i] for i in range(len(rows))]

@@ -90,18 +90,21 @@ class Loader(DataLoader):
     epoch. Batches already done are skipped in the sampler, never tokenized or collated.
     """
 
-    def __init__(self, dataset: Any, batch_size: int, sampler: _Sampler, **kwargs: Any):
+    def __init__(self, dataset: Any, batch_size: int | None = 1, sampler: Any = None, **kwargs: Any):
         kwargs.setdefault("generator", torch.Generator().manual_seed(seed()))
         super().__init__(dataset, batch_size=batch_size, sampler=sampler, **kwargs)
         self._epoch = self._done = 0
         self._resume: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        if not isinstance(self.sampler, _Sampler):  # Lightning's own, for `predict` or `overfit_batches`
+            yield from super().__iter__()
+            return
         resume, self._resume = self._resume, {}
         self._epoch = self.sampler.epoch
         # a checkpoint of an epoch's end says how much of the *last* epoch is done: nothing of this one
         self._done = resume["done"] if resume.get("epoch") == self._epoch else 0
-        self.sampler.start = self._done * self.batch_size
+        self.sampler.start = self._done * self.sampler.batch_size
         for batch in super().__iter__():
             self._done += 1
             yield batch

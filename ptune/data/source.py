@@ -140,8 +140,8 @@ def _json_lines(text: str, file: Path) -> Iterator[tuple[int, dict]]:
 
 def _table(text: str, file: Path, tabs: bool) -> Iterator[tuple[int, dict]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    how = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
-    reader = csv.reader(io.StringIO(text, newline=""), **how)
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines, strict=True)
     try:
         header = next(reader, None)
         if header is None:
@@ -173,14 +173,14 @@ def read_hub(task: TaskSpec, wanted: list[str]) -> dict[str, Rows]:
         raise InputError(f"task {task.name!r} has no data on the hub: {around}.")
     import datasets
 
-    name, configuration = task.hub[0], task.hub[1:2]
+    name, configuration = task.hub[0], task.hub[1] if len(task.hub) > 1 else None
     try:
         try:
-            loaded = datasets.load_dataset(name, *configuration)
+            loaded = datasets.load_dataset(name, configuration)
         except RuntimeError as e:  # a dataset that is still a script: the hub keeps a Parquet copy of those
             if "scripts are no longer supported" not in str(e):
                 raise
-            loaded = datasets.load_dataset(name, *configuration, revision="refs/convert/parquet")
+            loaded = datasets.load_dataset(name, configuration, revision="refs/convert/parquet")
     except Exception as e:  # the hub's errors have no common base: no network, offline mode, no such name, bad proxy
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise InputError(f"task {task.name!r}: {'/'.join(task.hub)} cannot be loaded ({reason}): {around}.") from e

@@ -1,7 +1,7 @@
 """P-Tuning v2 (Liu et al. 2022) and prefix tuning (Li & Liang 2021): keys and values put before every layer's own.
 
-Equivalent in layout and initialisation to THUDM/P-tuning-v2 b1520c9, model/prefix_encoder.py, whose class also stands in
-PEFT. Differences, each a choice of ours: text positions are not shifted unless asked, the frozen backbone has no dropout.
+Equivalent in layout and initialisation to THUDM/P-tuning-v2 b1520c9, model/prefix_encoder.py, whose class also stands
+in PEFT. Differences, each a choice: text positions are not shifted unless asked, a frozen backbone has no dropout.
 """
 
 from typing import Literal, final

@@ -196,6 +196,24 @@ def test_lightning_resumes_with_workers(tmp_path):
         assert fit(resume=tmp_path / f"{name}.ckpt", workers=1) == whole[int(name.split("-")[-1]) :], name
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_lightnings_own_samplers_work():
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    model = Recorder()
+    model.predict_step = lambda batch, batch_idx: batch
+    trainer = L.Trainer(accelerator="cpu", **quiet)
+    rows = Rows()
+    assert len(trainer.predict(model, Loader(rows, 4, EvalSampler([1] * len(rows), 4)))) == 6
+    L.Trainer(accelerator="cpu", max_epochs=2, overfit_batches=2, limit_val_batches=0, **quiet).fit(model, make())
+    assert [batch for _, batch, _ in model.seen] == [0, 1, 0, 1]
+    assert model.seen[0][2] == model.seen[2][2]
+
+
 def test_seed_is_lightnings(monkeypatch):
     L.seed_everything(7, verbose=False)
     assert loader.seed() == 7
