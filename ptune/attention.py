@@ -72,7 +72,7 @@ def _with_prefix(base: Callable) -> Callable:
             return text + torch.tanh(gate)[:, None] * prompt, weights
         p = keys.shape[2]
         causal = kwargs.pop("is_causal", None)
-        causal = module.is_causal if causal is None else causal
+        causal = bool(module.is_causal if causal is None else causal)
         if (bias := kwargs.get("position_bias")) is not None:
             kwargs["position_bias"] = F.pad(bias, (p, 0))
         return base(

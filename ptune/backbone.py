@@ -7,12 +7,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig
 from transformers.utils import cached_file
 
 import ptune.attention  # noqa: F401  registers the attention functions
@@ -77,6 +77,9 @@ def describe(name: str) -> BackboneSpec:
             f"or a model inside a Python package ({MINILM})."
         ) from error
     text = config.get_text_config()
+    if not getattr(text, "num_attention_heads", None):
+        raise InputError(f"backbone {name!r}: model type {config.model_type!r} has no attention; choose a Transformer.")
+    positions = getattr(text, "max_position_embeddings", None)
     return BackboneSpec(
         name=name,
         config=config,
@@ -85,8 +88,17 @@ def describe(name: str) -> BackboneSpec:
         heads=text.num_attention_heads,
         kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
         head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
-        positions=getattr(text, "max_position_embeddings", None),
+        positions=positions if positions and positions > 0 else None,  # XLNet says -1 for unlimited
     )
+
+
+def _attention_function(config: PretrainedConfig, attention: str) -> str | None:
+    """The registered function for this family: eager where it has no SDPA, None where it has its attention built in."""
+    family = MODEL_MAPPING.get(type(config), None)
+    family = family[0] if isinstance(family, tuple) else family
+    if family is None or not family._can_set_attn_implementation():
+        return None
+    return f"ptune_{attention if family._supports_sdpa else 'eager'}"
 
 
 class Backbone(nn.Module):
@@ -122,7 +134,7 @@ class Backbone(nn.Module):
             self.model, loading = AutoModel.from_pretrained(
                 locate(name),
                 config=config,
-                attn_implementation=f"ptune_{attention}",
+                attn_implementation=_attention_function(config, attention),
                 dtype=torch.float32,
                 use_safetensors=True,
                 output_loading_info=True,
@@ -161,7 +173,8 @@ class Backbone(nn.Module):
         if self.pooler is not None:
             return "pooler"
         causal = any(getattr(module, "is_causal", False) for module in self.model.modules())
-        return "last" if causal else "first"
+        last = getattr(self.spec.config, "summary_type", None) == "last"  # XLNet: its [CLS] ends the text
+        return "last" if causal or last else "first"
 
     @torch.no_grad()
     def _number_layers(self) -> None:
@@ -171,12 +184,15 @@ class Backbone(nn.Module):
         self.model.eval()
         try:
             self.model(input_ids=torch.tensor([[1, 2, 3]]), prefix=visitor)
-        except TypeError as error:  # this family's forward takes no further keywords
-            if "prefix" not in str(error):
-                raise
+        except (TypeError, ValueError) as error:
+            if "prefix" not in str(error):  # else this family's forward takes no further keywords
+                raise InputError(
+                    f"backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) does not run on tokens "
+                    f"alone ({str(error).splitlines()[0]}); choose a text encoder or decoder."
+                ) from error
         self.model.train(training)
         for layer, module in enumerate(visitor.modules):
-            module.prefix_layer = layer
+            module.prefix_layer = layer  # type: ignore[assignment]
         reached = len(set(visitor.modules))
         shapes = {(k.shape[1], k.shape[3], v.shape[3]) for k, v in zip(visitor.keys, visitor.values, strict=True)}
         size = (self.spec.kv_heads, self.spec.head_size, self.spec.head_size)
@@ -237,7 +253,7 @@ class Backbone(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], prompts: Prompts | None = None) -> Float[Tensor, "b t d"]:
         """Last hidden states of every token. `batch["slots"]` "b t" marks where `prompts.embeds` replace embeddings."""
-        inputs = {key: batch[key] for key in INPUTS if key in batch}
+        inputs: dict[str, Any] = {key: batch[key] for key in INPUTS if key in batch}
         if prompts is None:
             return self.model(**inputs).last_hidden_state
         if prompts.embeds is not None:
@@ -257,7 +273,7 @@ class Backbone(nn.Module):
         """One vector a text, as `pooling` says; prompt slots are not text and do not enter the mean."""
         mask: Bool[Tensor, "b t"] = batch["attention_mask"].bool()
         match self.pooling:
-            case "pooler":
+            case "pooler" if self.pooler is not None:
                 return self.pooler(hidden)
             case "first":
                 index = mask.int().argmax(1)

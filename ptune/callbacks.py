@@ -22,23 +22,23 @@ def peak_memory() -> float:
 
 def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
     """What is trained, and the choices a reader needs to reproduce the run."""
-    spec = model.hparams
+    choice = model.hparams
     backbone = model.backbone
     total = sum(value.numel() for value in backbone.parameters())
     trained = model.trained()
     count = sum(value.numel() for value in trained.values())
-    lines = [f"{type(model).__name__} of {spec.backbone} ({backbone.fingerprint}) on {model.task.task}"]
+    lines = [f"{type(model).__name__} of {choice['backbone']} ({backbone.fingerprint}) on {model.task.task}"]
     for group, tensors in model.groups().items():
         n = sum(value.numel() for value in tensors.values())
         names = ", ".join(list(tensors)[:4]) + (f", ... ({len(tensors)} tensors)" if len(tensors) > 4 else "")
         lines.append(f"  trained {group:<9}{n:>12,}  {names}")
     lines.append(f"  trained in all   {count:>12,}  {100 * count / total:.3f} % of the backbone's {total:,}")
-    batch = trainer.datamodule.batch_size
+    batch = trainer.datamodule.batch_size  # type: ignore[attr-defined]
     effective = batch * trainer.world_size * trainer.accumulate_grad_batches
     choices = {
         "pooling": backbone.pooling,
         "positions": f"{backbone.room or 'unlimited'}, text from {model.shift}",
-        "dropout": f"backbone {'on' if spec.backbone_dropout else 'off'}, head {spec.head_dropout}",
+        "dropout": f"backbone {'on' if choice['backbone_dropout'] else 'off'}, head {choice['head_dropout']}",
         "device": f"{trainer.strategy.root_device}, precision {trainer.precision}",
         "batch": f"{effective} ({batch} x {trainer.world_size} processes x {trainer.accumulate_grad_batches} batches)",
         "logs": logs,
@@ -65,41 +65,41 @@ class Telemetry(Callback):
         """Take up the work done before."""
         self.seconds, self.examples, self.tokens = state["seconds"], state["examples"], state["tokens"]
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:
         """Say what is about to be trained."""
         if trainer.is_global_zero:
             print(summary(trainer, pl_module, self.logs), flush=True)
         self._mark = (self.seconds, self.examples, int(self.tokens))
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:
         """Start the clock."""
         self._tick = time.perf_counter()
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:
         """Start the clock again: what is timed is training, the preparation of its batches included."""
         self._tick = time.perf_counter()
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: PromptTuner, optimizer: Optimizer) -> None:
         """Log norms, at the steps that are logged."""
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         norms = {
-            f"grad_norm/{group}": torch.stack([value.grad.norm() for value in tensors.values()]).norm()
+            f"grad_norm/{group}": torch.stack(
+                [value.grad.norm() for value in tensors.values() if value.grad is not None]
+            )
             for group, tensors in pl_module.groups().items()
         }
-        for name, values in pl_module.layer_norms().items():
-            norms |= {f"{name}/layer_{layer:02d}": value for layer, value in zip(pl_module.layers, values, strict=True)}
-        pl_module.log_dict(norms)
+        pl_module.log_dict({name: values.norm() for name, values in norms.items()} | pl_module.layer_norms())
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: PromptTuner, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch; every `log_every_n_steps`, log the speed since the last time."""
         now = time.perf_counter()
         self.seconds, self._tick = self.seconds + now - self._tick, now
         self.examples += examples(batch) * trainer.world_size
         self.tokens = self.tokens + batch["attention_mask"].sum() * trainer.world_size
-        if (batch_idx + 1) % trainer.log_every_n_steps == 0:
+        if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             done = (self.seconds, self.examples, int(self.tokens))
             seconds, rows, tokens = (a - b for a, b in zip(done, self._mark, strict=True))
             self._mark = done

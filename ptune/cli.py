@@ -30,7 +30,7 @@ from ptune.tuner import PromptTuner
 
 def slots_of(model: Namespace | None) -> int:
     """Input slots of the method a parsed `model` names; 0 where it is missing, which is an error of its own."""
-    return 0 if model is None else import_object(model.class_path).slots
+    return 0 if model is None else import_object(model.class_path).slots  # type: ignore[attr-defined]
 
 
 class CLI(LightningCLI):
@@ -75,7 +75,7 @@ class CLI(LightningCLI):
         default = Path("runs", task, type(model).__name__, f"{backbone}-s{seed}")
         self.run_dir = str(self.config.run_dir or default)
         self.ckpt_path, step = open_run(self.run_dir, self.config.ckpt_path)
-        config = self.config_init.trainer
+        config = self.config_init["trainer"]
         wanted, csv = config.logger, MetricsFile(self.run_dir, step)
         loggers: list[Logger] = [
             csv,
@@ -96,7 +96,7 @@ class CLI(LightningCLI):
 
     @rank_zero_only
     def _start_wandb(self) -> tuple[Any, str]:
-        return self.config_init.wandb.logger(self.run_dir, self.flat_config())
+        return self.config_init["wandb"].logger(self.run_dir, self.flat_config())
 
     def _wandb(self) -> tuple[Any, str]:
         return self._start_wandb() or (None, "")
@@ -170,7 +170,7 @@ def run(args: list[str] | None) -> None:
         Path(cli.run_dir).mkdir(parents=True, exist_ok=True)
         cli.parser.save(cli.config, os.path.join(cli.run_dir, "config.yaml"), skip_none=False)
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
-    if cli.trainer.fast_dev_run:
+    if cli.trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     result = evaluate(cli)
     if cli.trainer.is_global_zero:

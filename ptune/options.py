@@ -90,7 +90,9 @@ def known_options() -> dict[str, str]:
 
     from ptune.loggers import Wandb
 
-    options = dict.fromkeys(("config", "seed_everything", "run_dir", "ckpt_path", "model", "data"), "ptune.fit")
+    options: dict[str, str] = dict.fromkeys(
+        ("config", "seed_everything", "run_dir", "ckpt_path", "model", "data"), "ptune.fit"
+    )
     for name, classes in (CLASSES | {"trainer": (Trainer,), "wandb": (Wandb,)}).items():
         for cls in classes:
             parser = jsonargparse.ArgumentParser()

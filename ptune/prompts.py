@@ -31,12 +31,12 @@ class Prompts:
 
     def at(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """Prefix keys "b h p k", values "b h p k" and gate "heads" for this attention module, None if it has none."""
-        layer = module.prefix_layer
+        layer: int = module.prefix_layer  # type: ignore[assignment]
         if self.layers is not None:
             if layer not in self.layers:
                 return None
             layer = self.layers.index(layer)
-        keys, values = self.prefix[layer]
+        keys, values = self.prefix[layer]  # type: ignore[index]  # only Prompts with a prefix travel
         return (
             keys.to(key.dtype).expand(key.shape[0], -1, -1, -1),
             values.to(value.dtype).expand(value.shape[0], -1, -1, -1),

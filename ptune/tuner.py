@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -49,6 +48,8 @@ class PromptTuner(L.LightningModule):
     """Whether the backbone's own weights are trained."""
     slots: ClassVar[int] = 0
     """Input slots the method fills with vectors."""
+    prompt: nn.Module | None
+    """The method's own tensors, if it has any."""
     sizes: ClassVar[tuple[str, ...]] = ()
     """Arguments that the shape and meaning of the method's tensors depend on; stored with them."""
 
@@ -70,7 +71,7 @@ class PromptTuner(L.LightningModule):
     ) -> None:
         super().__init__()
         if isinstance(head, Mapping):  # from a checkpoint, which holds plain dicts only
-            head = HeadSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in head.items()})
+            head = HeadSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in head.items()})  # type: ignore[arg-type]
         if head is None:
             raise InputError("head: missing; give the data module's (head=data.head).")
         for name, value in {"lr": lr, "head_lr": head_lr}.items():
@@ -85,8 +86,8 @@ class PromptTuner(L.LightningModule):
         self.hparams["head"] = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(head).items()}
         self.task = head
         self.spec = describe(backbone)
-        self.backbone: Backbone | None = None
-        self.prompt: nn.Module | None = None
+        self.backbone: Backbone = None  # type: ignore[assignment]  # loaded by configure_model
+        self.prompt = None
         self.head = head_for(head, self.spec.width, head_dropout)
         self.scores = metrics.build(head)
         self.loss_mean = MeanMetric()
@@ -114,7 +115,7 @@ class PromptTuner(L.LightningModule):
         if self.backbone is not None:
             return
         p = self.hparams
-        self.backbone = Backbone(p.backbone, p.backbone_dropout, p.checkpointing, p.attention, p.pool)
+        self.backbone = Backbone(p["backbone"], p["backbone_dropout"], p["checkpointing"], p["attention"], p["pool"])
         self.backbone.requires_grad_(self.trains_backbone)
         self.prepare(self.backbone)
         trained = self.trained()
@@ -147,7 +148,7 @@ class PromptTuner(L.LightningModule):
         return {name: value for group in self.groups().values() for name, value in group.items()}
 
     def layer_norms(self) -> dict[str, Tensor]:
-        """Norms by layer that are worth logging, "l" each; none where nothing enters the layers."""
+        """Norms by layer that are worth logging; none where nothing enters the layers."""
         return {}
 
     def forward(self, batch: Batch) -> Tensor:
@@ -194,23 +195,23 @@ class PromptTuner(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Check that text and prompt fit into the backbone's positions before the first step."""
-        check_room(self, self.trainer.datamodule)
+        check_room(self, self.trainer.datamodule)  # type: ignore[attr-defined]
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW; a learning rate for each of prompt, head and backbone."""
         p = self.hparams
-        rates = {"prompt": p.lr, "backbone": p.lr, "head": p.head_lr or p.lr}
+        rates = {"prompt": p["lr"], "backbone": p["lr"], "head": p["head_lr"] or p["lr"]}
         groups: list[dict[str, Any]] = []
         for group, tensors in self.groups().items():
             matrices = [value for value in tensors.values() if value.ndim > 1]
             vectors = [value for value in tensors.values() if value.ndim <= 1]
-            for name, values, decay in ((group, matrices, p.weight_decay), (f"{group}/1d", vectors, 0.0)):
+            for name, values, decay in ((group, matrices, p["weight_decay"]), (f"{group}/1d", vectors, 0.0)):
                 if values:
                     groups.append({"name": name, "params": values, "lr": rates[group], "weight_decay": decay})
         optimizer = torch.optim.AdamW(groups)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": scheduler(optimizer, self.trainer, p.schedule, p.warmup, p.decay),
+            "lr_scheduler": scheduler(optimizer, self.trainer, p["schedule"], p["warmup"], p["decay"]),
         }
 
     # ---- checkpoints
@@ -238,7 +239,7 @@ class PromptTuner(L.LightningModule):
         }
         return sizes | {
             "method": type(self).__name__,
-            "backbone": self.hparams.backbone,
+            "backbone": self.hparams["backbone"],
             "fingerprint": self.backbone.fingerprint,
             "pooling": self.backbone.pooling,
             "task": self.task.task,
@@ -297,7 +298,7 @@ def examples(batch: Batch) -> int:
     return len(batch["labels"])
 
 
-def check_room(model: PromptTuner, data: L.LightningDataModule | None) -> None:
+def check_room(model: PromptTuner, data: Any) -> None:
     """Raise InputError if the longest text plus the shift of positions exceeds the positions of the backbone."""
     room = model.backbone.room
     if data is None or room is None or data.max_length + model.shift <= room:
@@ -305,5 +306,5 @@ def check_room(model: PromptTuner, data: L.LightningDataModule | None) -> None:
     shifted = f" and a prefix of {model.shift} that shifts positions" if model.shift else ""
     raise InputError(
         f"data.max_length: {data.max_length} tokens{shifted} do not fit into the {room} positions of "
-        f"{model.hparams.backbone!r}; use --data.max_length {max(room - model.shift, 0)} or less."
+        f"{model.hparams['backbone']!r}; use --data.max_length {max(room - model.shift, 0)} or less."
     )

@@ -37,13 +37,13 @@ class PrefixEncoder(nn.Module):
     def __init__(self, length: int, layers: int, heads: int, head_size: int, width: int = 0, mlp: int = 0) -> None:
         super().__init__()
         self.shape = (length, layers, 2, heads, head_size)
+        self.mlp: nn.Sequential | None = None
         features = 2 * layers * heads * head_size
         if mlp:
             self.embedding = nn.Parameter(torch.empty(length, width))
             self.mlp = nn.Sequential(nn.Linear(width, mlp), nn.Tanh(), nn.Linear(mlp, features))
         else:
             self.flat = nn.Parameter(torch.empty(length, features))
-            self.mlp = None
         for value in self.parameters():
             # transformers 4.11 re-initialised every module a checkpoint lacks: N(0, 0.02²), biases 0.
             nn.init.zeros_(value) if value.ndim == 1 else nn.init.normal_(value, std=0.02)
@@ -94,6 +94,7 @@ class PTuningV2(PromptTuner):
         shift_positions: Let the text's positions start at p, as the authors' code and PEFT do.
     """
 
+    prompt: GatedPrefix
     sizes = ("length", "layers", "shift_positions")
 
     def __init__(
@@ -131,35 +132,42 @@ class PTuningV2(PromptTuner):
     @property
     def shift(self) -> int:
         """p positions with `shift_positions`, else none."""
-        return self.hparams.length if self.hparams.shift_positions else 0
+        return self.hparams["length"] if self.hparams["shift_positions"] else 0
 
     def prepare(self, backbone: Backbone) -> None:
         """Refuse a backbone whose layers would ignore the prefix; run the initial text through it."""
         backbone.require_prefix()
-        if self.hparams.init == "text":
-            tokenizer = AutoTokenizer.from_pretrained(locate(self.hparams.backbone))
-            ids = tokenizer(self.hparams.init_text, add_special_tokens=False)["input_ids"]
+        if self.hparams["init"] == "text":
+            tokenizer = AutoTokenizer.from_pretrained(locate(self.hparams["backbone"]))
+            ids = tokenizer(self.hparams["init_text"], add_special_tokens=False)["input_ids"]
             if not ids:
-                raise InputError(f"init_text: {self.hparams.init_text!r} has no tokens; give a text.")
-            p = self.hparams.length
+                raise InputError(f"init_text: {self.hparams['init_text']!r} has no tokens; give a text.")
+            p = self.hparams["length"]
             ids = (ids * (p // len(ids) + 1))[:p]
             self.prompt.encoder.set(backbone.keys_values(torch.tensor([ids]))[list(self.layers)])
 
     def prompts(self, batch: Batch) -> Prompts:
         """The prefix of every prompted layer; with dropout, one draw for each of the n texts."""
         prefix = self.prompt.encoder()
-        if self.training and self.hparams.prefix_dropout:
+        if self.training and self.hparams["prefix_dropout"]:
             n = len(batch["input_ids"])
-            prefix = F.dropout(prefix.expand(-1, -1, n, -1, -1, -1), self.hparams.prefix_dropout)
+            prefix = F.dropout(prefix.expand(-1, -1, n, -1, -1, -1), self.hparams["prefix_dropout"])
         return Prompts(prefix=prefix, gate=self.prompt.gate, layers=self.layers, shift=self.shift)
 
-    def layer_norms(self) -> dict[str, Float[Tensor, " l"]]:
+    def layer_norms(self) -> dict[str, Tensor]:
         """Norm of each layer's keys and values, and of the gradient of the weights they are read or computed from."""
         encoder = self.prompt.encoder
         l = len(self.layers)
         norms = {"prompt_norm": encoder.table().detach().unflatten(1, (l, -1)).norm(dim=(0, 2))}
-        gradient = encoder.flat.grad.T if encoder.mlp is None else encoder.mlp[-1].weight.grad
-        return norms | {"prompt_grad_norm": gradient.unflatten(0, (l, -1)).flatten(1).norm(dim=1)}
+        weight: nn.Parameter = encoder.flat if encoder.mlp is None else encoder.mlp[-1].weight  # type: ignore[assignment]
+        if weight.grad is not None:
+            gradient = weight.grad.T if encoder.mlp is None else weight.grad
+            norms["prompt_grad_norm"] = gradient.unflatten(0, (l, -1)).flatten(1).norm(dim=1)
+        return {
+            f"{name}/layer_{layer:02d}": value
+            for name, values in norms.items()
+            for layer, value in zip(self.layers, values, strict=True)
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """Trained tensors, the MLP folded into its table."""
