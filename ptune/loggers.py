@@ -19,14 +19,18 @@ class _Writer(ExperimentWriter):
 
     def __init__(self, log_dir: str, resumed_at: int) -> None:
         super().__init__(log_dir)
+        self._resumed_at: int | None = resumed_at
+
+    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
+        """Record metrics; the first time, take up the rows before the checkpoint: those behind it are logged again."""
         path = Path(self.metrics_file_path)
-        if path.exists():
+        if self._resumed_at is not None and path.exists():
             with path.open(newline="") as file:
-                # Rows behind the checkpoint will be logged again.
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) < resumed_at]
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) < self._resumed_at]
             path.unlink()
             self.metrics = [{k: v for k, v in row.items() if v != ""} for row in rows]  # type: ignore[misc]
-            self.save()
+        self._resumed_at = None
+        super().log_metrics(metrics_dict, step)
 
     def _check_log_dir_exists(self) -> None:
         """The run directory is never empty: it holds config.yaml."""

@@ -3,9 +3,11 @@
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import yaml
@@ -19,6 +21,7 @@ from ptune.errors import InputError, nearest
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning_v2 import PTuningV2
+from ptune.tasks.spec import TaskSpec
 
 # Short class names on the command line are those imported here.
 CLASSES = {"model": (PTuningV2, FineTuning, LinearProbe), "data": (Classification, MultipleChoice, SpanQA, Tagging)}
@@ -55,17 +58,34 @@ class Parser(LightningArgumentParser):
         )
         if unknown:
             raise OptionError(unknown[1] or unknown[2]) from ex
+        grouped = re.match(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
+        if grouped:
+            raise OptionError(f"{grouped[1]}.{grouped[2]}") from ex
+        missing = re.search(r"arguments are required: ([\w.]+)", message)
+        if missing:
+            fix = _choices(missing[1]) if missing[1] in CLASSES else "python -m ptune.tasks lists the tasks."
+            raise OptionError(missing[1], f"is missing; {fix}") from ex
         if not outer:
             raise InputError(" ".join(message.split())) from ex
         lines = [line for line in (line.strip(" -") for line in message[outer.end() + 1 :].splitlines()) if line]
         key, value = outer[1], re.search(r"(?:Given|Got) value: (.*)", message)
+        nested = re.search(r"^ *- option --([\w.]+) (.*)", message, re.MULTILINE)  # found by one type of a union
+        if nested:
+            raise OptionError(f"{key}.{nested[1]}", "" if nested[2].startswith("does not") else nested[2]) from ex
         if key in CLASSES and value:
+            before = re.match(r"NestedArg\(key='([\w.]+)'", value[1])
+            if before:
+                raise OptionError(key, f"is missing before --{key}.{before[1]}; {_choices(key)}") from ex
             raise OptionError(key, f"{value[1]!r}: {nearest(value[1], [cls.__name__ for cls in CLASSES[key]])}") from ex
         expected = [line for line in lines if line.startswith(("Expected", "Literal"))]
         reason = "; ".join(
             dict.fromkeys(re.sub(r"\. Got value: .*|<class '|'>|typing\.", "", line) for line in expected)
         )
         raise OptionError(key, f"{value[1]!r}: {reason or lines[-1]}." if value else ": " + " ".join(lines)) from ex
+
+
+def _choices(key: str) -> str:
+    return f"choose one of: {', '.join(cls.__name__ for cls in CLASSES[key])}."
 
 
 def root(error: BaseException | None) -> InputError | None:
@@ -79,7 +99,9 @@ def _near(option: str) -> str:
     options = known_options()
     if option in options:
         return f" here; it belongs to {options[option]}."
-    near = get_close_matches(option, options, n=1, cutoff=0.6)
+    near = [
+        match for name in (option, option.split(".")[0]) for match in get_close_matches(name, options, n=1, cutoff=0.6)
+    ]
     return f"; did you mean --{near[0]}?" if near else "; --help lists them all."
 
 
@@ -98,7 +120,7 @@ def known_options() -> dict[str, str]:
             parser = jsonargparse.ArgumentParser()
             parser.add_class_arguments(cls, name, fail_untyped=False)
             options |= {action.dest: cls.__name__ for action in parser._actions if "." in action.dest}
-    return options
+    return options | {f"data.task.{field.name}": "TaskSpec" for field in fields(TaskSpec)}
 
 
 def refuse_linked(args: list[str] | None) -> None:
@@ -113,20 +135,28 @@ def refuse_linked(args: list[str] | None) -> None:
 def _given(args: list[str]) -> Iterator[str]:
     for arg, after in zip(args, [*args[1:], ""], strict=True):
         option, _, value = arg.partition("=")
-        if option in ("--config", "-c"):
-            path = Path(value or after)
-            if path.is_file():
-                try:
-                    yield from _keys(yaml.safe_load(path.read_text()))
-                except yaml.YAMLError as error:
-                    raise InputError(f"--config {path}: not YAML ({str(error).splitlines()[0]}).") from error
+        if option in ("--config", "-c") and (value or after):
+            yield from _keys(_config(Path(value or after)))
         elif option.startswith("--"):
             yield option[2:].replace("init_args.", "")
 
 
-def _keys(config: object) -> Iterator[str]:
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text())
+    except OSError as error:
+        reason = "is a folder" if path.is_dir() else "does not exist" if not path.exists() else "cannot be read"
+        raise InputError(f"--config {path}: {reason}; give a YAML file, such as a run's config.yaml.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path}: not YAML ({str(error).splitlines()[0]}).") from error
+    if not isinstance(config, dict):
+        raise InputError(f"--config {path}: holds no options, such as `model: PTuningV2`.")
+    return config
+
+
+def _keys(config: dict[str, Any]) -> Iterator[str]:
     for group in ("model", "data"):
-        section = config.get(group) if isinstance(config, dict) else None
+        section = config.get(group)
         if isinstance(section, dict):
             arguments = section.get("init_args") or section
             yield from (f"{group}.{name}" for name in arguments if isinstance(arguments, dict))

@@ -74,7 +74,7 @@ class PromptTuner(L.LightningModule):
             head = HeadSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in head.items()})  # type: ignore[arg-type]
         if head is None:
             raise InputError("head: missing; give the data module's (head=data.head).")
-        for name, value in {"lr": lr, "head_lr": head_lr}.items():
+        for name, value in {"lr": lr, "head_lr": head_lr, "decay": decay}.items():
             if value is not None and value <= 0:
                 raise InputError(f"{name}: {value} must be greater than 0.")
         for name, value in {"weight_decay": weight_decay, "warmup": warmup}.items():
@@ -234,18 +234,15 @@ class PromptTuner(L.LightningModule):
     def metadata(self) -> dict[str, str]:
         """What saved tensors depend on: method, its sizes, backbone and its fingerprint, task, labels."""
         self.configure_model()
-        sizes = {
-            name: str(self.hparams[name]) for name in ("length", "layers", "shift_positions") if name in self.hparams
-        }
-        return sizes | {
-            "method": type(self).__name__,
+        return {
             "backbone": self.hparams["backbone"],
             "fingerprint": self.backbone.fingerprint,
-            "pooling": self.backbone.pooling,
+            "method": type(self).__name__,
             "task": self.task.task,
             "head": self.task.kind,
             "labels": json.dumps(self.task.labels),
-        }
+            "pooling": self.backbone.pooling,
+        } | {name: str(self.hparams[name]) for name in self.sizes}
 
     def save_prompts(self, path: str | os.PathLike) -> None:
         """Write the trained tensors (a reparameterized prefix folded) and their metadata as one safetensors file."""
@@ -254,10 +251,10 @@ class PromptTuner(L.LightningModule):
     def load_prompts(self, path: str | os.PathLike) -> None:
         """Load what `save_prompts` wrote; it stays trainable. Raises InputError that says what differs."""
         with safe_open(path, framework="pt") as file:
-            saved = file.metadata()
+            saved = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
         own = self.metadata()
-        if saved["fingerprint"] == own["fingerprint"]:
+        if saved.get("fingerprint") == own["fingerprint"]:
             saved["backbone"] = own["backbone"]  # the same weights under another name
         _compare(str(path), saved, own)
         self.fold()
@@ -274,18 +271,7 @@ class PromptTuner(L.LightningModule):
 
 
 def _compare(what: str, saved: dict, own: dict) -> None:
-    for key in (
-        "backbone",
-        "fingerprint",
-        "method",
-        "task",
-        "head",
-        "labels",
-        "length",
-        "layers",
-        "pooling",
-        "tensors",
-    ):
+    for key in own:
         if saved.get(key) != own.get(key):
             raise InputError(
                 f"{what} does not fit this model: {key} is {saved.get(key)} there and {own.get(key)} here; "

@@ -76,12 +76,11 @@ def meetings(clauses: list[Clause], rng: random.Random, same_verb: bool) -> Iter
 
 
 def single(clauses: list[Clause], rng: random.Random) -> Iterator[dict]:
-    """Has the person who occurs twice the same role in both clauses?"""
+    """Does the person who occurs twice act in the second clause?"""
     for _, one, two in meetings(clauses, rng, same_verb=False):
-        for label in (1, 0):
-            first = rng.choice((one, swapped(one)))
-            second = two if (first == one) == bool(label) else swapped(two)
-            yield {"sentence": sentence(either(first, rng), either(second, rng)), "label": label}
+        first = either(rng.choice((one, swapped(one))), rng)
+        for label, second in ((1, two), (0, swapped(two))):
+            yield {"sentence": sentence(first, either(second, rng)), "label": label}
 
 
 def pair(clauses: list[Clause], rng: random.Random) -> Iterator[dict]:
@@ -170,7 +169,7 @@ def generate(name: str, split: str) -> list[dict]:
 
 
 TASKS = (
-    TaskSpec("toy/single", text=("sentence",), labels=("different", "same"), max_length=32),
+    TaskSpec("toy/single", text=("sentence",), labels=("no", "yes"), max_length=32),
     TaskSpec("toy/pair", text=("sentence1", "sentence2"), labels=("no", "yes"), max_length=32),
     TaskSpec(
         "toy/choice",

@@ -1,0 +1,157 @@
+"""What every test shares: no network, one thread, and tiny pretrained checkpoints of many families."""
+
+import os
+import tempfile
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "disabled"
+os.environ["PTUNE_CACHE"] = tempfile.mkdtemp(prefix="ptune-tests-")
+
+import lightning as L
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+from ptune.tasks.spec import HeadSpec
+
+torch.set_num_threads(1)
+transformers.utils.logging.disable_progress_bar()
+
+VOCABULARY, POSITIONS, PAD = 60, 48, 1
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": POSITIONS,
+}
+TOKENS = {"vocab_size": VOCABULARY, "bos_token_id": 0, "pad_token_id": PAD, "eos_token_id": 2}
+GPT_SIZES = {"n_embd": 32, "n_layer": 3, "n_head": 4}
+FAMILIES = {
+    "albert": SIZES | {"embedding_size": 16},
+    "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "deberta-v2": SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
+    "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": POSITIONS},
+    "electra": SIZES | {"embedding_size": 16},
+    "gemma2": SIZES | {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4},
+    "gpt2": GPT_SIZES | {"n_positions": POSITIONS},
+    "llama": SIZES | {"num_key_value_heads": 2},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    "mistral": SIZES | {"num_key_value_heads": 2, "sliding_window": 3},
+    "modernbert": SIZES | {"cls_token_id": 3, "sep_token_id": 4, "local_attention": 4},
+    "opt": SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "t5": {"d_model": 32, "num_layers": 3, "num_heads": 4, "d_kv": 8, "d_ff": 48},
+    "xlnet": {"d_model": 32, "n_layer": 3, "n_head": 4, "d_inner": 48},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Writes a random checkpoint once a session: tiny("bert", num_hidden_layers=2) -> its folder.
+
+    Every weight is random, biases too, and large enough that attention is far from uniform. `pooler=False` leaves out
+    the pooler's weights, as RoBERTa's checkpoints do. The tokenizer beside it reads "w0 w1 ..." and nothing else.
+    """
+    folders = {}
+
+    def write(model_type, pooler=True, seed=0, **sizes):
+        key = (model_type, pooler, seed, str(sorted(sizes.items())))
+        if key not in folders:
+            config = AutoConfig.for_model(model_type, **FAMILIES.get(model_type, SIZES) | TOKENS | sizes)
+            model = AutoModel.from_config(config, **({} if pooler else {"add_pooling_layer": False}))
+            generator = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                for value in model.parameters():
+                    value.add_(torch.empty_like(value).normal_(std=0.1, generator=generator))
+            folders[key] = str(tmp_path_factory.mktemp(model_type))
+            model.save_pretrained(folders[key])
+            words = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", *(f"w{i}" for i in range(VOCABULARY - 4))]
+            tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+            tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+            PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folders[key])
+        return folders[key]
+
+    return write
+
+
+def batch_of(lengths=(7, 5, 3), side="right", seed=0, **columns):
+    """Random texts of these lengths, padded on one side."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.full((len(lengths), max(lengths)), PAD)
+    for row, length in enumerate(lengths):
+        start = 0 if side == "right" else max(lengths) - length
+        ids[row, start : start + length] = torch.randint(5, VOCABULARY, (length,), generator=generator)
+    return {"input_ids": ids, "attention_mask": (ids != PAD).long()} | columns
+
+
+def prefix_of(spec, length=4, rows=1, layers=None, seed=0):
+    """Random keys and values for all layers, or for `layers` of them: "l two b h p k"."""
+    shape = (layers or spec.layers, 2, rows, spec.kv_heads, length, spec.head_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+KINDS = {
+    "classify": HeadSpec("toy/classify", "classify", ("no", "yes", "maybe"), ("accuracy",), "accuracy"),
+    "regress": HeadSpec("toy/regress", "regress", (), ("pearson",), "pearson"),
+    "choice": HeadSpec("toy/choice", "choice", (), ("accuracy",), "accuracy"),
+    "span": HeadSpec("toy/span", "span", (), ("f1",), "f1"),
+    "tag": HeadSpec("toy/tag", "tag", ("O", "B-X", "I-X"), ("accuracy",), "accuracy"),
+}
+
+
+@pytest.fixture
+def batch():
+    """See `batch_of`."""
+    return batch_of
+
+
+@pytest.fixture
+def prefix():
+    """See `prefix_of`."""
+    return prefix_of
+
+
+@pytest.fixture
+def head():
+    """A HeadSpec of each kind: head("span")."""
+    return KINDS.__getitem__
+
+
+@pytest.fixture
+def sdpa_keys(monkeypatch):
+    """The number of keys in each call of SDPA, in order."""
+    lengths, function = [], F.scaled_dot_product_attention
+
+    def spy(query, key, *args, **kwargs):
+        lengths.append(key.shape[2])
+        return function(query, key, *args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    return lengths
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """A Trainer on the CPU without loggers, bars or summaries: trainer(max_steps=1)."""
+
+    def build(**options):
+        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+        return L.Trainer(**{"accelerator": "cpu", "devices": 1, "default_root_dir": tmp_path} | quiet | options)
+
+    return build
+
+
+@pytest.fixture
+def fit(trainer):
+    """Trains a model on batches, one step each: fit(model, batches) -> its Trainer."""
+
+    def run(model, batches, **options):
+        runner = trainer(**{"max_epochs": 1, "num_sanity_val_steps": 0, "log_every_n_steps": 1} | options)
+        runner.fit(model, DataLoader(batches, batch_size=None), DataLoader(batches[:1], batch_size=None))
+        return runner
+
+    return run

@@ -1,0 +1,111 @@
+"""What the tests of whole runs share: a tiny backbone, small data, and the command line in this process."""
+
+import atexit
+import contextlib
+import csv
+import io
+import json
+import os
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from unittest import mock
+
+import torch
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from ptune.cli import command
+from ptune.tasks import MODULES, task, toy
+
+_temporary = tempfile.TemporaryDirectory(prefix="ptune-runs-")
+atexit.register(_temporary.cleanup)
+FOLDER = Path(_temporary.name)
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED = REPOSITORY.parent / "shared" / "data"
+QUIET = ("--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", 1, "--trainer.enable_progress_bar", False)
+
+
+@cache
+def bert(seed: int = 0, layers: int = 2, width: int = 32, positions: int = 64) -> str:
+    """The folder of a random BERT that drops out, and a WordPiece tokenizer of toy words and single letters."""
+    folder = FOLDER / f"bert-{seed}-{layers}-{width}-{positions}"
+    letters = [f"{before}{letter}" for before in ("", "##") for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    words = ["the", "was", "by", "and", "who", *toy.PEOPLE, *toy.VERBS, *".,?!'"]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *words]
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=2 * width,
+        max_position_embeddings=positions,
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        BertModel(config).save_pretrained(folder)
+    BertTokenizer(vocab={word: code for code, word in enumerate(vocabulary)}).save_pretrained(folder)
+    return str(folder)
+
+
+@cache
+def data(name: str = "toy/pair", train: int = 10, validation: int = 7, test: int = 5) -> str:
+    """A folder with the first rows of a toy task."""
+    folder = FOLDER / f"{name.replace('/', '-')}-{train}-{validation}-{test}"
+    folder.mkdir(exist_ok=True)
+    for split, count in {"train": train, "validation": validation, "test": test}.items():
+        write(folder / f"{split}.jsonl", toy.generate(name, split)[:count])
+    return str(folder)
+
+
+def write(file: Path, rows: list[dict]) -> None:
+    """Write rows as JSON lines."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def line(run_dir, method="PTuningV2", name="toy/pair", path=None, **options) -> list[str]:
+    """A command line: a short run of `method` on the tiny backbone and a few rows; `a__b=1` is `--a.b 1`."""
+    options = {"data__batch_size": 4, "trainer__max_epochs": 2} | options
+    module = MODULES[task(name).format]
+    words = ["--model", method, "--model.backbone", bert(), "--data", module, "--data.task", name]
+    words += ["--data.path", path or data(name), "--run_dir", run_dir, *QUIET]
+    words += [word for key, value in options.items() for word in (f"--{key.replace('__', '.')}", value)]
+    return [str(word).lower() if isinstance(word, bool) else str(word) for word in words]
+
+
+def call(words: list[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command line run in this process, whose environment it leaves as it was."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", ["ptune"]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = command([str(word) for word in words])
+    return code, out.getvalue(), err.getvalue()
+
+
+def fit(run_dir, method="PTuningV2", name="toy/pair", path=None, **options) -> dict:
+    """The result.json of a run that must end well."""
+    code, _, err = call(line(run_dir, method, name, path, **options))
+    assert code == 0, err
+    return json.loads(Path(run_dir, "result.json").read_text())
+
+
+def rows(run_dir) -> list[dict[str, str]]:
+    """The rows of a run's metrics.csv, without its empty cells."""
+    with Path(run_dir, "metrics.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+
+
+def column(run_dir, name: str) -> list[float]:
+    """The values of one column of metrics.csv."""
+    return [float(row[name]) for row in rows(run_dir) if name in row]
+
+
+def contents(folder) -> dict[str, bytes]:
+    """Every file below a folder, by its path, byte by byte."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in Path(folder).rglob("*") if file.is_file()}

@@ -1,0 +1,331 @@
+"""The prefix against three independent routes: attention by hand, transformers' KV cache, and PEFT."""
+
+import pytest
+import torch
+from peft import PrefixTuningConfig, get_peft_model
+from torch import nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+from transformers import AutoModel, DynamicCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ptune.backbone import Backbone
+from ptune.methods.p_tuning_v2 import PrefixEncoder
+from ptune.prompts import Prompts
+
+CACHED = ("bert", "roberta", "electra", "gpt2", "llama", "opt")  # families that have a cache; llama with GQA
+CAUSAL = ("gpt2", "llama", "opt")
+PROMPTED = (*CACHED, "distilbert", "modernbert", "mistral", "gemma2")
+SDPA = tuple(name for name in PROMPTED if name != "gemma2")  # its soft cap is eager only
+P = 4
+
+each_attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
+each_family = pytest.mark.parametrize("family", PROMPTED)
+
+
+def text(hidden, batch):
+    """The hidden states of the text, padding left out."""
+    return hidden[batch["attention_mask"].bool()]
+
+
+class Core(nn.Module):
+    """What an attention function reads from the module that calls it."""
+
+    def __init__(self, causal, groups):
+        super().__init__()
+        self.is_causal = causal
+        self.num_key_value_groups = groups
+        self.prefix_layer = 0
+
+
+def by_hand(query, key, value, visible, bias=0.0):
+    """Softmax attention "b h t k", written down: `visible` "t s" or "b 1 t s"."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    scores = query @ key.transpose(2, 3) / query.shape[3] ** 0.5 + bias
+    return (scores.masked_fill(~visible, -torch.inf).softmax(-1) @ value).transpose(1, 2)
+
+
+@pytest.fixture(params=["bidirectional", "causal", "boolean", "additive"])
+def masked(request):
+    """Module's causality, the mask the function is given, and what a text token sees of the text: b 2, t 5."""
+    triangle = torch.ones(5, 5).tril().bool()
+    padded = triangle & (torch.arange(5) < torch.tensor([[5], [3]]))[:, None, None]
+    return {
+        "bidirectional": (False, None, torch.ones(5, 5).bool()),
+        "causal": (True, None, triangle),
+        "boolean": (True, padded, padded),
+        "additive": (True, torch.zeros(padded.shape).masked_fill(~padded, -torch.inf), padded),
+    }[request.param]
+
+
+@pytest.fixture(params=[1, 2], ids=["every head its keys", "grouped"])
+def tensors(request):
+    """Query, key, value, prefix and module arguments: b 2, t 5, k 8."""
+    generator = torch.Generator().manual_seed(0)
+    heads = 4 // request.param
+    query, key, value = (torch.randn(2, h, 5, 8, generator=generator) for h in (4, heads, heads))
+    return query, key, value, torch.randn(1, 2, 2, heads, P, 8, generator=generator), request.param
+
+
+@pytest.mark.parametrize("biased", [False, True], ids=["", "position bias"])
+def test_every_token_sees_the_whole_prefix_and_what_it_saw_of_the_text(masked, tensors, biased):
+    causal, mask, visible = masked
+    query, key, value, prefix, groups = tensors
+    bias = torch.randn(1, 4, 5, 5) if biased else None
+    output, _ = ALL_ATTENTION_FUNCTIONS["ptune_sdpa"](
+        Core(causal, groups), query, key, value, mask, prefix=Prompts(prefix=prefix), position_bias=bias
+    )
+    keys, values = prefix[0]
+    expected = by_hand(
+        query,
+        torch.cat([keys, key], 2),
+        torch.cat([values, value], 2),
+        F.pad(visible, (P, 0), value=True),
+        F.pad(bias, (P, 0)) if biased else 0.0,
+    )
+    assert_close(output, expected)
+
+
+def test_a_gate_adds_attention_to_the_prefix_normalised_by_itself(masked, tensors):
+    causal, mask, visible = masked
+    query, key, value, prefix, groups = tensors
+    gate = torch.tensor([[0.0, 0.3, -1.0, 5.0]])
+    output, _ = ALL_ATTENTION_FUNCTIONS["ptune_sdpa"](
+        Core(causal, groups), query, key, value, mask, prefix=Prompts(prefix=prefix, gate=gate)
+    )
+    expected = by_hand(query, key, value, visible)
+    expected += gate[0].tanh()[:, None] * by_hand(query, *prefix[0], torch.ones(5, P).bool())
+    assert_close(output, expected)
+
+
+# ---- the cache route
+
+
+def cache_route(path, attention, inputs, prefix):
+    """What transformers computes when the prefix is a KV cache with a mask of ones."""
+    model = AutoModel.from_pretrained(path, attn_implementation=attention).eval()
+    b = len(inputs["input_ids"])
+    cache = DynamicCache(config=model.config)
+    for layer, (keys, values) in enumerate(prefix):
+        cache.update(keys.expand(b, -1, -1, -1), values.expand(b, -1, -1, -1), layer)
+    if "attention_mask" in inputs:
+        inputs = inputs | {"attention_mask": F.pad(inputs["attention_mask"], (prefix.shape[4], 0), value=1)}
+    return model(**inputs, past_key_values=cache).last_hidden_state
+
+
+@each_attention
+@pytest.mark.parametrize("family", CACHED)
+def test_at_equal_positions_it_is_transformers_cache_route(tiny, batch, prefix, family, attention):
+    backbone = Backbone(tiny(family), attention=attention)
+    inputs, kv = batch(), prefix(backbone.spec, P)
+    with torch.no_grad():
+        ours = backbone(inputs, Prompts(prefix=kv, shift=P))
+        theirs = cache_route(tiny(family), attention, inputs, kv)
+    assert_close(text(ours, inputs), text(theirs, inputs), atol=1e-6, rtol=0)
+
+
+@each_attention
+@pytest.mark.parametrize("mask", ["of ones", "absent"])
+@pytest.mark.parametrize("family", CAUSAL)
+def test_causal_without_padding_it_is_the_cache_route_too(tiny, batch, prefix, family, mask, attention):
+    backbone = Backbone(tiny(family), attention=attention)
+    inputs, kv = batch(lengths=(6, 6)), prefix(backbone.spec, P)
+    if mask == "absent":
+        del inputs["attention_mask"]
+    with torch.no_grad():
+        ours = backbone(inputs, Prompts(prefix=kv, shift=P))
+        theirs = cache_route(tiny(family), attention, inputs, kv)
+    assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+@each_attention
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "gpt2"])
+def test_the_same_table_in_peft_gives_the_same_hidden_states(tiny, batch, family, attention):
+    backbone = Backbone(tiny(family), attention=attention)
+    s = backbone.spec
+    encoder = PrefixEncoder(P, s.layers, s.kv_heads, s.head_size)
+    nn.init.normal_(encoder.flat)
+    theirs = get_peft_model(
+        AutoModel.from_pretrained(tiny(family), attn_implementation=attention),
+        PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=P),
+    ).eval()
+    theirs.prompt_encoder["default"].embedding.weight.data.copy_(encoder.flat)
+    inputs = batch()
+    with torch.no_grad():
+        expected = theirs(**inputs).last_hidden_state
+        ours = backbone(inputs, Prompts(prefix=encoder(), shift=P))
+    assert_close(text(ours, inputs), text(expected, inputs), atol=1e-5, rtol=0)
+
+
+# ---- what a prefix does
+
+
+@each_attention
+@each_family
+def test_the_key_and_the_value_of_every_layer_matter_and_get_gradient(tiny, batch, prefix, family, attention):
+    backbone = Backbone(tiny(family), attention=attention)
+    inputs, kv = batch(), prefix(backbone.spec, P).requires_grad_()
+    output = text(backbone(inputs, Prompts(prefix=kv)), inputs)
+    output.pow(3).sum().backward()
+    assert (kv.grad.abs().amax((2, 3, 4, 5)) > 1e-3).all(), "one number a layer, key and value"
+    for layer in range(backbone.spec.layers):
+        for half in range(2):
+            with torch.no_grad():
+                other = kv.clone()
+                other[layer, half] += 1
+                other[layer, half, ..., 0] -= 2
+                moved = (text(backbone(inputs, Prompts(prefix=other)), inputs) - output).abs().max()
+            assert moved > 1e-3, (layer, half)
+
+
+@each_family
+def test_eager_is_sdpa(tiny, batch, prefix, family):
+    inputs = batch()
+    outputs = []
+    for attention in ("eager", "sdpa"):
+        backbone = Backbone(tiny(family), attention=attention)
+        with torch.no_grad():
+            outputs.append(text(backbone(inputs, Prompts(prefix=prefix(backbone.spec, P))), inputs))
+    assert_close(*outputs, atol=5e-6, rtol=1e-5)
+
+
+@each_attention
+@pytest.mark.parametrize("gated", [False, True], ids=["", "gated"])
+@pytest.mark.parametrize("own", [False, True], ids=["one prefix", "each its own"])
+@each_family
+def test_a_padded_batch_is_its_texts_one_by_one(tiny, batch, prefix, family, own, gated, attention):
+    backbone = Backbone(tiny(family), attention=attention)
+    inputs, kv = batch(), prefix(backbone.spec, P, rows=3 if own else 1)
+    gate = torch.randn(backbone.spec.layers, backbone.spec.heads) if gated else None
+    with torch.no_grad():
+        together = backbone(inputs, Prompts(prefix=kv, gate=gate))
+        for row, length in enumerate(inputs["attention_mask"].sum(1)):
+            one = {key: value[row : row + 1, :length] for key, value in inputs.items()}
+            prompts = Prompts(prefix=kv[:, :, row : row + 1] if own else kv, gate=gate)
+            assert_close(together[row, :length], backbone(one, prompts)[0], atol=1e-5, rtol=1e-5)
+
+
+@each_family
+def test_a_zero_prefix_is_not_the_identity(tiny, batch, prefix, family):
+    backbone = Backbone(tiny(family))
+    inputs = batch()
+    with torch.no_grad():
+        moved = backbone(inputs, Prompts(prefix=prefix(backbone.spec, P) * 0)) - backbone(inputs)
+    assert text(moved, inputs).abs().max() > 0.01
+
+
+@each_family
+def test_shifted_positions_differ_from_unshifted_ones(tiny, batch, prefix, family):
+    backbone = Backbone(tiny(family))
+    inputs, kv = batch(), prefix(backbone.spec, P)
+    with torch.no_grad():
+        moved = backbone(inputs, Prompts(prefix=kv, shift=P)) - backbone(inputs, Prompts(prefix=kv))
+    assert text(moved, inputs).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "opt", "gpt2"])
+def test_a_shift_moves_the_positions_of_the_text_and_nothing_else(tiny, batch, family):
+    backbone = Backbone(tiny(family))
+    inputs = batch()
+    positions = backbone.first_position + torch.arange(P, P + 7)[None]
+    with torch.no_grad():
+        assert torch.equal(
+            backbone(inputs, Prompts(shift=P)), backbone.model(**inputs, position_ids=positions).last_hidden_state
+        )
+
+
+@pytest.mark.parametrize(("family", "sizes"), [("mistral", {}), ("modernbert", {"layer_types": ["sliding_attention"]})])
+def test_a_sliding_window_hides_text_but_never_the_prefix(tiny, batch, prefix, family, sizes):
+    backbone = Backbone(tiny(family, num_hidden_layers=1, **sizes))
+    inputs = batch(lengths=(12,))
+    other = {**inputs, "input_ids": inputs["input_ids"].clone()}
+    other["input_ids"][0, 0] = 5
+    kv = prefix(backbone.spec, P).requires_grad_()
+    output = backbone(inputs, Prompts(prefix=kv))
+    moved = (backbone(other, Prompts(prefix=kv)) - output).detach().abs().amax(2)[0]
+    assert moved[0] > 0.01
+    assert moved[-1] == 0, "the first token is out of the last one's window"
+    output[0, -1].pow(3).sum().backward()
+    assert (kv.grad.abs().amax((0, 2, 3, 5)) > 1e-4).all(), "every vector of the prefix reaches the last token"
+
+
+# ---- the gate
+
+
+@each_attention
+@each_family
+def test_a_zero_gate_is_the_backbone_whatever_the_prefix(tiny, batch, prefix, family, attention):
+    backbone = Backbone(tiny(family), attention=attention)
+    inputs = batch()
+    prompts = Prompts(prefix=prefix(backbone.spec, P), gate=torch.zeros(backbone.spec.layers, backbone.spec.heads))
+    with torch.no_grad():
+        assert_close(backbone(inputs, prompts), backbone(inputs), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_at_a_zero_gate_the_gate_has_gradient_and_the_prefix_gets_it_once_the_gate_moved(tiny, batch, prefix, opened):
+    backbone = Backbone(tiny("bert"))
+    kv = prefix(backbone.spec, P).requires_grad_()
+    gate = torch.full((backbone.spec.layers, backbone.spec.heads), 0.1 if opened else 0.0, requires_grad=True)
+    backbone(batch(), Prompts(prefix=kv, gate=gate)).pow(3).sum().backward()
+    assert (gate.grad != 0).all()
+    assert (kv.grad.abs().amax((2, 3, 4, 5)) > 1e-5).all() if opened else (kv.grad == 0).all()
+
+
+# ---- some layers only
+
+
+@pytest.mark.parametrize("layers", [(0,), (1, 2), (0, 2), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2"])
+def test_layers_without_a_prefix_attend_to_the_text_alone(tiny, batch, prefix, sdpa_keys, family, layers):
+    backbone = Backbone(tiny(family))
+    sdpa_keys.clear()
+    backbone(batch(), Prompts(prefix=prefix(backbone.spec, P, layers=len(layers)), layers=layers))
+    assert sdpa_keys == [7 + P if layer in layers else 7 for layer in range(3)]
+
+
+def test_each_row_of_a_prefix_goes_to_the_layer_it_is_named_for(tiny, batch, prefix):
+    backbone = Backbone(tiny("bert"))
+    kv = prefix(backbone.spec, P)
+    inputs = batch()
+    with torch.no_grad():
+        swapped = backbone(inputs, Prompts(prefix=kv[[2, 0, 1]], layers=(2, 0, 1)))
+        assert torch.equal(swapped, backbone(inputs, Prompts(prefix=kv)))
+
+
+@pytest.mark.parametrize("lowest", [0, 1, 2])
+def test_no_gradient_is_computed_below_the_lowest_prompted_layer(tiny, batch, prefix, lowest):
+    backbone = Backbone(tiny("bert")).requires_grad_(False)
+    tracked = []
+    for layer in backbone.model.encoder.layer:
+        layer.register_forward_hook(lambda module, args, output: tracked.append(output.requires_grad))
+    layers = tuple(range(lowest, 3))
+    kv = prefix(backbone.spec, P, layers=len(layers)).requires_grad_()
+    backbone(batch(), Prompts(prefix=kv, layers=layers)).pow(3).sum().backward()
+    assert tracked == [layer >= lowest for layer in range(3)]
+    assert (kv.grad.abs().amax((2, 3, 4, 5)) > 1e-4).all()
+
+
+# ---- how it runs
+
+
+def test_under_bf16_autocast_the_prefix_is_cast_with_the_text(tiny, batch, prefix):
+    backbone = Backbone(tiny("bert"))
+    prompts = Prompts(prefix=prefix(backbone.spec, P), gate=torch.ones(3, 4))
+    with torch.no_grad():
+        exact = backbone(batch(), prompts)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = backbone(batch(), prompts)
+    assert_close(rounded.float(), exact, atol=0.1, rtol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_it_compiles_into_one_graph(tiny, batch, prefix, family):
+    backbone = Backbone(tiny(family))
+    prompts = Prompts(prefix=prefix(backbone.spec, P))
+    inputs = batch()
+    with torch.no_grad():
+        compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")(inputs, prompts)
+        assert_close(compiled, backbone(inputs, prompts), atol=5e-6, rtol=1e-5)

@@ -1,0 +1,406 @@
+"""The backbone alone: what it loads, refuses, reads, pools and leaves alone."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from torch.testing import assert_close
+from transformers import AutoModel, DynamicCache
+
+from ptune.backbone import Backbone, describe
+from ptune.errors import InputError
+from ptune.prompts import Prompts
+
+P = 4
+DEAF = {  # families that would ignore the prefix, and where
+    "xlnet": "layer.0 to layer.2",
+    "deberta": "encoder.layer.0 to encoder.layer.2",
+    "deberta-v2": "encoder.layer.0 to encoder.layer.2",
+    "mpnet": "encoder.layer.0 to encoder.layer.2",
+    "bloom": "h.0 to h.2",
+    "albert": "3 layers in 1 shared modules",
+}
+HEARING = ("bert", "roberta", "electra", "gpt2", "llama", "distilbert", "modernbert", "mistral", "opt", "gemma2")
+TABLES = {"bert": 48, "electra": 48, "distilbert": 48, "gpt2": 48, "opt": 48, "roberta": 46}  # tokens with a position
+
+each_attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
+
+
+def text(hidden, batch):
+    """The hidden states of the text, padding left out."""
+    return hidden[batch["attention_mask"].bool()]
+
+
+# ---- without prompts
+
+
+@each_attention
+@pytest.mark.parametrize("prompts", [None, Prompts()], ids=["None", "Prompts()"])
+@pytest.mark.parametrize("family", [*HEARING, *DEAF])
+def test_without_prompts_it_is_automodel_bit_for_bit(tiny, batch, family, prompts, attention):
+    fallback = "eager" if family in ("gemma2", *DEAF) and family != "albert" else attention
+    model = AutoModel.from_pretrained(tiny(family), attn_implementation=fallback).eval()
+    with torch.no_grad():
+        ours = Backbone(tiny(family), attention=attention)(batch(), prompts)
+        assert torch.equal(ours, model(**batch()).last_hidden_state)
+
+
+def test_models_of_one_checkpoint_do_not_disturb_each_other(tiny, batch, prefix, sdpa_keys):
+    first = Backbone(tiny("bert"), attention="sdpa")
+    prompts = Prompts(prefix=prefix(first.spec, P))
+    with torch.no_grad():
+        before = first(batch(), prompts)
+        Backbone(tiny("bert"), attention="eager", dropout=True, pool="first")(batch(), prompts)
+        plain = AutoModel.from_pretrained(tiny("bert")).eval()
+        sdpa_keys.clear()
+        assert torch.equal(first(batch(), prompts), before)
+        plain(**batch())
+    assert sdpa_keys == [7 + P] * 3 + [7] * 3
+    assert first.spec.config.hidden_dropout_prob == 0.1, "the config that was read stays as it was"
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize("family", DEAF)
+def test_a_backbone_that_would_ignore_the_prefix_is_refused_with_the_layers_that_would(tiny, batch, prefix, family):
+    backbone = Backbone(tiny(family))
+    with pytest.raises(InputError, match=rf"model type '{family}'.*{DEAF[family]}"):
+        backbone(batch(), Prompts(prefix=prefix(backbone.spec, P)))
+
+
+@pytest.mark.parametrize("family", HEARING)
+def test_a_backbone_whose_layers_read_the_prefix_is_not_refused(tiny, family):
+    Backbone(tiny(family)).require_prefix()
+
+
+def test_an_encoder_decoder_is_refused(tiny):
+    with pytest.raises(InputError, match=r"model type 't5'.* does not run on tokens alone"):
+        Backbone(tiny("t5"))
+
+
+def test_a_model_without_attention_is_refused_before_its_weights_load(tiny):
+    with pytest.raises(InputError, match="model type 'mamba' has no attention"):
+        describe(tiny("mamba"))
+
+
+def test_checkpointing_a_family_that_cannot_is_refused(tiny):
+    with pytest.raises(InputError, match=r"checkpointing.*xlnet"):
+        Backbone(tiny("xlnet"), checkpointing=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("package:no_such_package/model", "package 'no_such_package' is not installed"),
+        ("package:json/model", "no config.json in"),
+        ("./nowhere", "no config.json in"),
+        ("nobody/no-model", r"is not there .*give a local folder"),
+    ],
+)
+def test_a_backbone_that_is_not_there_is_an_input_error_that_says_where_it_was_sought(name, reason):
+    with pytest.raises(InputError, match=reason):
+        describe(name)
+
+
+@pytest.fixture
+def damaged(tiny, tmp_path):
+    """A copy of a checkpoint, to be changed: damaged("bert") -> its folder."""
+    return lambda *args, **options: Path(shutil.copytree(tiny(*args, **options), tmp_path / "copy"))
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused_because_they_would_be_random(damaged):
+    file = damaged("bert") / "model.safetensors"
+    weights = load_file(file)
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks 1 weights.*encoder\.layer\.1\.output\.dense\.weight"):
+        Backbone(str(file.parent))
+
+
+def test_a_checkpoint_without_safetensors_is_refused(damaged):
+    folder = damaged("bert")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"cannot be loaded: .*model\.safetensors"):
+        Backbone(str(folder))
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize(
+    ("family", "kv_heads", "head_size", "positions"),
+    [
+        ("bert", 4, 8, 48),
+        ("gpt2", 4, 8, 48),
+        ("distilbert", 4, 8, 48),
+        ("llama", 2, 8, 48),
+        ("gemma2", 2, 16, 48),
+        ("xlnet", 4, 8, None),
+        ("t5", 4, 8, None),
+    ],
+)
+def test_sizes_come_from_the_config_alone(damaged, family, kv_heads, head_size, positions):
+    folder = damaged(family)
+    (folder / "model.safetensors").unlink()
+    spec = describe(str(folder))
+    assert (spec.width, spec.layers, spec.heads) == (32, 3, 4)
+    assert (spec.kv_heads, spec.head_size, spec.positions) == (kv_heads, head_size, positions)
+
+
+@pytest.mark.parametrize("shift", [0, P])
+@pytest.mark.parametrize("family", TABLES)
+def test_room_is_how_many_tokens_fit_shifted_positions_included(tiny, batch, family, shift):
+    backbone = Backbone(tiny(family))
+    assert backbone.room == TABLES[family]
+    backbone(batch(lengths=(backbone.room - shift,)), Prompts(shift=shift))
+    with pytest.raises((IndexError, RuntimeError)):
+        backbone(batch(lengths=(backbone.room - shift + 1,)), Prompts(shift=shift))
+
+
+def test_relative_positions_without_a_limit_leave_unlimited_room(tiny, batch):
+    backbone = Backbone(tiny("xlnet"))
+    assert backbone.room is None
+    assert backbone(batch(lengths=(60,))).shape == (1, 60, 32)
+
+
+# ---- fingerprints
+
+
+def test_the_fingerprint_is_of_the_weights_alone(tiny, damaged):
+    fingerprint = Backbone(tiny("bert")).fingerprint
+    options = {"dropout": True, "attention": "eager", "pool": "first", "checkpointing": True}
+    assert Backbone(str(damaged("bert")), **options).fingerprint == fingerprint
+    assert Backbone(tiny("bert", seed=1)).fingerprint != fingerprint
+
+
+def test_one_weight_changes_the_fingerprint(damaged):
+    folder = damaged("bert")
+    fingerprint = Backbone(str(folder)).fingerprint
+    weights = load_file(folder / "model.safetensors")
+    weights["encoder.layer.2.output.LayerNorm.bias"][-1] += 0.01
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert Backbone(str(folder)).fingerprint != fingerprint
+
+
+def test_weights_the_checkpoint_lacks_do_not_enter_the_fingerprint(tiny):
+    path = tiny("roberta", pooler=False)
+    assert Backbone(path).fingerprint == Backbone(path).fingerprint
+
+
+# ---- dropout and checkpointing
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize(
+    "family", ["bert", "roberta", "electra", "gpt2", "opt", "distilbert", "xlnet", "deberta-v2", "mpnet"]
+)
+def test_it_is_in_train_mode_and_drops_out_only_if_asked(tiny, batch, family, dropout):
+    backbone = Backbone(tiny(family), dropout=dropout)
+    assert all(module.training for module in backbone.modules())
+    with torch.no_grad():
+        assert torch.equal(backbone(batch()), backbone(batch())) != dropout
+
+
+@pytest.mark.parametrize("dropout", [False, True], ids=["", "dropout"])
+@pytest.mark.parametrize("gated", [False, True], ids=["", "gated"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "gpt2", "llama", "distilbert", "modernbert"])
+def test_checkpointing_recomputes_and_changes_no_loss_and_no_gradient(
+    tiny, batch, prefix, sdpa_keys, family, gated, dropout
+):
+    runs = {}
+    for checkpointing in (False, True):
+        backbone = Backbone(tiny(family), dropout=dropout, checkpointing=checkpointing).requires_grad_(False)
+        kv = prefix(backbone.spec, P).requires_grad_()
+        gate = torch.ones(3, 4, requires_grad=True) if gated else None
+        torch.manual_seed(0)
+        loss = backbone(batch(), Prompts(prefix=kv, gate=gate)).pow(3).mean()
+        sdpa_keys.clear()
+        loss.backward()
+        runs[checkpointing] = [loss.detach(), kv.grad, gate.grad if gated else kv.grad]
+        assert len(sdpa_keys) == (3 * (1 + gated) if checkpointing else 0), "attention calls in the backward pass"
+    assert_close(runs[True], runs[False], atol=1e-6, rtol=1e-5)
+
+
+def test_checkpointing_recomputes_nothing_below_the_lowest_prompted_layer(tiny, batch, prefix, sdpa_keys):
+    backbone = Backbone(tiny("bert"), checkpointing=True).requires_grad_(False)
+    kv = prefix(backbone.spec, P, layers=1).requires_grad_()
+    loss = backbone(batch(), Prompts(prefix=kv, layers=(2,))).pow(3).mean()
+    sdpa_keys.clear()
+    loss.backward()
+    assert sdpa_keys == [7 + P]
+
+
+# ---- input prompts
+
+
+EMBEDDED = ("bert", "roberta", "electra", "gpt2", "opt", "xlnet", "deberta-v2", "albert", "distilbert", "modernbert")
+
+
+@pytest.fixture
+def slotted(batch):
+    """A padded batch whose slots are the second and third token of each text."""
+    slots = torch.zeros(3, 7, dtype=torch.bool)
+    slots[:, 1:3] = True
+    return batch(slots=slots)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("family", EMBEDDED)
+def test_input_prompts_are_inputs_embeds_by_hand(tiny, slotted, family, rows):
+    backbone = Backbone(tiny(family))
+    words = backbone.embed(slotted["input_ids"]).detach()
+    embeds = torch.randn(rows, 2, words.shape[2])
+    by_hand = words.clone()
+    by_hand[:, 1:3] = embeds
+    model = AutoModel.from_pretrained(tiny(family)).eval()
+    with torch.no_grad():
+        ours = backbone(slotted, Prompts(embeds=embeds))
+        theirs = model(inputs_embeds=by_hand, attention_mask=slotted["attention_mask"]).last_hidden_state
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(words, by_hand)
+
+
+@pytest.mark.parametrize("family", EMBEDDED)
+def test_slots_filled_with_the_words_own_embeddings_change_nothing(tiny, slotted, family):
+    backbone = Backbone(tiny(family))
+    with torch.no_grad():
+        embeds = backbone.embed(slotted["input_ids"][:, 1:3])
+        same = backbone(slotted, Prompts(embeds=embeds))
+        assert_close(text(same, slotted), text(backbone(slotted), slotted), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_input_prompts_and_prefix_go_together_and_both_get_gradient(tiny, slotted, prefix, family):
+    backbone = Backbone(tiny(family))
+    embeds = backbone.embed(slotted["input_ids"][:, 1:3]).detach().requires_grad_()
+    kv = prefix(backbone.spec, P, rows=3).requires_grad_()
+    both = backbone(slotted, Prompts(embeds=embeds, prefix=kv))
+    assert_close(both, backbone(slotted, Prompts(prefix=kv)))
+    both.pow(3).mean().backward()
+    assert (embeds.grad.abs().amax(2) > 0).all()
+    assert (kv.grad.abs().amax((2, 3, 4, 5)) > 0).all()
+
+
+# ---- pooling
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("pool", ["first", "last", "mean"])
+def test_pooling_by_hand(tiny, batch, pool, side):
+    backbone = Backbone(tiny("bert"), pool=pool)
+    hidden = torch.randn(3, 7, 32)
+    pooled = backbone.pool(hidden, batch(lengths=(7, 5, 3), side=side))
+    for row, length in enumerate((7, 5, 3)):
+        tokens = hidden[row, :length] if side == "right" else hidden[row, -length:]
+        expected = {"first": tokens[0], "last": tokens[-1], "mean": tokens.mean(0)}
+        assert_close(pooled[row], expected[pool])
+
+
+def test_prompt_slots_do_not_enter_the_mean(tiny, slotted):
+    hidden = torch.randn(3, 7, 32)
+    pooled = Backbone(tiny("bert"), pool="mean").pool(hidden, slotted)
+    for row, length in enumerate((7, 5, 3)):
+        assert_close(pooled[row], torch.stack([hidden[row, i] for i in range(length) if i not in (1, 2)]).mean(0))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "mpnet", "albert", "big_bird"])
+def test_the_pooler_is_the_checkpoints_own(tiny, batch, family):
+    sizes = {"attention_type": "original_full"} if family == "big_bird" else {}
+    backbone = Backbone(tiny(family, **sizes))
+    assert backbone.pooling == "pooler"
+    with torch.no_grad():
+        ours = backbone.pool(backbone(batch()), batch())
+        theirs = AutoModel.from_pretrained(tiny(family, **sizes)).eval()(**batch()).pooler_output
+    assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "pooling"),
+    [("bert", "pooler")]
+    + [(family, "first") for family in ("electra", "distilbert", "modernbert", "deberta")]
+    + [(family, "last") for family in ("gpt2", "llama", "opt", "bloom", "xlnet")],
+)
+def test_a_backbone_is_pooled_as_its_family_was_trained(tiny, family, pooling):
+    assert Backbone(tiny(family)).pooling == pooling
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_pooler_the_checkpoint_lacks_is_not_used_at_random(tiny, family):
+    path = tiny(family, pooler=False)
+    backbone = Backbone(path)
+    assert (backbone.pooling, backbone.pooler) == ("first", None)
+    with pytest.raises(InputError, match="has no trained one"):
+        Backbone(path, pool="pooler")
+
+
+@pytest.mark.parametrize("family", ["electra", "gpt2"])
+def test_a_family_without_pooler_cannot_be_pooled_by_one(tiny, family):
+    with pytest.raises(InputError, match="has no trained one"):
+        Backbone(tiny(family), pool="pooler")
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "layoutlm"])
+def test_a_pooler_that_nothing_reads_is_removed(tiny, batch, family):
+    pooled, other = (Backbone(tiny(family), pool=pool) for pool in ("auto", "first"))
+    names = [name for name, _ in other.named_parameters() if "pooler" in name]
+    assert names == []
+    assert sum(x.numel() for x in pooled.parameters()) - sum(x.numel() for x in other.parameters()) == 32 * 32 + 32
+    with torch.no_grad():
+        assert torch.equal(other(batch()), pooled(batch()))
+
+
+@pytest.mark.parametrize(
+    ("modes", "pooling"),
+    [({"pooling_mode_mean_tokens": True}, "mean"), ({"pooling_mode_cls_token": True}, "first"), ({}, "pooler")],
+)
+def test_a_sentence_encoder_is_pooled_as_its_own_file_says(damaged, modes, pooling):
+    folder = damaged("bert")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+    assert Backbone(str(folder)).pooling == pooling
+    assert Backbone(str(folder), pool="last").pooling == "last"
+
+
+# ---- keys and values of real tokens
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "gpt2", "llama", "opt"])
+def test_keys_and_values_of_tokens_are_those_a_cache_would_hold(tiny, batch, family):
+    ids = batch(lengths=(5, 5))["input_ids"]
+    model = AutoModel.from_pretrained(tiny(family)).eval()
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(input_ids=ids, past_key_values=cache)
+    backbone = Backbone(tiny(family), dropout=True)
+    expected = torch.stack([torch.stack([layer.keys, layer.values]) for layer in cache.layers])
+    assert_close(backbone.keys_values(ids), expected, atol=1e-6, rtol=0)
+    assert all(module.training for module in backbone.modules()), "reading them leaves the mode as it was"
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
+def test_the_keys_and_values_of_a_text_as_prefix_are_that_text_in_front(tiny, batch, family):
+    backbone = Backbone(tiny(family))
+    ids = batch(lengths=(9,))["input_ids"]
+    with torch.no_grad():
+        prompts = Prompts(prefix=backbone.keys_values(ids[:, :P]), shift=P)
+        assert_close(
+            backbone({"input_ids": ids[:, P:]}, prompts), backbone({"input_ids": ids})[:, P:], atol=5e-6, rtol=0
+        )
+
+
+def test_keys_and_values_of_a_backbone_that_ignores_prefixes_are_refused(tiny, batch):
+    with pytest.raises(InputError, match="cannot be prompted"):
+        Backbone(tiny("xlnet")).keys_values(batch()["input_ids"])
+
+
+def test_the_embedding_is_of_words_alone(tiny, batch):
+    backbone = Backbone(tiny("electra"))
+    ids = batch()["input_ids"]
+    table = load_file(Path(tiny("electra")) / "model.safetensors")["embeddings.word_embeddings.weight"]
+    assert torch.equal(backbone.embed(ids), F.embedding(ids, table))
+    assert table.shape[1] == 16

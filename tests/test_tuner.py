@@ -1,0 +1,402 @@
+"""What every method promises: what moves, what is counted, saved and loaded."""
+
+import re
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.data import DataLoader
+
+from ptune.callbacks import Telemetry
+from ptune.errors import InputError
+from ptune.methods.fine_tuning import FineTuning
+from ptune.methods.linear_probe import LinearProbe
+from ptune.methods.p_tuning_v2 import PTuningV2
+
+HEAD = {"head.linear.weight", "head.linear.bias"}
+MLP = {"prompt.encoder.embedding"} | {f"prompt.encoder.mlp.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")}
+METHODS = {  # arguments, and the trained tensors beside the head; None: the backbone's
+    "linear probe": (LinearProbe, {}, set()),
+    "fine-tuning": (FineTuning, {}, None),
+    "prefix": (PTuningV2, {}, {"prompt.encoder.flat"}),
+    "prefix, mlp": (PTuningV2, {"mlp": 8}, MLP),
+    "prefix, identity": (PTuningV2, {"init": "identity"}, {"prompt.encoder.flat", "prompt.gate"}),
+    "prefix, last layer": (PTuningV2, {"layers": "last:1"}, {"prompt.encoder.flat"}),
+}
+each_method = pytest.mark.parametrize("name", METHODS)
+LABELS = torch.tensor([0, 1, 2])
+
+
+@pytest.fixture
+def build(tiny, head):
+    """A model of METHODS with its weights loaded: build("prefix")."""
+
+    def make(name, family="bert", seed=0, task="classify", **arguments):
+        method, own, _ = METHODS[name]
+        torch.manual_seed(seed)
+        options = {"backbone": tiny(family), "head": head(task), "lr": 0.1, "schedule": "constant"}
+        model = method(**options | own | arguments)
+        model.configure_model()
+        return model
+
+    return make
+
+
+@pytest.fixture
+def train(fit, batch):
+    """Three steps on the same batch: train(model) -> its Trainer."""
+    return lambda model, **options: fit(model, [batch(labels=LABELS)] * 3, **options)
+
+
+def snapshot(model):
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def scores(model, inputs):
+    """Scores without dropout, which a run leaves on."""
+    with torch.no_grad():
+        return model.eval()(inputs)
+
+
+# ---- what moves
+
+
+@each_method
+def test_after_a_real_run_exactly_what_is_declared_has_moved(build, train, name):
+    model = build(name)
+    before = snapshot(model)
+    assert train(model).global_step == 3
+    moved = {key for key, value in snapshot(model).items() if not torch.equal(value, before[key])}
+    own = METHODS[name][2]
+    declared = HEAD | ({key for key in before if key.startswith("backbone.")} if own is None else own)
+    assert set(model.trained()) == declared
+    assert moved == declared
+    assert {key for key, value in model.named_parameters() if value.grad is not None or value.requires_grad} == declared
+
+
+@pytest.mark.parametrize("family", ["roberta", "electra", "gpt2", "llama", "distilbert", "modernbert", "opt"])
+@pytest.mark.parametrize("name", ["fine-tuning", "prefix"])
+def test_it_is_so_with_other_backbones(build, train, name, family):
+    model = build(name, family)
+    before = snapshot(model)
+    train(model)
+    assert {key for key, value in snapshot(model).items() if not torch.equal(value, before[key])} == set(
+        model.trained()
+    )
+
+
+@pytest.mark.parametrize("family", ["xlnet", "deberta", "deberta-v2", "mpnet", "albert", "bloom"])
+@pytest.mark.parametrize("name", ["fine-tuning", "linear probe"])
+def test_backbones_that_take_no_prefix_can_be_tuned_without_one(build, train, batch, name, family):
+    model = build(name, family)
+    before = snapshot(model)
+    train(model)
+    moved = {key for key, value in snapshot(model).items() if not torch.equal(value, before[key])}
+    assert moved == set(model.trained())
+    assert scores(model, batch()).shape == (3, 3)
+
+
+def test_a_tensor_that_is_trained_undeclared_or_declared_untrained_stops_the_run(tiny, head):
+    model = PTuningV2(backbone=tiny("bert"), head=head("classify"))
+    model.head.requires_grad_(False)
+    with pytest.raises(RuntimeError, match=r"head\.linear\.weight: declared True, requires_grad False"):
+        model.configure_model()
+    model = LinearProbe(backbone=tiny("bert"), head=head("classify"))
+    model.stray = nn.Linear(2, 2)
+    with pytest.raises(RuntimeError, match=r"stray\.weight: declared False, requires_grad True"):
+        model.configure_model()
+
+
+@each_method
+def test_processes_exchange_the_trained_tensors_alone(build, name):
+    model = build(name)
+    everything = {key for key, _ in model.named_parameters()} | {key for key, _ in model.named_buffers()}
+    assert everything - set(model._ddp_params_and_buffers_to_ignore) == set(model.trained())
+
+
+@each_method
+def test_weight_decay_is_for_matrices_alone(build, train, name):
+    model = build(name, weight_decay=0.1)
+    optimizer = train(model).optimizers[0]
+    for group in optimizer.param_groups:
+        assert {value.ndim > 1 for value in group["params"]} == {group["weight_decay"] == 0.1}, group["name"]
+    grouped = [id(value) for group in optimizer.param_groups for value in group["params"]]
+    assert sorted(grouped) == sorted(id(value) for value in model.trained().values())
+
+
+# ---- modes
+
+
+class Modes(Callback):
+    """Modes and dropout probabilities that a run has when its first batch comes."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.training = {module.training for module in pl_module.modules()}
+        self.backbone = {module.p for module in pl_module.backbone.modules() if isinstance(module, nn.Dropout)}
+        self.head = pl_module.head.dropout.p
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "probabilities"),
+    [
+        ("linear probe", {}, {0.0}),
+        ("prefix", {}, {0.0}),
+        ("fine-tuning", {}, {0.1}),
+        ("prefix", {"backbone_dropout": True}, {0.1}),
+        ("fine-tuning", {"backbone_dropout": False}, {0.0}),
+    ],
+)
+def test_a_run_trains_in_train_mode_and_dropout_is_off_by_probability(build, train, name, asked, probabilities):
+    modes = Modes()
+    train(build(name, **asked), callbacks=[modes], max_epochs=2)
+    assert modes.training == {True}, "also after a validation"
+    assert modes.backbone == probabilities
+    assert modes.head == 0.1
+
+
+@each_method
+def test_checkpointing_trains_the_same_tensors(build, train, name):
+    runs = []
+    for checkpointing in (False, True):
+        model = build(name, checkpointing=checkpointing, lr=0.01, backbone_dropout=True)
+        train(model)
+        runs.append(model.trained())
+    # Adam steps by the sign of a gradient, however small; a key's bias has none but rounding.
+    assert_close(*({k: v for k, v in run.items() if not k.endswith("key.bias")} for run in runs), atol=1e-4, rtol=1e-3)
+
+
+# ---- what is counted and checked before a run
+
+
+class Data(L.LightningDataModule):
+    """The least a run asks of a data module."""
+
+    def __init__(self, inputs, max_length=7):
+        super().__init__()
+        self.batch, self.max_length, self.batch_size = inputs, max_length, 3
+
+    def train_dataloader(self):
+        return DataLoader([self.batch], batch_size=None)
+
+    val_dataloader = train_dataloader
+
+
+BERT = 60 * 32 + 48 * 32 + 2 * 32 + 2 * 32 + 3 * (4 * (32 * 32 + 32) + 2 * 32 * 48 + 48 + 32 + 4 * 32) + 32 * 32 + 32
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("linear probe", 0),
+        ("fine-tuning", BERT),
+        ("prefix", 20 * 2 * 3 * 32),
+        ("prefix, mlp", 20 * 32 + 32 * 8 + 8 + 8 * 2 * 3 * 32 + 2 * 3 * 32),
+        ("prefix, identity", 20 * 2 * 3 * 32 + 3 * 4),
+        ("prefix, last layer", 20 * 2 * 1 * 32),
+    ],
+)
+def test_the_printed_count_is_the_formulas(build, trainer, batch, capsys, name, count):
+    model = build(name)
+    total = count + 32 * 3 + 3
+    runner = trainer(max_epochs=1, num_sanity_val_steps=0, log_every_n_steps=1, callbacks=[Telemetry("nowhere")])
+    runner.fit(model, Data(batch(labels=LABELS)))
+    printed = capsys.readouterr().out
+    share = re.escape(f"{100 * total / BERT:.3f} % of the backbone's {BERT:,}")
+    assert re.search(rf"trained in all +{total:,}  {share}", printed)
+    assert re.search(rf"trained head +{32 * 3 + 3:,}  head.linear.weight, head.linear.bias", printed)
+    assert sum(value.numel() for value in model.trained().values()) == total
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fits"), [({}, 48), ({"length": 10}, 48), ({"length": 10, "shift_positions": True}, 38)]
+)
+def test_text_and_shift_must_fit_into_the_positions_before_the_first_step(build, trainer, batch, arguments, fits):
+    options = {"max_epochs": 1, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
+    trainer(**options).fit(build("prefix", **arguments), Data(batch(labels=LABELS), max_length=fits))
+    runner = trainer(**options)
+    with pytest.raises(InputError, match=rf"max_length: {fits + 1} tokens.* the 48 positions .*max_length {fits} or"):
+        runner.fit(build("prefix", **arguments), Data(batch(labels=LABELS), max_length=fits + 1))
+    assert runner.global_step == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"head": None}, "head: missing"),
+        ({"lr": 0.0}, "lr: 0.0 must be greater than 0"),
+        ({"head_lr": -1.0}, "head_lr: -1.0 must be greater than 0"),
+        ({"weight_decay": -0.1}, "weight_decay: -0.1 must not be negative"),
+        ({"warmup": -1.0}, "warmup: -1.0 must not be negative"),
+        ({"head_dropout": 1.0}, "head_dropout: 1.0 must be at least 0 and below 1"),
+    ],
+)
+@pytest.mark.parametrize("method", [LinearProbe, FineTuning, PTuningV2])
+def test_an_impossible_argument_is_an_input_error(tiny, head, method, arguments, reason):
+    with pytest.raises(InputError, match=re.escape(reason)):
+        method(**{"backbone": tiny("bert"), "head": head("classify")} | arguments)
+
+
+# ---- Lightning's checkpoints
+
+
+@pytest.fixture
+def saved(build, train, tmp_path):
+    """A trained model and its checkpoint: saved("prefix") -> model, path."""
+
+    def run(name, **arguments):
+        model = build(name, **arguments)
+        train(model).save_checkpoint(tmp_path / "model.ckpt")
+        return model, tmp_path / "model.ckpt"
+
+    return run
+
+
+@each_method
+def test_a_checkpoint_holds_the_trained_tensors_alone_and_plain_values(saved, name):
+    model, path = saved(name)
+    checkpoint = torch.load(path, weights_only=True)
+    assert set(checkpoint["state_dict"]) == set(model.trained())
+    states = checkpoint["optimizer_states"][0]["state"]
+    assert len(states) == len(model.trained())
+    assert checkpoint["hyper_parameters"]["head"]["labels"] == ["no", "yes", "maybe"]
+
+
+@each_method
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_checkpoint_loads_with_bit_equal_scores(saved, batch, name, family):
+    model, path = saved(name, family=family)
+    loaded = type(model).load_from_checkpoint(path, weights_only=True)
+    assert torch.equal(scores(loaded, batch()), scores(model, batch()))
+    assert loaded.task == model.task
+    assert {key for key, value in loaded.named_parameters() if value.requires_grad} == set(model.trained())
+
+
+@each_method
+@pytest.mark.parametrize("change", ["missing", "extra"])
+def test_a_checkpoint_that_does_not_hold_exactly_the_trained_tensors_is_refused(saved, name, change):
+    model, path = saved(name)
+    checkpoint = torch.load(path, weights_only=True)
+    if change == "missing":
+        del checkpoint["state_dict"]["head.linear.bias"]
+    else:
+        checkpoint["state_dict"]["head.extra"] = torch.zeros(1)
+    torch.save(checkpoint, path)
+    with pytest.raises(InputError, match="the checkpoint does not fit this model: tensors is"):
+        type(model).load_from_checkpoint(path, weights_only=True)
+
+
+@each_method
+def test_a_checkpoint_of_other_backbone_weights_is_refused_with_both_fingerprints(saved, build, tiny, name):
+    model, path = saved(name)
+    other = tiny("bert", seed=1)
+    here = build(name, backbone=other).backbone.fingerprint
+    with pytest.raises(InputError, match=f"backbone is {model.backbone.fingerprint} there and {here} here"):
+        type(model).load_from_checkpoint(path, weights_only=True, backbone=other)
+
+
+def test_a_checkpoint_of_a_roberta_without_pooler_loads_again(saved, batch, tiny):
+    model, path = saved("prefix", backbone=tiny("roberta", pooler=False))
+    loaded = PTuningV2.load_from_checkpoint(path, weights_only=True)
+    assert torch.equal(scores(loaded, batch()), scores(model, batch()))
+
+
+# ---- prompts as files
+
+
+@each_method
+def test_saved_prompts_load_with_bit_equal_scores_and_stay_trainable(build, train, batch, tmp_path, name):
+    model = build(name)
+    train(model)
+    model.save_prompts(tmp_path / "p.safetensors")
+    other = build(name, seed=1)
+    assert not torch.equal(scores(other, batch()), scores(model, batch()))
+    model.fold()
+    other.load_prompts(tmp_path / "p.safetensors")
+    assert torch.equal(scores(other, batch()), scores(model, batch()))
+    before = snapshot(other)
+    other.train()
+    train(other)
+    assert all(not torch.equal(value, before[key]) for key, value in other.trained().items())
+    assert all(torch.equal(value, before[key]) for key, value in snapshot(other).items() if key not in other.trained())
+
+
+@each_method
+def test_a_model_that_loaded_prompts_leaves_checkpoints_that_load(build, train, batch, tmp_path, name):
+    model = build(name)
+    model.save_prompts(tmp_path / "p.safetensors")
+    model.load_prompts(tmp_path / "p.safetensors")
+    train(model).save_checkpoint(tmp_path / "model.ckpt")
+    loaded = type(model).load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert torch.equal(scores(loaded, batch()), scores(model, batch()))
+
+
+def test_the_same_weights_in_another_folder_are_the_same_backbone(build, tiny, batch, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(tiny("bert"), tmp_path / "elsewhere")
+    model, other = build("prefix"), build("prefix", seed=1, backbone=str(folder))
+    model.save_prompts(tmp_path / "p.safetensors")
+    other.load_prompts(tmp_path / "p.safetensors")
+    assert torch.equal(scores(other, batch()), scores(model, batch()))
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "difference"),
+    [
+        ({}, {"name": "linear probe"}, "method is PTuningV2 there and LinearProbe here"),
+        ({"name": "fine-tuning"}, {}, "method is FineTuning there and PTuningV2 here"),
+        ({}, {"length": 5}, "length is 20 there and 5 here"),
+        ({}, {"layers": "last:2"}, "layers is all there and last:2 here"),
+        ({"shift_positions": True}, {}, "shift_positions is True there and False here"),
+        ({}, {"pool": "mean"}, "pooling is pooler there and mean here"),
+        ({"task": "tag"}, {"task": "regress"}, "task is toy/tag there and toy/regress here"),
+        ({}, {"labels": ("a", "b", "c")}, r'labels is ["no", "yes", "maybe"] there and ["a", "b", "c"] here'),
+        ({"init": "identity"}, {}, "tensors is "),
+    ],
+)
+def test_prompts_of_another_model_are_refused_with_both_values(build, head, tmp_path, there, here, difference):
+    from dataclasses import replace
+
+    build(**{"name": "prefix"} | there).save_prompts(tmp_path / "p.safetensors")
+    if labels := here.pop("labels", None):
+        here["head"] = replace(head("classify"), labels=labels)
+    model = build(**{"name": "prefix"} | here)
+    before = snapshot(model)
+    with pytest.raises(InputError, match=re.escape(f"p.safetensors does not fit this model: {difference}")):
+        model.load_prompts(tmp_path / "p.safetensors")
+    assert_close(snapshot(model), before, atol=0, rtol=0)
+
+
+def test_prompts_for_other_backbone_weights_are_refused_with_both_names(build, tiny, tmp_path):
+    build("prefix").save_prompts(tmp_path / "p.safetensors")
+    other = tiny("bert", seed=1)
+    with pytest.raises(InputError, match=f"backbone is {tiny('bert')} there and {other} here"):
+        build("prefix", backbone=other).load_prompts(tmp_path / "p.safetensors")
+
+
+def test_prompts_for_weights_that_changed_in_place_are_refused_with_both_fingerprints(build, tmp_path):
+    model = build("prefix")
+    model.save_prompts(tmp_path / "p.safetensors")
+    there, model.backbone.fingerprint = model.backbone.fingerprint, "0" * 16
+    with pytest.raises(InputError, match=f"fingerprint is {there} there and {'0' * 16} here"):
+        model.load_prompts(tmp_path / "p.safetensors")
+
+
+def test_a_file_that_is_no_prompt_file_is_refused(build, tmp_path):
+    model = build("prefix")
+    save_file({"x": torch.zeros(1)}, tmp_path / "p.safetensors")
+    with pytest.raises(InputError, match="does not fit this model: backbone is None there"):
+        model.load_prompts(tmp_path / "p.safetensors")
+
+
+@each_method
+def test_a_prompt_file_holds_the_trained_tensors_alone_folded(build, tmp_path, name):
+    model = build(name)
+    model.save_prompts(tmp_path / "p.safetensors")
+    tensors = load_file(tmp_path / "p.safetensors")
+    own = set(model.trained()) - MLP | ({"prompt.encoder.flat"} if name == "prefix, mlp" else set())
+    assert set(tensors) == own
