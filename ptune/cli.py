@@ -24,7 +24,7 @@ from ptune.callbacks import Telemetry
 from ptune.data.base import TaskData
 from ptune.errors import InputError
 from ptune.loggers import MetricsFile, Wandb
-from ptune.options import Parser, refuse_linked, root
+from ptune.options import Parser, plain_words, refuse_linked, root
 from ptune.result import evaluate, table, write
 from ptune.tuner import PromptTuner
 
@@ -169,6 +169,7 @@ def make(run_dir: str) -> None:
 
 def build(args: list[str] | None) -> CLI:
     """Parse `args` (the process's own by default) and build data, model and trainer."""
+    plain_words()
     refuse_linked(args)
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     return CLI(

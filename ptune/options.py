@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonargparse
 import yaml
+from jsonargparse._loaders_dumpers import get_yaml_default_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ptune.data.choice import MultipleChoice
@@ -82,6 +83,14 @@ class Parser(LightningArgumentParser):
             dict.fromkeys(re.sub(r"\. Got value: .*|<class '|'>|typing\.", "", line) for line in expected)
         )
         raise OptionError(key, f"{value[1]!r}: {reason or lines[-1]}." if value else ": " + " ".join(lines)) from ex
+
+
+def plain_words() -> None:
+    """Let `no`, `yes`, `on` and `off` be words, as in YAML 1.2: `labels: [no, yes]` are two names, not two truth values."""
+    loader, boolean = get_yaml_default_loader(), "tag:yaml.org,2002:bool"
+    for letter, rules in loader.yaml_implicit_resolvers.items():
+        loader.yaml_implicit_resolvers[letter] = [rule for rule in rules if rule[0] != boolean]
+    loader.add_implicit_resolver(boolean, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def _choices(key: str) -> str:

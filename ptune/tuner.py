@@ -231,6 +231,11 @@ class PromptTuner(L.LightningModule):
             {"backbone": self.backbone.fingerprint, "tensors": sorted(self.trained())},
         )
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Torch's, where what is not trained is no missing key: Lightning would print the names of the whole backbone."""
+        keys = super().load_state_dict(state_dict, strict, assign)
+        return keys._replace(missing_keys=[name for name in keys.missing_keys if name in self.trained()])
+
     def metadata(self) -> dict[str, str]:
         """What saved tensors depend on: method, its sizes, backbone and its fingerprint, task, labels."""
         self.configure_model()

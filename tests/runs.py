@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
+os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning's, of jsonargparse
+
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 

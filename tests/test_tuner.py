@@ -49,7 +49,10 @@ def build(tiny, head):
 @pytest.fixture
 def train(fit, batch):
     """Three steps on the same batch: train(model) -> its Trainer."""
-    return lambda model, **options: fit(model, [batch(labels=LABELS)] * 3, **options)
+    types = torch.arange(7).expand(3, -1) // 4  # XLNet has tensors that nothing else reads
+    return lambda model, types=types, **options: fit(
+        model, [batch(labels=LABELS) | ({} if types is None else {"token_type_ids": types})] * 3, **options
+    )
 
 
 def snapshot(model):
@@ -96,7 +99,7 @@ def test_backbones_that_take_no_prefix_can_be_tuned_without_one(build, train, ba
     before = snapshot(model)
     train(model)
     moved = {key for key, value in snapshot(model).items() if not torch.equal(value, before[key])}
-    assert moved == set(model.trained())
+    assert moved == set(model.trained()) - {"backbone.model.mask_emb"}  # XLNet's, for its pretraining
     assert scores(model, batch()).shape == (3, 3)
 
 

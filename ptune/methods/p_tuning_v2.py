@@ -178,6 +178,7 @@ class PTuningV2(PromptTuner):
     def fold(self) -> None:
         """Fold the MLP into a flat table."""
         self.prompt.encoder.fold()
+        self.hparams["mlp"] = 0  # what a checkpoint says must build what it holds
 
 
 def chosen_layers(layers: str | list[int], count: int) -> tuple[int, ...]:

@@ -1,0 +1,218 @@
+"""A mistake in the input: one sentence with the key, the value and the fix, exit code 2, and nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import runs
+
+FORMAT = ("--data", "Classification", "--data.task", "toy/pair")
+OWN = ("--data", "Classification", "--data.task.text", "[sentence1,sentence2]")
+LABELS = ("--data.task.labels", "[no,yes]")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with everything that can be wrong in a file, by the names used below."""
+    top = tmp_path_factory.mktemp("mistakes")
+    row = '{"sentence1": "the nurse", "sentence2": "the pilot", "label": 1}\n'
+    folders = {
+        "good": {"train.jsonl": row * 3, "validation.jsonl": row},
+        "nothing": {},
+        "no-train": {"validation.jsonl": row},
+        "empty": {"train.jsonl": row, "validation.jsonl": ""},
+        "malformed": {"train.jsonl": row, "validation.jsonl": row + row + '{"sentence1": \n'},
+        "short": {"train.csv": "sentence1,sentence2,label\na,b,1\nc,d\n", "validation.jsonl": row},
+        "label": {"train.jsonl": row + row.replace("1}", '"yess"}'), "validation.jsonl": row},
+        "column": {"train.jsonl": row, "validation.jsonl": row.replace('sentence2"', 'sentence_2"')},
+        "blank": {"train.jsonl": row + row.replace("the nurse", " "), "validation.jsonl": row},
+    }
+    for name, files in folders.items():
+        (top / name).mkdir()
+        for file, text in files.items():
+            (top / name / file).write_text(text)
+    yaml = {
+        "broken": "model: [1,\n",
+        "list": "- a\n",
+        "void": "",
+        "model": "model:\n  class_path: PTuningV2\n  init_args:\n    lenght: 3\n",
+        "trainer": "trainer:\n  max_epoch: 3\n",
+        "group": "modle:\n  class_path: PTuningV2\n",
+        "task": "data:\n  class_path: Classification\n  init_args:\n    task:\n      lables: [a, b]\n",
+        "linked": "data:\n  class_path: Classification\n  init_args:\n    task: toy/pair\n    backbone: x\n",
+        "head": "model:\n  class_path: PTuningV2\n  init_args:\n    head:\n      kind: tag\n",
+        "slots": "data:\n  class_path: Classification\n  init_args:\n    slots: 4\n",
+    }
+    for name, text in yaml.items():
+        (top / f"{name}.yaml").write_text(text)
+    (top / "file").write_text("not a checkpoint")
+    torch.save({"no": "run"}, top / "other.ckpt")
+    return top
+
+
+def refusal(words, run_dir) -> str:
+    """The sentence a command line is refused with."""
+    options = ["--trainer.max_epochs", "1", "--run_dir", str(run_dir), *map(str, runs.QUIET)]
+    given = set(words)
+    kept = [i for i in range(0, len(options), 2) if options[i] not in given]
+    words = [*words, *(option for i in kept for option in options[i : i + 2])]
+    code, out, err = runs.call(words)
+    assert code == 2, out + err
+    lines = [text for text in err.splitlines() if not text.startswith("Seed set to")]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in out + err
+    return lines[0]
+
+
+def words(text: str, place) -> list[str]:
+    """A command line written as one text; MODEL, TASK, DATA and OWN stand for what is right, @ for `place`."""
+    short = {
+        "MODEL": ("--model", "PTuningV2", "--model.backbone", runs.bert()),
+        "TASK": FORMAT,
+        "DATA": (*FORMAT, "--data.path", f"{place}/good"),
+        "OWN": (*OWN, *LABELS, "--data.path", f"{place}/good"),
+    }
+    return [part.replace("@", f"{place}/") for word in text.split() for part in short.get(word, (word,))]
+
+
+REFUSED = {
+    # names that do not exist, with the nearest one that does
+    "MODEL --data Classification --data.task toy/pear": "'toy/pear' 'toy/pair'",
+    "--model PTuningV3 TASK": "--model 'PTuningV3' 'PTuningV2'",
+    "MODEL --data Clasification --data.task rte": "--data 'Clasification' 'Classification'",
+    "MODEL --model.lenght 3 TASK": "--model.lenght --model.length",
+    "MODEL TASK --data.bath_size 3": "--data.bath_size --data.batch_size",
+    "MODEL TASK --run_dirr x": "--run_dirr --run_dir",
+    "MODEL TASK --wandb.enabel false": "--wandb.enabel --wandb.enabled",
+    "MODEL OWN --data.task.lables [a]": "--data.task.lables --data.task.labels",
+    "MODEL TASK --nonsense": "--nonsense --help",
+    "MODEL TASK stray": "stray",
+    # abbreviations, which argparse accepts by itself
+    "MODEL TASK --trainer.max_epoch 3": "--trainer.max_epoch --trainer.max_epochs",
+    "MODEL TASK --mod FineTuning": "--mod --model",
+    "MODEL TASK --run runs/x": "--run --run_dir",
+    # options of another class, before their class, or missing
+    "--model FineTuning --model.length 3 TASK": "--model.length PTuningV2",
+    "--model.length 5 --model PTuningV2 TASK": "--model.length PTuningV2",
+    "MODEL TASK --data.stride 3": "--data.stride SpanQA",
+    "MODEL --data.task toy/pair": "--data --data.task Classification Tagging",
+    "MODEL --data Classification": "--data.task ptune.tasks",
+    "MODEL": "--data Classification",
+    "TASK": "--model PTuningV2 FineTuning",
+    # what a link decides
+    "MODEL TASK --model.head null": "--model.head --data.task",
+    "MODEL TASK --model.init_args.head.kind tag": "--model.head --data.task",
+    "MODEL TASK --data.slots 3": "--data.slots --model",
+    "MODEL TASK --data.slots=3": "--data.slots --model",
+    "MODEL TASK --data.backbone x": "--data.backbone --model.backbone",
+    "MODEL TASK --config @linked.yaml": "--data.backbone --model.backbone",
+    "--config=@head.yaml TASK": "--model.head --data.task",
+    "-c @slots.yaml MODEL": "--data.slots --model",
+    # configuration files
+    "--config @missing.yaml": "--config @missing.yaml exist",
+    "--config @good": "--config @good folder",
+    "--config @broken.yaml": "--config @broken.yaml YAML",
+    "--config @list.yaml": "--config @list.yaml options",
+    "--config @void.yaml": "--config @void.yaml options",
+    "--config @model.yaml TASK": "--model.lenght --model.length",
+    "--config @trainer.yaml MODEL TASK": "--trainer.max_epoch --trainer.max_epochs",
+    "--config @group.yaml TASK": "--modle --model",
+    "--config @task.yaml MODEL": "--data.task.lables --data.task.labels",
+    # a task in the wrong data module
+    "MODEL --data Tagging --data.task toy/pair": "'toy/pair' tagging --data Classification",
+    "MODEL --data Classification --data.task toy/qa": "'toy/qa' span_qa --data SpanQA",
+    "MODEL --data SpanQA --data.task swag": "'swag' multiple_choice --data MultipleChoice",
+    # files
+    "MODEL TASK --data.path @missing": "--data.path @missing exist validation.jsonl",
+    "MODEL TASK --data.path @file": "--data.path @file folder",
+    "MODEL TASK --data.path @nothing": "--data.path @nothing 'validation' .jsonl",
+    "MODEL TASK --data.path @no-train": "@no-train 'train'",
+    "MODEL TASK --data.path @empty": "@empty/validation.jsonl rows",
+    "MODEL TASK --data.path @malformed": "@malformed/validation.jsonl, line 3: JSON",
+    "MODEL TASK --data.path @short": "@short/train.csv, line 3: 2 fields",
+    "MODEL TASK --data.path @label": "@label/train.jsonl, line 2: 'label' 'yess' 'yes'",
+    "MODEL TASK --data.path @column": "@column/validation.jsonl, line 1: 'sentence2' 'sentence_2'",
+    "MODEL TASK --data.path @blank": "@blank/train.jsonl, line 2: 'sentence1' empty",
+    "MODEL --data Classification --data.task rte": "'rte' --data.path train.jsonl.gz",
+    # a task of one's own
+    "MODEL OWN --data.task.label lable": "line 1: 'lable' 'label'",
+    "MODEL OWN --data.task.text [sentense1]": "line 1: 'sentense1' 'sentence1'",
+    "MODEL OWN --data.task.labels []": "--data.task.labels --data.task.metrics",
+    "MODEL OWN --data.task.text []": "--data.task.text",
+    "MODEL OWN --data.task.metrics [acuracy]": "'acuracy' 'accuracy'",
+    "MODEL OWN --data.task.monitor f1": "'f1' ['accuracy']",
+    "MODEL OWN --data.task.format tag": "--data.task.format 'tag' 'tagging'",
+    # backbones
+    "--model PTuningV2 --model.backbone /missing/bert TASK": "'/missing/bert' config.json",
+    "--model PTuningV2 --model.backbone ./bert TASK": "'./bert' config.json",
+    "--model PTuningV2 --model.backbone @good TASK": "@good config.json",
+    "--model FineTuning --model.backbone bert-base-uncased TASK": "'bert-base-uncased' offline local folder",
+    "--model PTuningV2 --model.backbone package:missing_package/model TASK": "'missing_package' installed",
+    "--model PTuningV2 --model.backbone package:torch/missing TASK": "'package:torch/missing' config.json",
+    # texts longer than the 64 positions there are
+    "MODEL DATA --data.max_length 65": "data.max_length 65 64",
+    "MODEL DATA --data.max_length 60 --model.shift_positions true --model.length 5": "60 prefix of 5 59",
+    "MODEL DATA --model.shift_positions true --model.length 64": "32 prefix of 64 64",
+    "MODEL DATA --data.max_length 5": "--data.max_length 5 raise",
+    # values
+    "MODEL DATA --model.length 0": "length: 0 1",
+    "MODEL DATA --model.length x": "--model.length 'x' int",
+    "MODEL DATA --model.length 1.5": "--model.length '1.5' int",
+    "MODEL DATA --model.lr -1": "lr: -1.0 0",
+    "MODEL DATA --model.lr 0": "lr: 0.0 0",
+    "MODEL DATA --model.head_lr -0.1": "head_lr: -0.1 0",
+    "MODEL DATA --model.decay 0": "decay: 0.0 0",
+    "MODEL DATA --model.layers last:99": "'last:99' last:N 2",
+    "MODEL DATA --model.layers [0,5]": "[0, 5] 0 to 1",
+    "MODEL DATA --model.layers some": "'some' all last:N",
+    "MODEL DATA --model.init text": "init_text 'text'",
+    "MODEL DATA --model.init_text hello": "'hello' 'normal'",
+    "MODEL DATA --model.init zero": "--model.init 'zero' 'normal'",
+    "MODEL DATA --model.init text --model.init_text hello --model.mlp 8": "mlp: 8 init: normal",
+    "MODEL DATA --model.init identity --model.shift_positions true": "shift_positions identity",
+    "MODEL DATA --model.schedule exponential --model.warmup 0.1": "warmup: 0.1 'exponential'",
+    "MODEL DATA --model.schedule step": "--model.schedule 'step' 'cosine'",
+    "MODEL DATA --model.warmup -1": "warmup: -1.0 negative",
+    "MODEL DATA --model.weight_decay -1": "weight_decay: -1.0 negative",
+    "MODEL DATA --model.head_dropout 1": "head_dropout: 1.0 below 1",
+    "MODEL DATA --model.prefix_dropout 1": "prefix_dropout: 1.0 below 1",
+    "MODEL DATA --model.mlp -1": "mlp: -1 0",
+    "MODEL DATA --model.pool average": "--model.pool 'average' 'mean'",
+    "MODEL DATA --data.batch_size 0": "--data.batch_size 0 1",
+    "MODEL DATA --data.workers -1": "--data.workers -1 0",
+    "MODEL DATA --seed_everything x": "--seed_everything 'x' int",
+    "MODEL DATA --seed_everything -1": "seed_everything -1",
+    "MODEL DATA --trainer.max_epochs x": "--trainer.max_epochs 'x' int",
+    "MODEL DATA --trainer.max_epochs -5": "trainer max_epochs -5",
+    "MODEL DATA --trainer.accelerator gpuu": "trainer 'gpuu' cpu",
+    "MODEL DATA --trainer.limit_train_batches 2.5": "trainer 2.5 limit_train_batches",
+    "MODEL DATA --trainer.max_epochs -1": "schedule 'linear' trainer.max_epochs trainer.max_steps",
+    "MODEL DATA --trainer.callbacks+=EarlyStoppin": "--trainer.callbacks 'EarlyStoppin'",
+    # checkpoints
+    "MODEL DATA --ckpt_path last": "ckpt_path last.ckpt exist",
+    "MODEL DATA --ckpt_path @missing.ckpt": "ckpt_path @missing.ckpt exist",
+    "MODEL DATA --ckpt_path @good": "ckpt_path @good",
+    "MODEL DATA --ckpt_path @file": "ckpt_path @file checkpoint",
+    "MODEL DATA --ckpt_path @other.ckpt": "ckpt_path @other.ckpt checkpoint",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_mistake_is_one_sentence_that_names_key_value_and_fix_and_nothing_is_written(line, place, tmp_path):
+    sentence = refusal(words(line, place), tmp_path / "run")
+    missing = [part for part in REFUSED[line].replace("@", f"{place}/").split() if part not in sentence]
+    assert not missing, sentence
+    assert runs.contents(tmp_path) == {}
+
+
+def test_a_process_with_a_mistake_exits_with_2_and_one_line_on_stderr(tmp_path):
+    command = [sys.executable, "-m", "ptune.fit", "--model", "PTuningV2", *FORMAT, "--data.pth", "x"]
+    done = subprocess.run(command, cwd=runs.REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == "error: option --data.pth does not exist; did you mean --data.path?\n"
+    assert done.stdout == ""
