@@ -10,8 +10,8 @@ if [ ${#runs[@]} = 0 ]; then
     for method in fine_tuning linear_probe p_tuning_v2; do runs+=("$method/$task"); done
   done
 fi
-# SQuAD is large for two CPU cores: 15 % of the train batches an epoch, validation after the last one only.
-squad=(--trainer.limit_train_batches 0.15 --trainer.check_val_every_n_epoch 3)
+# SQuAD is large for two CPU cores: 10 % of the train batches an epoch, validation after the last one only.
+squad=(--trainer.limit_train_batches 0.1 --trainer.check_val_every_n_epoch 3)
 declare -A folder=([swag]=codah [squad]=squad_subset)
 mkdir -p experiments/results
 for run in "${runs[@]}"; do

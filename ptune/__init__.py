@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ptune.methods.fine_tuning import FineTuning
     from ptune.methods.linear_probe import LinearProbe
     from ptune.methods.p_tuning_v2 import PrefixEncoder, PTuningV2
+    from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
     from ptune.prompts import Prompts
     from ptune.tasks import task
     from ptune.tasks.spec import HeadSpec, TaskSpec
@@ -34,7 +35,9 @@ _HOMES = {
     "PTuningV2": "methods.p_tuning_v2",
     "PrefixEncoder": "methods.p_tuning_v2",
     "PromptTuner": "tuner",
+    "PromptTuning": "methods.prompt_tuning",
     "Prompts": "prompts",
+    "SoftPrompt": "methods.prompt_tuning",
     "SpanQA": "data.qa",
     "Tagging": "data.tagging",
     "TaskSpec": "tasks.spec",
@@ -53,7 +56,9 @@ __all__ = [
     "PTuningV2",
     "PrefixEncoder",
     "PromptTuner",
+    "PromptTuning",
     "Prompts",
+    "SoftPrompt",
     "SpanQA",
     "Tagging",
     "TaskSpec",

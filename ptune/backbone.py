@@ -64,6 +64,8 @@ class BackboneSpec:
     heads: int
     kv_heads: int
     head_size: int
+    embedding_width: int
+    """Width of the word embeddings, which ELECTRA has narrower than its layers."""
     positions: int | None
     """Longest input in tokens; None where positions are relative and nothing limits them."""
 
@@ -88,6 +90,7 @@ def describe(name: str) -> BackboneSpec:
         name=name,
         config=config,
         width=text.hidden_size,
+        embedding_width=getattr(text, "embedding_size", None) or text.hidden_size,
         layers=text.num_hidden_layers,
         heads=text.num_attention_heads,
         kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
@@ -199,7 +202,8 @@ class Backbone(nn.Module):
         """Whether a token sees nothing of what follows it."""
         training = self.model.training
         self.model.eval()
-        one, other = (self.model(input_ids=ids).last_hidden_state[0, 0] for ids in (_PROBE, _PROBE.flip(1)))
+        probe = _PROBE.to(self.model.device)  # Lightning loads onto its own device
+        one, other = (self.model(input_ids=ids).last_hidden_state[0, 0] for ids in (probe, probe.flip(1)))
         self.model.train(training)
         return torch.equal(one, other)
 
@@ -210,7 +214,7 @@ class Backbone(nn.Module):
         training = self.model.training
         self.model.eval()
         try:
-            self.model(input_ids=_PROBE, prefix=visitor)
+            self.model(input_ids=_PROBE.to(self.model.device), prefix=visitor)
         except (TypeError, ValueError) as error:
             if "prefix" not in str(error):  # else this family's forward takes no further keywords
                 raise InputError(
@@ -276,7 +280,7 @@ class Backbone(nn.Module):
             if name in random:
                 continue
             digest.update(f"{name}{tuple(value.shape)}".encode())
-            digest.update(value.flatten()[:256].float().numpy().tobytes())
+            digest.update(value.flatten()[:256].float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def embed(self, input_ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t e"]:
@@ -327,7 +331,7 @@ class Backbone(nn.Module):
         visitor = Visitor()
         training = self.model.training
         self.model.eval()
-        self.model(input_ids=input_ids, prefix=visitor)
+        self.model(input_ids=input_ids.to(self.model.device), prefix=visitor)
         self.model.train(training)
         return torch.stack([torch.stack(pair) for pair in zip(visitor.keys, visitor.values, strict=True)])
 

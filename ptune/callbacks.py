@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -44,6 +44,13 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
         "logs": logs,
     }
     return "\n".join(lines + [f"  {key:<10}{value}" for key, value in choices.items()])
+
+
+class Last(ModelCheckpoint):
+    """The state after each epoch. `save_last` of the checkpoint that looks at a metric is of the last improvement.
+
+    A class of its own, so that its state is not taken for that of a ModelCheckpoint that a user adds.
+    """
 
 
 class Telemetry(Callback):

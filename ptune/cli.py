@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ptune.callbacks import Telemetry
+from ptune.callbacks import Last, Telemetry
 from ptune.data.base import TaskData
 from ptune.errors import InputError
 from ptune.loggers import MetricsFile, Wandb
@@ -31,7 +31,8 @@ from ptune.tuner import PromptTuner
 
 def slots_of(model: Namespace | None) -> int:
     """Input slots of the method a parsed `model` names; 0 where it is missing, which is an error of its own."""
-    return 0 if model is None else import_object(model.class_path).slots  # type: ignore[attr-defined]
+    argument = "" if model is None else import_object(model.class_path).slot_argument  # type: ignore[attr-defined]
+    return model.init_args[argument] if argument else 0  # type: ignore[union-attr]
 
 
 class CLI(LightningCLI):
@@ -82,6 +83,8 @@ class CLI(LightningCLI):
         default = Path("runs", task, type(model).__name__, f"{backbone}-s{seed}")
         self.run_dir = str(self.config.run_dir or default)
         self.ckpt_path, step = open_run(self.run_dir, self.config.ckpt_path)
+        self.datamodule.setup("fit")  # mistakes in the data surface before a directory is made
+        make(self.run_dir)
         config = self.config_init["trainer"]
         wanted, csv = config.logger, MetricsFile(self.run_dir, step)
         loggers: list[Logger] = [
@@ -90,10 +93,11 @@ class CLI(LightningCLI):
         ]
         self.telemetry = Telemetry(f"{self.run_dir}/metrics.csv")
         self.best = ModelCheckpoint(
-            self.run_dir, "best", monitor=model.monitor, mode="max", save_last=True, enable_version_counter=False
+            self.run_dir, "best", monitor=model.monitor, mode="max", enable_version_counter=False
         )
+        last = Last(self.run_dir, "last", enable_version_counter=False)  # after `best`, whose state it holds
         begin = LambdaCallback(on_train_start=lambda trainer, model: self.begin(trainer))
-        callbacks = [*(config.callbacks or []), begin, self.best, self.telemetry, LearningRateMonitor("step")]
+        callbacks = [*(config.callbacks or []), begin, self.telemetry, LearningRateMonitor("step"), self.best, last]
         try:
             return super().instantiate_trainer(
                 logger=loggers, callbacks=callbacks, default_root_dir=self.run_dir, **kwargs

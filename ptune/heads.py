@@ -19,14 +19,18 @@ Loss = tuple[Float[Tensor, ""], Int[Tensor, ""]]
 
 
 class Head(nn.Module):
-    """Dropout and one linear layer from width d to `outputs`, initialised N(0, 0.02²) with zero bias as BERT's."""
+    """Dropout and one linear layer from width d to `outputs`, initialised N(0, 0.02²) with zero bias as BERT's.
 
-    def __init__(self, width: int, outputs: int, dropout: float) -> None:
+    Where the softmax is over endings or tokens, not outputs, a bias would change nothing and never move: there is none.
+    """
+
+    def __init__(self, width: int, outputs: int, dropout: float, bias: bool = True) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, outputs)
+        self.linear = nn.Linear(width, outputs, bias)
         nn.init.normal_(self.linear.weight, std=0.02)
-        nn.init.zeros_(self.linear.bias)
+        if bias:
+            nn.init.zeros_(self.linear.bias)
 
     def project(self, hidden: Float[Tensor, "... d"]) -> Float[Tensor, "... o"]:
         """The linear layer after dropout."""
@@ -119,8 +123,8 @@ def head_for(spec: HeadSpec, width: int, dropout: float) -> Head:
         case "regress":
             return Regress(width, 1, dropout)
         case "choice":
-            return Choice(width, 1, dropout)
+            return Choice(width, 1, dropout, bias=False)
         case "span":
-            return Span(width, 2, dropout)
+            return Span(width, 2, dropout, bias=False)
         case "tag":
             return Tag(width, len(spec.labels), dropout)

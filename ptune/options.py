@@ -22,10 +22,14 @@ from ptune.errors import InputError, nearest
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning_v2 import PTuningV2
+from ptune.methods.prompt_tuning import PromptTuning
 from ptune.tasks.spec import TaskSpec
 
 # Short class names on the command line are those imported here.
-CLASSES = {"model": (PTuningV2, FineTuning, LinearProbe), "data": (Classification, MultipleChoice, SpanQA, Tagging)}
+CLASSES = {
+    "model": (PTuningV2, PromptTuning, FineTuning, LinearProbe),
+    "data": (Classification, MultipleChoice, SpanQA, Tagging),
+}
 
 LINKED = {
     "model.head": "the task decides it (--data.task)",
@@ -86,7 +90,7 @@ class Parser(LightningArgumentParser):
 
 
 def plain_words() -> None:
-    """Let `no`, `yes`, `on` and `off` be words, as in YAML 1.2: `labels: [no, yes]` are two names, not two truth values."""
+    """Let `no`, `yes`, `on`, `off` be words, as in YAML 1.2: `labels: [no, yes]` are names, not truth values."""
     loader, boolean = get_yaml_default_loader(), "tag:yaml.org,2002:bool"
     for letter, rules in loader.yaml_implicit_resolvers.items():
         loader.yaml_implicit_resolvers[letter] = [rule for rule in rules if rule[0] != boolean]

@@ -18,8 +18,8 @@ class Prompts:
     added as `attn(q, K, V) + tanh(gate) * attn(q, Pk, Pv)`, so that a zero gate is the backbone itself.
     """
 
-    embeds: Float[Tensor, "b p e"] | None = None
-    """Vectors for the prompt slots of the input, in the width of the word embeddings."""
+    embeds: Float[Tensor, "n s e"] | None = None
+    """Vectors for the s prompt slots of the input, in the width of the word embeddings; n is 1 or b."""
     prefix: Float[Tensor, "l two b h p k"] | None = None
     """Key (0) and value (1) of every prompted layer."""
     gate: Float[Tensor, "l heads"] | None = None

@@ -30,7 +30,7 @@ def scheduler(
         if warmup:
             raise InputError(f"warmup: {warmup} has no effect with schedule 'exponential'; leave it out.")
         return {"scheduler": ExponentialLR(optimizer, decay), "interval": "epoch"}
-    total = trainer.estimated_stepping_batches
+    total = float(trainer.estimated_stepping_batches)
     if math.isinf(total) and (schedule != "constant" or 0 < warmup < 1):
         raise InputError(f"schedule: {schedule!r} needs to know the end; set trainer.max_epochs or trainer.max_steps.")
     steps = warmup * total if warmup < 1 else warmup

@@ -46,8 +46,8 @@ class PromptTuner(L.LightningModule):
 
     trains_backbone: ClassVar[bool] = False
     """Whether the backbone's own weights are trained."""
-    slots: ClassVar[int] = 0
-    """Input slots the method fills with vectors."""
+    slot_argument: ClassVar[str] = ""
+    """Argument that says how many slots of the input the method fills with vectors; none for most methods."""
     prompt: nn.Module | None
     """The method's own tensors, if it has any."""
     sizes: ClassVar[tuple[str, ...]] = ()
@@ -102,6 +102,11 @@ class PromptTuner(L.LightningModule):
     def monitor(self) -> str:
         """Name under which the metric that chooses the best checkpoint is logged."""
         return f"val/{self.task.monitor}"
+
+    @property
+    def slots(self) -> int:
+        """Slots of the input that the method fills with vectors."""
+        return self.hparams[self.slot_argument] if self.slot_argument else 0
 
     @property
     def shift(self) -> int:
@@ -194,8 +199,8 @@ class PromptTuner(L.LightningModule):
         return self(batch)
 
     def on_fit_start(self) -> None:
-        """Check that text and prompt fit into the backbone's positions before the first step."""
-        check_room(self, self.trainer.datamodule)  # type: ignore[attr-defined]
+        """Check before the first step that the data have the method's slots and fit into the backbone's positions."""
+        check_data(self, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW; a learning rate for each of prompt, head and backbone."""
@@ -220,19 +225,17 @@ class PromptTuner(L.LightningModule):
         """Keep trained tensors only."""
         trained = self.trained()
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
-        checkpoint["fingerprint"] = self.backbone.fingerprint
+        checkpoint["metadata"] = self.metadata()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another backbone, or one that does not hold exactly the trained tensors."""
-        self.configure_model()
-        _compare(
-            "the checkpoint",
-            {"backbone": checkpoint["fingerprint"], "tensors": sorted(checkpoint["state_dict"])},
-            {"backbone": self.backbone.fingerprint, "tensors": sorted(self.trained())},
-        )
+        """Refuse a checkpoint of another model, or one that does not hold exactly the trained tensors."""
+        own, saved = self.metadata(), checkpoint["metadata"]
+        models = [found | {"backbone": found["fingerprint"]} for found in (saved, own)]  # it may have moved
+        tensors = [{"tensors": _shapes(found)} for found in (checkpoint["state_dict"], self.trained())]
+        _compare("the checkpoint", models[0] | tensors[0], models[1] | tensors[1])
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Torch's, where what is not trained is no missing key: Lightning would print the names of the whole backbone."""
+        """Torch's, but what is not trained is not missing: Lightning would warn with the names of a whole backbone."""
         keys = super().load_state_dict(state_dict, strict, assign)
         return keys._replace(missing_keys=[name for name in keys.missing_keys if name in self.trained()])
 
@@ -263,7 +266,7 @@ class PromptTuner(L.LightningModule):
             saved["backbone"] = own["backbone"]  # the same weights under another name
         _compare(str(path), saved, own)
         self.fold()
-        _compare(str(path), {"tensors": sorted(tensors)}, {"tensors": sorted(self.trained())})
+        _compare(str(path), {"tensors": _shapes(tensors)}, {"tensors": _shapes(self.trained())})
         for name, value in self.trained().items():
             value.data.copy_(tensors[name])
 
@@ -277,11 +280,18 @@ class PromptTuner(L.LightningModule):
 
 def _compare(what: str, saved: dict, own: dict) -> None:
     for key in own:
-        if saved.get(key) != own.get(key):
+        there, here = saved.get(key), own[key]
+        if there != here:
+            if isinstance(here, list):  # of a whole backbone's tensors, perhaps: the first that differ tell enough
+                there, here = [x for x in there or [] if x not in here][:3], [x for x in here if x not in there][:3]
             raise InputError(
-                f"{what} does not fit this model: {key} is {saved.get(key)} there and {own.get(key)} here; "
+                f"{what} does not fit this model: {key} is {there} there and {here} here; "
                 "build the model as it was saved, or choose another file."
             )
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> list[str]:
+    return sorted(f"{name} {list(value.shape)}" for name, value in tensors.items())
 
 
 def examples(batch: Batch) -> int:
@@ -289,10 +299,18 @@ def examples(batch: Batch) -> int:
     return len(batch["labels"])
 
 
-def check_room(model: PromptTuner, data: Any) -> None:
-    """Raise InputError if the longest text plus the shift of positions exceeds the positions of the backbone."""
+def check_data(model: PromptTuner, data: Any) -> None:
+    """Raise InputError if the data module lacks the method's input slots, or if its longest text and the shift of
+    positions exceed the positions of the backbone.
+    """
     room = model.backbone.room
-    if data is None or room is None or data.max_length + model.shift <= room:
+    if data is None:
+        return
+    if data.slots != model.slots:
+        raise InputError(
+            f"data.slots: {data.slots}, but {type(model).__name__} fills {model.slots}; use slots={model.slots}."
+        )
+    if room is None or data.max_length + model.shift <= room:
         return
     shifted = f" and a prefix of {model.shift} that shifts positions" if model.shift else ""
     raise InputError(

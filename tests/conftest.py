@@ -11,6 +11,7 @@ import lightning as L
 import pytest
 import torch
 import transformers
+from lightning.pytorch.utilities import parsing
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -20,6 +21,18 @@ from ptune.tasks.spec import HeadSpec
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
+
+collect_init_args = parsing.collect_init_args
+
+
+def collect_through_wrappers(frame, path_args, inside=False, classes=()):
+    """With --jaxtyping-packages, wrappers stand between the constructors whose arguments Lightning collects."""
+    while inside and "jaxtyping" in frame.f_code.co_filename:
+        frame = frame.f_back
+    return collect_init_args(frame, path_args, inside, classes)
+
+
+parsing.collect_init_args = collect_through_wrappers
 
 VOCABULARY, POSITIONS, PAD = 60, 48, 1
 SIZES = {

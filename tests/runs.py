@@ -77,7 +77,15 @@ def line(run_dir, method="PTuningV2", name="toy/pair", path=None, **options) -> 
     return [str(word).lower() if isinstance(word, bool) else str(word) for word in words]
 
 
-def call(words: list[str]) -> tuple[int, str, str]:
+class Exited(Exception):
+    """A command line ended the process, with this code and output, as `--help` does."""
+
+    def __init__(self, code: object, out: str) -> None:
+        super().__init__(code, out)
+        self.code, self.out = code, out
+
+
+def call(words: list) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command line run in this process, whose environment it leaves as it was."""
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -86,7 +94,10 @@ def call(words: list[str]) -> tuple[int, str, str]:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        code = command([str(word) for word in words])
+        try:
+            code = command([str(word) for word in words])
+        except SystemExit as end:
+            raise Exited(end.code or 0, out.getvalue()) from end
     return code, out.getvalue(), err.getvalue()
 
 

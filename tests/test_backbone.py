@@ -49,6 +49,17 @@ def test_without_prompts_it_is_automodel_bit_for_bit(tiny, batch, family, prompt
         assert torch.equal(ours, model(**batch()).last_hidden_state)
 
 
+@pytest.mark.parametrize("family", ["bert", "electra", "albert", "xlnet"])
+def test_token_types_reach_the_model(tiny, batch, family):
+    types = torch.arange(7).expand(3, -1) // 4
+    backbone = Backbone(tiny(family))
+    model = AutoModel.from_pretrained(tiny(family)).eval()
+    with torch.no_grad():
+        typed = backbone(batch(token_type_ids=types))
+        assert torch.equal(typed, model(**batch(token_type_ids=types)).last_hidden_state)
+        assert not torch.equal(typed, backbone(batch()))
+
+
 def test_models_of_one_checkpoint_do_not_disturb_each_other(tiny, batch, prefix, sdpa_keys):
     first = Backbone(tiny("bert"), attention="sdpa")
     prompts = Prompts(prefix=prefix(first.spec, P))

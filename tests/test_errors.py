@@ -1,14 +1,13 @@
 """A mistake in the input: one sentence with the key, the value and the fix, exit code 2, and nothing written."""
 
 import os
+import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import torch
-
 import runs
+import torch
 
 FORMAT = ("--data", "Classification", "--data.task", "toy/pair")
 OWN = ("--data", "Classification", "--data.task.text", "[sentence1,sentence2]")
@@ -216,3 +215,81 @@ def test_a_process_with_a_mistake_exits_with_2_and_one_line_on_stderr(tmp_path):
     assert done.returncode == 2
     assert done.stderr == "error: option --data.pth does not exist; did you mean --data.path?\n"
     assert done.stdout == ""
+
+
+def test_after_a_refusal_the_corrected_command_runs_in_the_same_directory(place, tmp_path):
+    refusal(words("MODEL TASK --data.path @malformed", place), tmp_path / "run")
+    refusal(words("MODEL DATA --data.max_length 65", place), tmp_path / "run")
+    assert runs.fit(tmp_path / "run", path=place / "good", trainer__max_epochs=1)["steps"] == 1
+
+
+# ---- directories and checkpoints of other runs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The directory of a finished run."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    runs.fit(run_dir, trainer__max_epochs=1)
+    return run_dir
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """The directory of a run that was stopped."""
+    run_dir = tmp_path / "unfinished"
+    shutil.copytree(finished, run_dir)
+    for name in ("result.json", "prompts.safetensors"):
+        (run_dir / name).unlink()
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    ("state", "parts"), [("finished", ["finished run"]), ("unfinished", ["unfinished run", "--ckpt_path last"])]
+)
+def test_a_directory_that_holds_a_run_is_refused_and_stays_as_it_is(state, parts, request):
+    run_dir = request.getfixturevalue(state)
+    before = runs.contents(run_dir)
+    sentence = refusal(runs.line(run_dir), run_dir)
+    assert all(part in sentence for part in [repr(str(run_dir)), "choose another", *parts]), sentence
+    assert runs.contents(run_dir) == before
+
+
+@pytest.mark.parametrize(
+    ("other", "parts"),
+    [
+        ({"model__backbone": lambda: runs.bert(seed=1)}, ["backbone is"]),
+        ({"model__backbone": lambda: runs.bert(layers=3)}, ["backbone is"]),
+        ({"method": "LinearProbe"}, ["method is PTuningV2 there and LinearProbe here"]),
+        ({"method": "FineTuning"}, ["method is PTuningV2 there and FineTuning here"]),
+        ({"name": "toy/single"}, ["task is toy/pair there and toy/single here"]),
+        ({"model__length": 3}, ["length is 20 there and 3 here"]),
+        ({"model__layers": "last:1"}, ["layers is all there and last:1 here"]),
+        ({"model__shift_positions": True}, ["shift_positions is False there and True here"]),
+        ({"model__mlp": 8}, ["tensors is", "prompt.encoder.flat [20, 128]", "prompt.encoder.mlp.0.weight [8, 32]"]),
+        ({"model__init": "identity"}, ["tensors is", "prompt.gate [2, 2]"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "-",
+)
+def test_a_checkpoint_of_another_model_is_refused_with_what_differs_and_the_run_stays_as_it_is(
+    other, parts, unfinished
+):
+    before = runs.contents(unfinished)
+    other = {key: value() if callable(value) else value for key, value in other.items()}
+    sentence = refusal(runs.line(unfinished, **other, ckpt_path="last"), unfinished)
+    assert all(part in sentence for part in ["the checkpoint does not fit this model", *parts]), sentence
+    assert runs.contents(unfinished) == before
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_run_dir_that_is_a_file_or_below_one_is_refused(below, place):
+    run_dir = place / "file" / below
+    sentence = refusal(runs.line(run_dir), run_dir)
+    assert all(part in sentence for part in ["run_dir", str(run_dir), "cannot be written", "choose another"]), sentence
+    assert (place / "file").read_text() == "not a checkpoint"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/sys"), reason="needs a directory that not even root can write")
+def test_a_run_dir_that_cannot_be_written_is_refused():
+    sentence = refusal(runs.line("/proc/sys/run"), "/proc/sys/run")
+    assert "'/proc/sys/run' cannot be written" in sentence

@@ -22,17 +22,17 @@ from ptune.schedules import factor
     ],
 )
 def test_the_rate_rises_over_the_warm_up_and_then_falls_as_the_schedule_says(schedule, steps):
-    factors = [factor(step, 10, 2, schedule) for step in (0, 1, 2, 4, 6, 10, 11)]
+    factors = [factor(step, 10.0, 2.0, schedule) for step in (0, 1, 2, 4, 6, 10, 11)]
     assert factors == pytest.approx(steps)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 def test_without_warm_up_the_first_step_has_the_peak_rate(schedule):
-    assert factor(0, 10, 0, schedule) == 1.0
+    assert factor(0, 10.0, 0.0, schedule) == 1.0
 
 
 def test_a_constant_rate_needs_no_end():
-    assert factor(10**9, math.inf, 0, "constant") == 1.0
+    assert factor(10**9, math.inf, 0.0, "constant") == 1.0
 
 
 class Rates(L.Callback):
@@ -63,9 +63,9 @@ def rates(tiny, head, batch, fit):
     [
         ({"schedule": "linear"}, {"max_epochs": 2}, [1 - i / 8 for i in range(8)]),
         ({"schedule": "linear", "warmup": 0.25}, {"max_epochs": 2}, [0, 0.5, *(1 - i / 6 for i in range(6))]),
-        ({"schedule": "linear", "warmup": 2}, {"max_steps": 4}, [0, 0.5, 1, 0.5]),
+        ({"schedule": "linear", "warmup": 2.0}, {"max_steps": 4}, [0, 0.5, 1, 0.5]),
         ({"schedule": "cosine"}, {"max_epochs": 1}, [(1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)]),
-        ({"schedule": "constant", "warmup": 1}, {"max_epochs": 1}, [0, 1, 1, 1]),
+        ({"schedule": "constant", "warmup": 1.0}, {"max_epochs": 1}, [0, 1, 1, 1]),
         ({"schedule": "exponential", "decay": 0.5}, {"max_epochs": 3}, [1] * 4 + [0.5] * 4 + [0.25] * 4),
         ({"schedule": "linear"}, {"max_epochs": 2, "accumulate_grad_batches": 2}, [1, 0.75, 0.5, 0.25]),
     ],
@@ -85,7 +85,7 @@ def test_prompt_and_head_have_rates_of_their_own(rates):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"schedule": "exponential", "warmup": 10}, r"warmup: 10 has no effect with schedule 'exponential'"),
+        ({"schedule": "exponential", "warmup": 10.0}, r"warmup: 10.0 has no effect with schedule 'exponential'"),
         ({"schedule": "linear"}, r"schedule: 'linear' needs to know the end"),
         ({"schedule": "cosine"}, r"schedule: 'cosine' needs to know the end"),
         ({"schedule": "constant", "warmup": 0.1}, r"schedule: 'constant' needs to know the end"),
@@ -97,5 +97,5 @@ def test_a_schedule_that_cannot_be_followed_is_an_input_error_before_the_first_s
 
 
 def test_a_constant_rate_runs_without_an_end(rates):
-    steps = rates({"schedule": "constant", "warmup": 2, "lr": 0.1}, max_epochs=-1, max_time="00:00:00:01")
+    steps = rates({"schedule": "constant", "warmup": 2.0, "lr": 0.1}, max_epochs=-1, max_time="00:00:00:01")
     assert [step["head"] for step in steps[:3]] == pytest.approx([0, 0.05, 0.1])

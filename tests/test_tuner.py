@@ -1,6 +1,8 @@
 """What every method promises: what moves, what is counted, saved and loaded."""
 
 import re
+import shutil
+from dataclasses import replace
 
 import lightning as L
 import pytest
@@ -49,10 +51,8 @@ def build(tiny, head):
 @pytest.fixture
 def train(fit, batch):
     """Three steps on the same batch: train(model) -> its Trainer."""
-    types = torch.arange(7).expand(3, -1) // 4  # XLNet has tensors that nothing else reads
-    return lambda model, types=types, **options: fit(
-        model, [batch(labels=LABELS) | ({} if types is None else {"token_type_ids": types})] * 3, **options
-    )
+    types = torch.arange(7).expand(3, -1) // 4  # XLNet has tensors that only these read
+    return lambda model, **options: fit(model, [batch(labels=LABELS, token_type_ids=types)] * 3, **options)
 
 
 def snapshot(model):
@@ -338,8 +338,6 @@ def test_a_model_that_loaded_prompts_leaves_checkpoints_that_load(build, train, 
 
 
 def test_the_same_weights_in_another_folder_are_the_same_backbone(build, tiny, batch, tmp_path):
-    import shutil
-
     folder = shutil.copytree(tiny("bert"), tmp_path / "elsewhere")
     model, other = build("prefix"), build("prefix", seed=1, backbone=str(folder))
     model.save_prompts(tmp_path / "p.safetensors")
@@ -362,8 +360,6 @@ def test_the_same_weights_in_another_folder_are_the_same_backbone(build, tiny, b
     ],
 )
 def test_prompts_of_another_model_are_refused_with_both_values(build, head, tmp_path, there, here, difference):
-    from dataclasses import replace
-
     build(**{"name": "prefix"} | there).save_prompts(tmp_path / "p.safetensors")
     if labels := here.pop("labels", None):
         here["head"] = replace(head("classify"), labels=labels)

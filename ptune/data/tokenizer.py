@@ -1,5 +1,8 @@
 """The backbone's tokenizer, and what padding and prompt slots need to know about it."""
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ptune.errors import InputError
@@ -32,3 +35,15 @@ def text_start(tokenizer: PreTrainedTokenizerBase) -> int:
     """1 where the tokenizer puts a special token in front of a text ([CLS], <s>), else 0."""
     ids = tokenizer("a")["input_ids"]
     return int(len(ids) > 0 and ids[0] in tokenizer.all_special_ids)
+
+
+def text_ids(backbone: str, text: str, length: int) -> Int[Tensor, "one p"]:
+    """The tokens of a text that prompts start from, without special ones, repeated or cut to `length`.
+
+    Raises:
+        InputError: the text has no tokens.
+    """
+    ids = load(backbone)(text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise InputError(f"init_text: {text!r} has no tokens; give a text.")
+    return torch.tensor([(ids * (length // len(ids) + 1))[:length]])

