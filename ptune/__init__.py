@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ptune.errors import InputError
     from ptune.methods.fine_tuning import FineTuning
     from ptune.methods.linear_probe import LinearProbe
+    from ptune.methods.p_tuning import PromptEncoder, PTuning
     from ptune.methods.p_tuning_v2 import PrefixEncoder, PTuningV2
     from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
     from ptune.prompts import Prompts
@@ -32,8 +33,10 @@ _HOMES = {
     "InputError": "errors",
     "LinearProbe": "methods.linear_probe",
     "MultipleChoice": "data.choice",
+    "PTuning": "methods.p_tuning",
     "PTuningV2": "methods.p_tuning_v2",
     "PrefixEncoder": "methods.p_tuning_v2",
+    "PromptEncoder": "methods.p_tuning",
     "PromptTuner": "tuner",
     "PromptTuning": "methods.prompt_tuning",
     "Prompts": "prompts",
@@ -53,8 +56,10 @@ __all__ = [
     "InputError",
     "LinearProbe",
     "MultipleChoice",
+    "PTuning",
     "PTuningV2",
     "PrefixEncoder",
+    "PromptEncoder",
     "PromptTuner",
     "PromptTuning",
     "Prompts",

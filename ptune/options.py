@@ -21,13 +21,14 @@ from ptune.data.tagging import Tagging
 from ptune.errors import InputError, nearest
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
+from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
 from ptune.tasks.spec import TaskSpec
 
 # Short class names on the command line are those imported here.
 CLASSES = {
-    "model": (PTuningV2, PromptTuning, FineTuning, LinearProbe),
+    "model": (PTuningV2, PTuning, PromptTuning, FineTuning, LinearProbe),
     "data": (Classification, MultipleChoice, SpanQA, Tagging),
 }
 

@@ -56,7 +56,7 @@ class PromptTuner(L.LightningModule):
     def __init__(
         self,
         backbone: str = MINILM,
-        head: HeadSpec | None = None,
+        head: HeadSpec | dict[str, Any] | None = None,
         lr: float = 5e-3,
         head_lr: float | None = None,
         weight_decay: float = 0.0,

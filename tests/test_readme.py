@@ -41,7 +41,9 @@ def test_the_python_example_runs(minilm, monkeypatch, tmp_path):
         assert name in example
         example = example.replace(name, ours)
     monkeypatch.chdir(tmp_path)
-    before = "import torch\nprefix = torch.zeros(6, 2, 1, 12, 4, 32)\nbatch = {'input_ids': torch.tensor([[101, 102]])}\n"
+    before = (
+        "import torch\nprefix = torch.zeros(6, 2, 1, 12, 4, 32)\nbatch = {'input_ids': torch.tensor([[101, 102]])}\n"
+    )
     (tmp_path / "example.py").write_text(before + example)
     names = runpy.run_path(str(tmp_path / "example.py"))
     assert names["hidden"].shape == (1, 2, 384)

@@ -180,7 +180,7 @@ class Data(L.LightningDataModule):
 
     def __init__(self, inputs, max_length=7):
         super().__init__()
-        self.batch, self.max_length, self.batch_size = inputs, max_length, 3
+        self.batch, self.max_length, self.batch_size, self.slots = inputs, max_length, 3, 0
 
     def train_dataloader(self):
         return DataLoader([self.batch], batch_size=None)

@@ -75,7 +75,9 @@ def test_embeddings_narrower_than_the_layers_are_filled_in_their_own_width(tiny,
 
 def test_data_without_the_methods_slots_are_refused():
     data = prepared("toy/pair", slots=0)
-    trainer = L.Trainer(max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    trainer = L.Trainer(
+        max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu"
+    )
     with pytest.raises(InputError, match=r"data\.slots: 0, but PromptTuning fills 3; use slots=3"):
         trainer.fit(built(data.head), data)
 

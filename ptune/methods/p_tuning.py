@@ -1,0 +1,90 @@
+"""P-Tuning, now called v1 (Liu et al. 2021, *GPT Understands, Too*): input vectors that a small encoder ties together.
+
+The encoder is that of THUDM/P-tuning f4225d4, LAMA/p_tuning/prompt_encoder.py, and the backbone is frozen as there. Not
+here yet: their templates, which put slots between anchor words, and their cloze head; the slots stand behind [CLS].
+"""
+
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ptune.errors import InputError
+from ptune.heads import Batch
+from ptune.methods.prompt_tuning import SoftPrompt
+from ptune.prompts import Prompts
+from ptune.tuner import PromptTuner
+
+
+class PromptEncoder(nn.Module):
+    """p vectors of width e, computed from a trained table by a BiLSTM and an MLP, or by the MLP alone.
+
+    `lstm`: Embedding(p, e), BiLSTM(e -> hidden a direction, 2 layers), Linear(2 hidden, e), ReLU, Linear(e, e);
+    `mlp`: Embedding(p, e), Linear(e, e), ReLU, Linear(e, e).
+
+    Args:
+        length: p, prompt length in vectors.
+        width: e, width of the word embeddings.
+        kind: `lstm` or `mlp`.
+        hidden: hidden size of the LSTM a direction; the LAMA code has e / 2, the few-shot code e.
+    """
+
+    def __init__(self, length: int, width: int, kind: Literal["lstm", "mlp"], hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(length, width))  # N(0, 1): their nn.Embedding as torch makes it
+        self.lstm = nn.LSTM(width, hidden, 2, bidirectional=True, batch_first=True) if kind == "lstm" else None
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * hidden if self.lstm else width, width), nn.ReLU(), nn.Linear(width, width)
+        )
+
+    def forward(self) -> Float[Tensor, "one p e"]:
+        """The vectors; the batch axis is 1."""
+        vectors = self.embedding[None]
+        return self.mlp(vectors if self.lstm is None else self.lstm(vectors)[0])
+
+
+@final
+class PTuning(PromptTuner):
+    """Train an encoder of the vectors in the input's prompt slots, and the head.
+
+    Args:
+        length: Prompt length p, slots of the input.
+        encoder: `lstm` (BiLSTM and MLP) or `mlp`.
+        hidden: Hidden size of the LSTM a direction; 0 for half the width of the embeddings, as for LAMA.
+    """
+
+    prompt: PromptEncoder | SoftPrompt
+    sizes = ("length",)
+    slot_argument = "length"
+
+    def __init__(
+        self,
+        length: int = 20,
+        encoder: Literal["lstm", "mlp"] = "lstm",
+        hidden: int = 0,
+        lr: float = 1e-3,
+        **common,
+    ) -> None:
+        super().__init__(lr=lr, **common)
+        if length < 1:
+            raise InputError(f"length: {length} must be at least 1.")
+        if hidden < 0:
+            raise InputError(f"hidden: {hidden} must not be negative; 0 means half the width of the embeddings.")
+        width = self.spec.embedding_width
+        self.prompt = PromptEncoder(length, width, encoder, hidden or width // 2)
+
+    def prompts(self, batch: Batch) -> Prompts:
+        """The vectors, for the slots of every text."""
+        return Prompts(embeds=self.prompt())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Trained tensors, the encoder folded into the vectors it computes."""
+        rest: dict[str, Tensor] = {name: v for name, v in self.trained().items() if not name.startswith("prompt.")}
+        return rest | {"prompt.vectors": self.prompt()[0]}
+
+    def fold(self) -> None:
+        """Replace the encoder by the vectors it computes: nothing of it is needed for inference."""
+        _, p, e = (vectors := self.prompt().detach()).shape
+        self.prompt = SoftPrompt(p, e).to(vectors.device)
+        self.prompt.vectors.data.copy_(vectors[0])

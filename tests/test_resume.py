@@ -1,0 +1,88 @@
+"""A run that is resumed is the run that was not stopped, bit for bit, from every checkpoint it wrote."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import runs
+import torch
+from safetensors.torch import load_file
+
+EPOCHS = 3
+MEASURED = ("speed/", "memory/")
+CASES = {
+    "prefix and head dropout": {"method": "PTuningV2", "model__prefix_dropout": 0.3, "model__head_dropout": 0.3},
+    "backbone dropout": {"method": "FineTuning", "model__lr": 1e-3},
+    "accumulated gradients": {"method": "PTuningV2", "trainer__accumulate_grad_batches": 2, "model__mlp": 8},
+    "decay by the epoch": {"method": "PTuningV2", "name": "toy/tagging", "model__schedule": "exponential"},
+}
+WHEN = {"step": "every_n_train_steps=1", "validation": "monitor=val/loss", "epoch": "save_on_train_epoch_end=true"}
+
+
+def with_checkpoints(run_dir, **options) -> list[str]:
+    """The command line of a run that keeps a checkpoint of every step and every epoch."""
+    words = runs.line(run_dir, trainer__max_epochs=EPOCHS, **options)
+    for name, when in WHEN.items():
+        options = (when, "save_top_k=-1", f"dirpath={run_dir}/kept", f"filename={name}-{{epoch}}-{{step}}")
+        words += ["--trainer.callbacks+=ModelCheckpoint", *(f"--trainer.callbacks.{option}" for option in options)]
+    return words
+
+
+def outcome(run_dir: Path) -> dict:
+    """All that must be the same: last and best state, optimizer, result, rows of metrics.csv."""
+    last, best = (torch.load(run_dir / f"{name}.ckpt", weights_only=True) for name in ("last", "best"))
+    result = json.loads((run_dir / "result.json").read_text())
+    rows = [{k: v for k, v in row.items() if not k.startswith(MEASURED)} for row in runs.rows(run_dir)]
+    return {
+        "last": last["state_dict"],
+        "best": best["state_dict"],
+        "prompts": load_file(run_dir / "prompts.safetensors"),
+        "optimizer": last["optimizer_states"],
+        "schedule": last["lr_schedulers"],
+        "rows": rows,
+        **{key: result[key] for key in ("metrics", "best_epoch", "steps", "epochs")},
+    }
+
+
+def differences(one, other, path="") -> list[str]:
+    """Paths at which two nested values differ by a bit."""
+    if isinstance(one, torch.Tensor):
+        return [] if torch.equal(one, other) else [path]
+    if isinstance(one, dict) and one.keys() == other.keys():
+        return [found for key in one for found in differences(one[key], other[key], f"{path}/{key}")]
+    if isinstance(one, list) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [found for i, (a, b) in pairs for found in differences(a, b, f"{path}/{i}")]
+    return [] if one == other else [f"{path}: {one} != {other}"]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def whole(request, tmp_path_factory):
+    """A run that was not stopped: its command line, directory, a copy of that, and its outcome."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    words = with_checkpoints(run_dir, **CASES[request.param])
+    code, _, err = runs.call(words)
+    assert code == 0, err
+    shutil.copytree(run_dir, run_dir.with_name("copy"))
+    return words, run_dir, run_dir.with_name("copy"), outcome(run_dir)
+
+
+def stopped(run_dir: Path, copy: Path) -> None:
+    """Make a finished run's directory that of a run which was stopped after its last checkpoint."""
+    shutil.rmtree(run_dir)
+    shutil.copytree(copy, run_dir, ignore=shutil.ignore_patterns("result.json", "prompts.safetensors"))
+
+
+def test_from_every_checkpoint_a_resumed_run_ends_as_the_whole_one(whole):
+    words, run_dir, copy, expected = whole
+    checkpoints = sorted(path.relative_to(copy) for path in copy.rglob("*.ckpt"))
+    steps = {torch.load(copy / path, weights_only=True)["global_step"] for path in checkpoints}
+    assert steps == set(range(1, expected["steps"] + 1)), "a checkpoint of every step"
+    wrong = {}
+    for path in checkpoints:
+        stopped(run_dir, copy)
+        code, _, err = runs.call([*words, "--ckpt_path", run_dir / path])
+        assert code == 0, err
+        wrong[str(path)] = differences(expected, outcome(run_dir))
+    assert not any(wrong.values()), "\n".join(f"{path}: {found[:4]}" for path, found in wrong.items() if found)
