@@ -77,6 +77,7 @@ class Telemetry(Callback):
         if trainer.is_global_zero:
             print(summary(trainer, pl_module, self.logs), flush=True)
         self._mark = (self.seconds, self.examples, int(self.tokens))
+        self._tick = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:
         """Start the clock."""

@@ -72,6 +72,7 @@ class CLI(LightningCLI):
             "isinstance.treespec",
             "Checkpoint directory .* exists",
             "The '.*_dataloader' does not have many",
+            "It is recommended to use .self.log",  # metrics are of all processes already
         ):
             warnings.filterwarnings("ignore", f".*{noise}")
 
@@ -95,9 +96,10 @@ class CLI(LightningCLI):
         self.best = ModelCheckpoint(
             self.run_dir, "best", monitor=model.monitor, mode="max", enable_version_counter=False
         )
-        last = Last(self.run_dir, "last", enable_version_counter=False)  # after `best`, whose state it holds
+        last = Last(self.run_dir, "last", enable_version_counter=False)
+        # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
         begin = LambdaCallback(on_train_start=lambda trainer, model: self.begin(trainer))
-        callbacks = [*(config.callbacks or []), begin, self.telemetry, LearningRateMonitor("step"), self.best, last]
+        callbacks = [begin, self.telemetry, LearningRateMonitor("step"), self.best, last, *(config.callbacks or [])]
         try:
             return super().instantiate_trainer(
                 logger=loggers, callbacks=callbacks, default_root_dir=self.run_dir, **kwargs

@@ -5,6 +5,7 @@ numbers of tokens agree on the mean over the global batch.
 """
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +24,9 @@ class Head(nn.Module):
 
     Where the softmax is over endings or tokens, not outputs, a bias would change nothing and never move: there is none.
     """
+
+    pools: ClassVar[bool] = True
+    """Whether it reads one vector a text, not every token."""
 
     def __init__(self, width: int, outputs: int, dropout: float, bias: bool = True) -> None:
         super().__init__()
@@ -92,6 +96,8 @@ class Choice(Head):
 class Span(Head):
     """Start and end of the answer in the text: scores "n t 2"; padding cannot be an answer."""
 
+    pools = False
+
     def forward(self, hidden: Float[Tensor, "n t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "n t 2"]:
         """Start (0) and end (1) scores of every token."""
         scores = self.project(hidden)
@@ -105,6 +111,8 @@ class Span(Head):
 
 class Tag(Head):
     """One of c tags a token: scores "b t c"; tokens labelled -100 do not count."""
+
+    pools = False
 
     def forward(self, hidden: Float[Tensor, "b t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b t c"]:
         """Tag scores of every token."""

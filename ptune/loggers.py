@@ -22,13 +22,21 @@ class _Writer(ExperimentWriter):
         self._resumed_at: int | None = resumed_at
 
     def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
-        """Record metrics; the first time, take up the rows before the checkpoint: those behind it are logged again."""
+        """Record metrics; the first time, take up the rows before the checkpoint: those behind it are logged again.
+
+        So is a validation that was due at the checkpoint itself.
+        """
         path = Path(self.metrics_file_path)
         if self._resumed_at is not None and path.exists():
             with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) < self._resumed_at]
+                rows = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+            again = {*metrics_dict, "step"}
             path.unlink()
-            self.metrics = [{k: v for k, v in row.items() if v != ""} for row in rows]  # type: ignore[misc]
+            self.metrics = [  # type: ignore[assignment]
+                row
+                for row in rows
+                if int(row["step"]) < self._resumed_at and not (row["step"] == str(step) and row.keys() == again)
+            ]
         self._resumed_at = None
         super().log_metrics(metrics_dict, step)
 
@@ -81,39 +89,57 @@ class Wandb:
             return None, f"{run_dir}/metrics.csv (W&B is off)"
         import wandb  # takes most of a second: only when it is used
 
-        why = ""
-        if mode != "offline" and not (mode or wandb.login(prompt=False)):
-            mode, why = "offline", "no W&B key"
-        elif mode != "offline" and not _answers(_server(), self.timeout):
-            mode, why = "offline", f"no answer from {_server()}"
-        offline = mode == "offline"
+        why = "" if mode == "offline" else self._obstacle(mode)
+        offline = mode == "offline" or bool(why)
         id_file = Path(run_dir) / "wandb" / "run_id.txt"
         run_id = id_file.read_text() if id_file.exists() else uuid.uuid4().hex[:8]
         id_file.parent.mkdir(parents=True, exist_ok=True)
         id_file.write_text(run_id)
-        run = wandb.init(
-            dir=run_dir,
-            project=self.project,
-            mode="offline" if offline else "online",
-            id=run_id,
-            name="/".join(str(config[key]) for key in ("task", "method", "seed")),
-            group=config["task"],
-            job_type=config["method"],
-            config=config,
-            resume=None if offline else "allow",
-            settings=wandb.Settings(silent=True, init_timeout=self.timeout),
-        )
+        options = {
+            "dir": run_dir,
+            "project": self.project,
+            "id": run_id,
+            "name": "/".join(str(config[key]) for key in ("task", "method", "seed")),
+            "group": config["task"],
+            "job_type": config["method"],
+            "config": config,
+            "settings": wandb.Settings(silent=True, init_timeout=self.timeout),
+        }
+        if not offline:
+            try:
+                run = wandb.init(mode="online", resume="allow", **options)
+            except wandb.Error as error:  # a key that the server refuses, a server that stops answering
+                offline, why = True, _line(error)
+                wandb.teardown()  # its service would not take the run's id again
+        if offline:
+            run = wandb.init(mode="offline", **options)
         logger = WandbLogger(experiment=run)
         if offline:
             place = os.path.relpath(Path(run.dir).parent)
             return logger, f"W&B offline{f' ({why})' if why else ''}; upload with: wandb sync {place}"
         return logger, f"W&B {run.url}"
 
+    def _obstacle(self, mode: str | None) -> str:
+        """What keeps the run from logging online, in words; empty if nothing does. Costs no more than `timeout`."""
+        import wandb
+
+        try:
+            # Not verified: that takes minutes where the server does not answer.
+            if not (mode or wandb.login(prompt=False, verify=False)):
+                return "no W&B key"
+        except wandb.Error as error:
+            return _line(error)
+        return "" if _answers(_server(), self.timeout) else f"no answer from {_server()}"
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
+
 
 def _server() -> str:
     import wandb
 
-    return wandb.Settings().base_url
+    return wandb.setup().settings.base_url
 
 
 def _answers(url: str, timeout: float) -> bool:

@@ -21,6 +21,7 @@ def evaluate(cli: "CLI") -> dict[str, Any]:
     """Evaluate the best checkpoint on each labelled split; the whole of `result.json`."""
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     steps, epochs = trainer.global_step, trainer.current_epoch
+    trainer.fit_loop.epoch_loop._batches_that_stepped = steps  # what rows are logged at; one less if resumed at the end
     best_epoch = epochs
     if cli.best.best_model_path:  # empty where training ended before its first validation: then the last state counts
         best = torch.load(cli.best.best_model_path, map_location=model.device, weights_only=True)

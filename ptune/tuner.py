@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from ptune import metrics
+from ptune import metrics, resume
 from ptune.backbone import MINILM, Backbone, Pool, describe
 from ptune.errors import InputError
 from ptune.heads import Batch, head_for
@@ -92,6 +92,7 @@ class PromptTuner(L.LightningModule):
         self.scores = metrics.build(head)
         self.loss_mean = MeanMetric()
         self.split = "val"
+        self._loops: dict[str, Any] | None = None  # of the checkpoint that a run goes on from
         self.strict_loading = False  # a checkpoint holds trained tensors only; `on_load_checkpoint` checks which
 
     @abstractmethod
@@ -121,6 +122,8 @@ class PromptTuner(L.LightningModule):
             return
         p = self.hparams
         self.backbone = Backbone(p["backbone"], p["backbone_dropout"], p["checkpointing"], p["attention"], p["pool"])
+        if not self.head.pools:
+            self.backbone.pooler = None  # nothing reads it: it could not be trained
         self.backbone.requires_grad_(self.trains_backbone)
         self.prepare(self.backbone)
         trained = self.trained()
@@ -162,6 +165,10 @@ class PromptTuner(L.LightningModule):
 
     # ---- steps
 
+    def on_train_start(self) -> None:
+        """Let a resumed run go on with the batches it lacks."""
+        resume.place_loader(self.trainer)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let a step's dropout depend on its place in the run alone: a resumed run is the uninterrupted one."""
         place = f"{os.environ.get('PL_GLOBAL_SEED', 0)}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
@@ -201,6 +208,8 @@ class PromptTuner(L.LightningModule):
     def on_fit_start(self) -> None:
         """Check before the first step that the data have the method's slots and fit into the backbone's positions."""
         check_data(self, self.trainer.datamodule)  # type: ignore[attr-defined]
+        if self._loops:
+            resume.validate_next(self._loops, self.trainer)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW; a learning rate for each of prompt, head and backbone."""
@@ -233,6 +242,7 @@ class PromptTuner(L.LightningModule):
         models = [found | {"backbone": found["fingerprint"]} for found in (saved, own)]  # it may have moved
         tensors = [{"tensors": _shapes(found)} for found in (checkpoint["state_dict"], self.trained())]
         _compare("the checkpoint", models[0] | tensors[0], models[1] | tensors[1])
+        self._loops = checkpoint.get("loops", {}).get("fit_loop")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Torch's, but what is not trained is not missing: Lightning would warn with the names of a whole backbone."""

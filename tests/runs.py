@@ -17,7 +17,7 @@ os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning's, of jsona
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from ptune.cli import command
+from ptune.cli import CLI, build, command
 from ptune.tasks import MODULES, task, toy
 
 _temporary = tempfile.TemporaryDirectory(prefix="ptune-runs-")
@@ -99,6 +99,15 @@ def call(words: list) -> tuple[int, str, str]:
         except SystemExit as end:
             raise Exited(end.code or 0, out.getvalue()) from end
     return code, out.getvalue(), err.getvalue()
+
+
+def built(words: list) -> CLI:
+    """Data, model and trainer of a command line that is not run."""
+    made = []
+    with mock.patch("ptune.cli.run", lambda args: made.append(build(args))):
+        code, _, err = call(words)
+    assert code == 0, err
+    return made[0]
 
 
 def fit(run_dir, method="PTuningV2", name="toy/pair", path=None, **options) -> dict:

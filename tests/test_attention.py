@@ -15,8 +15,7 @@ from ptune.prompts import Prompts
 
 CACHED = ("bert", "roberta", "electra", "gpt2", "llama", "opt")  # families that have a cache; llama with GQA
 CAUSAL = ("gpt2", "llama", "opt")
-PROMPTED = (*CACHED, "distilbert", "modernbert", "mistral", "gemma2")
-SDPA = tuple(name for name in PROMPTED if name != "gemma2")  # its soft cap is eager only
+PROMPTED = (*CACHED, "distilbert", "modernbert", "mistral", "gemma2", "splinter")
 P = 4
 
 each_attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -310,13 +309,15 @@ def test_no_gradient_is_computed_below_the_lowest_prompted_layer(tiny, batch, pr
 # ---- how it runs
 
 
-def test_under_bf16_autocast_the_prefix_is_cast_with_the_text(tiny, batch, prefix):
+@pytest.mark.parametrize("gated", [False, True], ids=["", "gated"])
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=["autocast", "bf16 weights"])
+def test_in_bf16_the_prefix_is_cast_to_what_it_meets(tiny, batch, prefix, weights, gated):
     backbone = Backbone(tiny("bert"))
-    prompts = Prompts(prefix=prefix(backbone.spec, P), gate=torch.ones(3, 4))
+    prompts = Prompts(prefix=prefix(backbone.spec, P), gate=torch.ones(3, 4) if gated else None)
     with torch.no_grad():
         exact = backbone(batch(), prompts)
-        with torch.autocast("cpu", torch.bfloat16):
-            rounded = backbone(batch(), prompts)
+        with torch.autocast("cpu", torch.bfloat16, enabled=weights == torch.float32):
+            rounded = backbone.to(weights)(batch(), prompts)
     assert_close(rounded.float(), exact, atol=0.1, rtol=0.05)
 
 

@@ -84,6 +84,12 @@ def test_a_backbone_that_would_ignore_the_prefix_is_refused_with_the_layers_that
         backbone(batch(), Prompts(prefix=prefix(backbone.spec, P)))
 
 
+def test_as_many_modules_as_layers_are_not_enough_where_each_runs_twice(tiny):
+    backbone = Backbone(tiny("albert", num_hidden_layers=2, inner_group_num=2))
+    with pytest.raises(InputError, match="2 layers in 2 shared modules"):
+        backbone.require_prefix()
+
+
 @pytest.mark.parametrize("family", HEARING)
 def test_a_backbone_whose_layers_read_the_prefix_is_not_refused(tiny, family):
     Backbone(tiny(family)).require_prefix()
@@ -171,6 +177,10 @@ def test_room_is_how_many_tokens_fit_shifted_positions_included(tiny, batch, fam
     backbone(batch(lengths=(backbone.room - shift,)), Prompts(shift=shift))
     with pytest.raises((IndexError, RuntimeError)):
         backbone(batch(lengths=(backbone.room - shift + 1,)), Prompts(shift=shift))
+
+
+def test_a_vocabulary_as_large_as_the_position_table_is_not_taken_for_it(tiny):
+    assert Backbone(tiny("bert", vocab_size=48)).room == 48
 
 
 def test_relative_positions_without_a_limit_leave_unlimited_room(tiny, batch):

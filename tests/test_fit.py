@@ -17,7 +17,6 @@ from torch import nn
 
 import ptune
 from ptune.backbone import Backbone
-from ptune.cli import CLI, build
 from ptune.prompts import Prompts
 from ptune.tuner import PromptTuner
 
@@ -39,15 +38,6 @@ def finished(tmp_path_factory):
     assert code == 0, err
     result = json.loads((run_dir / "result.json").read_text())
     return types.SimpleNamespace(path=path, run_dir=run_dir, result=result, out=out)
-
-
-def built(words, monkeypatch) -> CLI:
-    """The command line object of a run that is not started."""
-    made = []
-    monkeypatch.setattr("ptune.cli.run", lambda args: made.append(build(args)))
-    code, _, err = runs.call(words)
-    assert code == 0, err
-    return made[0]
 
 
 def comparable(result: dict) -> dict:
@@ -277,8 +267,8 @@ def test_every_method_runs_on_every_format(method, name, tmp_path):
     assert set(runs.contents(tmp_path / "run")) == FILES
 
 
-def test_head_slots_and_backbone_are_stated_once(tmp_path, monkeypatch):
-    cli = built(runs.line(tmp_path / "run", Slotted.__module__ + ".Slotted", "toy/tagging", model__p=3), monkeypatch)
+def test_head_slots_and_backbone_are_stated_once(tmp_path):
+    cli = runs.built(runs.line(tmp_path / "run", Slotted.__module__ + ".Slotted", "toy/tagging", model__p=3))
     assert cli.model.task == cli.datamodule.head
     assert cli.model.head.linear.out_features == 5
     assert cli.datamodule.slots == cli.model.slots == 3
@@ -315,7 +305,7 @@ def test_a_run_goes_to_a_directory_named_after_task_method_backbone_and_seed(bac
         shutil.copytree(runs.bert(), backbone)
     words = ["--model", "LinearProbe", "--model.backbone", backbone, "--data", "Classification"]
     words += ["--data.task", "toy/pair", "--data.path", runs.data(), "--seed_everything", 7, *runs.QUIET]
-    assert built(words, monkeypatch).run_dir == f"runs/toy/pair/LinearProbe/{name}-s7"
+    assert runs.built(words).run_dir == f"runs/toy/pair/LinearProbe/{name}-s7"
 
 
 def test_a_table_of_ones_own_needs_no_code(tmp_path):

@@ -9,12 +9,13 @@ import runs
 import torch
 from safetensors.torch import load_file
 
-EPOCHS = 3
+EPOCHS = 2
 MEASURED = ("speed/", "memory/")
 CASES = {
     "prefix and head dropout": {"method": "PTuningV2", "model__prefix_dropout": 0.3, "model__head_dropout": 0.3},
     "backbone dropout": {"method": "FineTuning", "model__lr": 1e-3},
     "accumulated gradients": {"method": "PTuningV2", "trainer__accumulate_grad_batches": 2, "model__mlp": 8},
+    "validation within the epoch": {"method": "PTuningV2", "trainer__val_check_interval": 2},
     "decay by the epoch": {"method": "PTuningV2", "name": "toy/tagging", "model__schedule": "exponential"},
 }
 WHEN = {"step": "every_n_train_steps=1", "validation": "monitor=val/loss", "epoch": "save_on_train_epoch_end=true"}
@@ -57,6 +58,9 @@ def differences(one, other, path="") -> list[str]:
     return [] if one == other else [f"{path}: {one} != {other}"]
 
 
+one_case = pytest.mark.parametrize("whole", ["prefix and head dropout"], indirect=True)
+
+
 @pytest.fixture(scope="module", params=CASES)
 def whole(request, tmp_path_factory):
     """A run that was not stopped: its command line, directory, a copy of that, and its outcome."""
@@ -84,5 +88,40 @@ def test_from_every_checkpoint_a_resumed_run_ends_as_the_whole_one(whole):
         stopped(run_dir, copy)
         code, _, err = runs.call([*words, "--ckpt_path", run_dir / path])
         assert code == 0, err
+
         wrong[str(path)] = differences(expected, outcome(run_dir))
     assert not any(wrong.values()), "\n".join(f"{path}: {found[:4]}" for path, found in wrong.items() if found)
+
+
+@one_case
+def test_a_run_goes_on_from_its_last_checkpoint_and_says_how_fast_it_was(whole):
+    words, run_dir, copy, expected = whole
+    stopped(run_dir, copy)
+    kept = sorted(copy.glob("kept/step-epoch=0-*.ckpt"))[0]
+    shutil.copy(kept, run_dir / "last.ckpt")
+    code, _, err = runs.call([*words, "--ckpt_path", "last"])
+    assert code == 0, err
+    assert not differences(expected, outcome(run_dir))
+    result = json.loads((run_dir / "result.json").read_text())
+    assert 0 < result["seconds"] < 60
+    assert result["examples_per_second"] * result["seconds"] == pytest.approx(10 * EPOCHS)
+    assert max(runs.column(run_dir, "speed/examples_per_second")) < 1e5
+    assert min(runs.column(run_dir, "speed/examples_per_second")) > 1
+
+
+@one_case
+def test_a_checkpoint_begins_a_run_in_another_directory_which_gets_all_its_files(whole, tmp_path):
+    words, run_dir, copy, expected = whole
+    stopped(run_dir, copy)
+    before = runs.contents(run_dir)
+    (first,) = run_dir.glob("kept/step-epoch=0-step=1.ckpt")
+    with pytest.warns(UserWarning, match="The dirpath has changed"):  # the best so far is the other directory's
+        code, _, err = runs.call([*words, "--run_dir", tmp_path / "run", "--ckpt_path", first])
+    assert code == 0, err
+    found = outcome(tmp_path / "run")
+    assert differences(expected | {"rows": 0}, found | {"rows": 0}) == []
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    kept = {path for path in before if not path.startswith("kept/")}  # those are where the options say
+    assert {path: data for path, data in runs.contents(run_dir).items() if path in kept} == {
+        path: before[path] for path in kept
+    }

@@ -18,6 +18,7 @@ from ptune.errors import InputError
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning_v2 import PTuningV2
+from ptune.methods.prompt_tuning import PromptTuning
 
 HEAD = {"head.linear.weight", "head.linear.bias"}
 MLP = {"prompt.encoder.embedding"} | {f"prompt.encoder.mlp.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")}
@@ -28,6 +29,7 @@ METHODS = {  # arguments, and the trained tensors beside the head; None: the bac
     "prefix, mlp": (PTuningV2, {"mlp": 8}, MLP),
     "prefix, identity": (PTuningV2, {"init": "identity"}, {"prompt.encoder.flat", "prompt.gate"}),
     "prefix, last layer": (PTuningV2, {"layers": "last:1"}, {"prompt.encoder.flat"}),
+    "input prompts": (PromptTuning, {"length": 2, "init": "random"}, {"prompt.vectors"}),
 }
 each_method = pytest.mark.parametrize("name", METHODS)
 LABELS = torch.tensor([0, 1, 2])
@@ -46,6 +48,13 @@ def build(tiny, head):
         return model
 
     return make
+
+
+@pytest.fixture
+def batch(batch):
+    """Batches with prompt slots at the second and third token of each text."""
+    slots = torch.tensor([False, True, True, False, False, False, False]).expand(3, -1)
+    return lambda **columns: batch(slots=slots, **columns)
 
 
 @pytest.fixture
@@ -82,7 +91,7 @@ def test_after_a_real_run_exactly_what_is_declared_has_moved(build, train, name)
 
 
 @pytest.mark.parametrize("family", ["roberta", "electra", "gpt2", "llama", "distilbert", "modernbert", "opt"])
-@pytest.mark.parametrize("name", ["fine-tuning", "prefix"])
+@pytest.mark.parametrize("name", ["fine-tuning", "prefix", "input prompts"])
 def test_it_is_so_with_other_backbones(build, train, name, family):
     model = build(name, family)
     before = snapshot(model)
@@ -93,7 +102,7 @@ def test_it_is_so_with_other_backbones(build, train, name, family):
 
 
 @pytest.mark.parametrize("family", ["xlnet", "deberta", "deberta-v2", "mpnet", "albert", "bloom"])
-@pytest.mark.parametrize("name", ["fine-tuning", "linear probe"])
+@pytest.mark.parametrize("name", ["fine-tuning", "linear probe", "input prompts"])
 def test_backbones_that_take_no_prefix_can_be_tuned_without_one(build, train, batch, name, family):
     model = build(name, family)
     before = snapshot(model)
@@ -149,6 +158,7 @@ class Modes(Callback):
         ("linear probe", {}, {0.0}),
         ("prefix", {}, {0.0}),
         ("fine-tuning", {}, {0.1}),
+        ("input prompts", {}, {0.0}),
         ("prefix", {"backbone_dropout": True}, {0.1}),
         ("fine-tuning", {"backbone_dropout": False}, {0.0}),
     ],
@@ -178,9 +188,9 @@ def test_checkpointing_trains_the_same_tensors(build, train, name):
 class Data(L.LightningDataModule):
     """The least a run asks of a data module."""
 
-    def __init__(self, inputs, max_length=7):
+    def __init__(self, inputs, slots=0, max_length=7):
         super().__init__()
-        self.batch, self.max_length, self.batch_size, self.slots = inputs, max_length, 3, 0
+        self.batch, self.slots, self.max_length, self.batch_size = inputs, slots, max_length, 3
 
     def train_dataloader(self):
         return DataLoader([self.batch], batch_size=None)
@@ -200,13 +210,14 @@ BERT = 60 * 32 + 48 * 32 + 2 * 32 + 2 * 32 + 3 * (4 * (32 * 32 + 32) + 2 * 32 * 
         ("prefix, mlp", 20 * 32 + 32 * 8 + 8 + 8 * 2 * 3 * 32 + 2 * 3 * 32),
         ("prefix, identity", 20 * 2 * 3 * 32 + 3 * 4),
         ("prefix, last layer", 20 * 2 * 1 * 32),
+        ("input prompts", 2 * 32),
     ],
 )
 def test_the_printed_count_is_the_formulas(build, trainer, batch, capsys, name, count):
     model = build(name)
     total = count + 32 * 3 + 3
     runner = trainer(max_epochs=1, num_sanity_val_steps=0, log_every_n_steps=1, callbacks=[Telemetry("nowhere")])
-    runner.fit(model, Data(batch(labels=LABELS)))
+    runner.fit(model, Data(batch(labels=LABELS), slots=model.slots))
     printed = capsys.readouterr().out
     share = re.escape(f"{100 * total / BERT:.3f} % of the backbone's {BERT:,}")
     assert re.search(rf"trained in all +{total:,}  {share}", printed)

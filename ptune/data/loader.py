@@ -73,14 +73,22 @@ class BucketSampler(_Sampler):
 
 
 class EvalSampler(_Sampler):
-    """Evaluation order: longest first, each row exactly once over all processes, which may get uneven numbers."""
+    """Evaluation order: longest first, each row exactly once over all processes, which may get uneven numbers.
+
+    Where there are fewer rows than processes every process gets all of them: metrics are of shares, so they are the
+    same, and none is left out, whom the others would wait for.
+    """
 
     def order(self) -> list[int]:
         """Row numbers of this process."""
-        return self.lengths.argsort(stable=True, descending=True)[self.rank :: self.num_replicas].tolist()
+        return self.lengths.argsort(stable=True, descending=True)[self._share].tolist()
+
+    @property
+    def _share(self) -> slice:
+        return slice(None) if len(self.lengths) < self.num_replicas else slice(self.rank, None, self.num_replicas)
 
     def __len__(self) -> int:
-        return len(range(self.rank, len(self.lengths), self.num_replicas))
+        return len(range(len(self.lengths))[self._share])
 
 
 class Loader(DataLoader):

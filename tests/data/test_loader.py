@@ -63,6 +63,12 @@ def test_evaluation_counts_each_row_once(processes, monkeypatch):
     assert seen == sorted(seen, reverse=True)
 
 
+def test_fewer_rows_than_processes_count_equally_and_leave_no_process_without(monkeypatch):
+    ranks = [sampler(EvalSampler, 3, rank, 4, monkeypatch, [5, 7]) for rank in range(3)]
+    assert [list(rank) for rank in ranks] == [[1, 0]] * 3
+    assert [len(rank) for rank in ranks] == [2] * 3
+
+
 class Rows(torch.utils.data.Dataset):
     """Remembers which rows were fetched."""
 

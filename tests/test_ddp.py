@@ -1,0 +1,76 @@
+"""Two processes with batches of b are one process with batches of 2b."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import runs
+from plain_training import train
+from safetensors.torch import load_file
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*does not have many workers")]
+
+CLOSE = 1e-5
+KEY_BIAS = "attention.self.key.bias"
+"""Attention does not depend on it: its gradient is rounding, of which Adam makes steps."""
+SIZES = {"train": 14, "validation": 7, "test": 1}
+"""Not a multiple of the global batch; uneven over two processes; not one for each."""
+
+
+def launch(command: list, folder) -> str:
+    """Standard output of a command that starts its own second process."""
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(runs.REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def assert_same_tensors(one, other) -> None:
+    """Two saved files hold the same tensors."""
+    first, second = load_file(one), load_file(other)
+    assert first.keys() == second.keys()
+    for name in first.keys() - {name for name in first if name.endswith(KEY_BIAS)}:
+        assert (first[name] - second[name]).abs().max() < CLOSE, name
+
+
+def test_the_command_line_trains_a_tagger_in_two_processes_as_in_one(tmp_path):
+    data = runs.data("toy/tagging", **SIZES)
+    options = {"model__head_dropout": 0, "model__prefix_dropout": 0, "model__lr": 0.02, "trainer__max_epochs": 3}
+    one = runs.fit(tmp_path / "one", name="toy/tagging", path=data, data__batch_size=4, **options)
+    two = {"data__batch_size": 2, "trainer__devices": 2, "trainer__strategy": "ddp"}
+    out = launch(
+        ["-m", "ptune.fit", *runs.line(tmp_path / "two", name="toy/tagging", path=data, **options | two)], tmp_path
+    )
+    assert_same_tensors(tmp_path / "one" / "prompts.safetensors", tmp_path / "two" / "prompts.safetensors")
+    result = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert (result["batch_size"], result["steps"]) == (one["batch_size"], one["steps"]) == (4, 12)
+    for split, metrics in one["metrics"].items():
+        assert result["metrics"][split] == pytest.approx(metrics, abs=CLOSE), split
+    for name in ("val/loss", "grad_norm/prompt", "prompt_norm/layer_01"):
+        assert runs.column(tmp_path / "two", name) == pytest.approx(runs.column(tmp_path / "one", name), abs=1e-4), name
+    assert out.count("toy/tagging with PTuningV2") == 1, "one process reports"
+    assert "batch     4 (2 x 2 processes x 1 batches)" in out
+
+
+def test_a_plain_trainer_with_two_devices_needs_no_flag(tmp_path):
+    data = runs.data("toy/pair", **SIZES)
+    with mock.patch.dict(os.environ):
+        one = train(runs.bert(), data, str(tmp_path / "one.safetensors"), 1, 4)
+    script = Path(__file__).with_name("plain_training.py")
+    out = launch([script, runs.bert(), data, tmp_path / "two.safetensors", 2, 2], tmp_path)
+    (line,) = [text for text in out.splitlines() if text.startswith("METRICS")]
+    metrics, world = line.removeprefix("METRICS ").split(" WORLD ")
+    assert world == "2"
+    assert ast.literal_eval(metrics) == pytest.approx(one, abs=CLOSE)
+    assert_same_tensors(tmp_path / "one.safetensors", tmp_path / "two.safetensors")

@@ -1,0 +1,59 @@
+"""`import ptune` is quick: nothing heavy comes with it before it is needed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ptune
+
+HEAVY = ("torch", "lightning", "transformers", "datasets", "wandb", "matplotlib", "torchmetrics", "jsonargparse")
+GUARD = """
+import builtins, os, socket, sys
+def refuse(event, args):
+    if event == "open" and not str(args[0]).startswith((sys.prefix, sys.base_prefix, {repository!r})):
+        raise RuntimeError(f"opened {{args[0]}}")
+    if event.startswith("socket."):
+        raise RuntimeError(event)
+sys.addaudithook(refuse)
+"""
+
+
+def loaded(code: str) -> set[str]:
+    """Which heavy packages a fresh process has imported after `code`."""
+    tail = f"\nimport sys\nprint(*[name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("code", ["import ptune", "import ptune; dir(ptune); ptune.__version__", "import ptune.errors"])
+def test_importing_ptune_imports_no_heavy_package(code):
+    assert loaded(code) == set()
+
+
+def test_a_task_is_looked_up_without_heavy_packages_network_or_files():
+    code = GUARD.format(repository=str(Path(__file__).parents[1])) + 'import ptune\nassert ptune.task("rte").text'
+    assert loaded(code) == set()
+
+
+def test_the_guard_sees_a_file_that_is_opened(tmp_path):
+    code = GUARD.format(repository="/nowhere") + f"open({str(tmp_path / 'x')!r}, 'w')"
+    with pytest.raises(AssertionError, match="opened"):
+        loaded(code)
+
+
+def test_the_command_line_needs_neither_datasets_nor_wandb_nor_matplotlib():
+    assert not loaded("import ptune.fit") & {"datasets", "wandb", "matplotlib"}
+
+
+@pytest.mark.parametrize("name", ptune.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(ptune, name).__module__.startswith("ptune.")
+    assert name in dir(ptune)
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'PTuningV3'"):
+        ptune.PTuningV3  # noqa: B018

@@ -1,0 +1,212 @@
+"""Weights & Biases: what an offline run holds, and that nothing about it asks, waits or costs the run."""
+
+import http.server
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+
+import pytest
+import runs
+
+from ptune import loggers
+
+BLOCK, HEADER = 32768, struct.Struct("<IHB")  # LevelDB's log: blocks of records with crc32, length, type
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+
+def process(words, folder, timeout=240, **environment) -> types.SimpleNamespace:
+    """A run in a process without a W&B key, home, mode or terminal: its folder, output and seconds."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    home = folder / "home"
+    home.mkdir()
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "ptune.fit", *words],
+        cwd=folder,
+        env=kept | {"HOME": str(home), "NETRC": str(home / ".netrc"), "PYTHONPATH": str(runs.REPOSITORY)} | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return types.SimpleNamespace(folder=folder, out=done.stdout, err=done.stderr, seconds=time.monotonic() - start)
+
+
+def records(file: Path) -> list:
+    """The records of a `.wandb` file."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, parts, found = file.read_bytes(), 7, b"", []
+    while at + HEADER.size <= len(data):
+        room = BLOCK - at % BLOCK
+        if room < HEADER.size:
+            at += room
+            continue
+        _, length, kind = HEADER.unpack_from(data, at)
+        at += HEADER.size
+        parts += data[at : at + length]
+        at += length
+        if kind in (FULL, LAST):
+            record = Record()
+            record.ParseFromString(parts)
+            found.append(record)
+            parts = b""
+    return found
+
+
+def values(items) -> dict:
+    """Keys and values of a list of W&B's items, nested keys joined by a slash-free dot."""
+    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory):
+    """A run without key and mode, read back from the folder that it says to sync."""
+    folder = tmp_path_factory.mktemp("offline")
+    run = process(runs.line("run", model__lr=0.02, data__batch_size=5, seed_everything=12), folder)
+    (place,) = re.findall(r"upload with: wandb sync (\S+)", run.out)
+    (file,) = Path(folder, place).glob("*.wandb")
+    read = records(file)
+    run.place, run.read = place, read
+    run.history = [values(record.history.item) for record in read if record.WhichOneof("record_type") == "history"]
+    run.summary = {}
+    for record in read:
+        if record.WhichOneof("record_type") == "summary":
+            run.summary |= values(record.summary.update)
+    (run.about,) = [record.run for record in read if record.WhichOneof("record_type") == "run"]
+    return run
+
+
+@pytest.mark.slow
+def test_without_key_and_mode_a_run_logs_offline_and_says_in_one_line_where_and_how_to_sync(offline):
+    said = [line for line in offline.out.splitlines() if "W&B" in line]
+    assert said == [f"  logs      W&B offline (no W&B key); upload with: wandb sync {offline.place}"]
+    assert offline.place.startswith("run/wandb/offline-run-")
+    assert "wandb" not in offline.err.lower()
+    assert not any((offline.folder / "home").rglob(".netrc"))
+
+
+@pytest.mark.slow
+def test_the_configuration_is_flat_columns(offline):
+    config = values(offline.about.config.update)
+    expected = {
+        "method": "PTuningV2",
+        "task": "toy/pair",
+        "backbone": runs.bert(),
+        "length": 20,
+        "lr": 0.02,
+        "seed": 12,
+    }
+    expected |= {"batch_size": 5, "schedule": "linear", "layers": "all", "max_epochs": 2}
+    assert {key: config[key] for key in expected} == expected
+    assert not [key for key, value in config.items() if isinstance(value, dict) and key != "_wandb"]
+
+
+@pytest.mark.slow
+def test_runs_of_a_task_are_a_group_and_the_method_is_the_job_type(offline):
+    assert (offline.about.run_group, offline.about.job_type) == ("toy/pair", "PTuningV2")
+    assert offline.about.project == "ptune"
+    assert offline.about.display_name == "toy/pair/PTuningV2/12"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("train/loss", "lr-AdamW/prompt", "lr-AdamW/head", "val/accuracy", "val/loss"),
+        *("speed/examples_per_second", "speed/tokens_per_second", "memory/peak_mib"),
+        *("prompt_norm/layer_00", "prompt_norm/layer_01", "grad_norm/prompt", "grad_norm/head"),
+    ],
+)
+def test_the_history_has_what_metrics_csv_has(name, offline):
+    logged = [row[name] for row in offline.history if name in row]
+    assert len(logged) == (2 if name.startswith("val/") else 4)
+    assert logged == pytest.approx(runs.column(offline.folder / "run", name))
+
+
+@pytest.mark.slow
+def test_the_final_result_is_the_summary(offline):
+    result = json.loads((offline.folder / "run" / "result.json").read_text())
+    for split, metrics in result["metrics"].items():
+        for name, value in metrics.items():
+            assert offline.summary[f"final/{split}/{name}"] == pytest.approx(value)
+    for name in ("trained_parameters", "total_parameters", "steps", "epochs", "seconds", "peak_memory_mib"):
+        assert offline.summary[f"final/{name}"] == pytest.approx(result[name])
+
+
+@pytest.fixture
+def server(request):
+    """The address of a server that is not there, one that never answers, or one that refuses everything."""
+    if request.param == "absent":
+        yield "http://127.0.0.1:9"
+        return
+    quiet = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            if request.param == "silent":
+                quiet.wait(60)
+            self.send_error(401)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_address[1]}"
+    quiet.set()
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.mark.parametrize(
+    ("server", "answers"), [("absent", False), ("silent", False), ("refusing", True)], indirect=["server"]
+)
+def test_a_server_that_is_there_but_silent_is_waited_for_no_longer_than_told(server, answers):
+    start = time.monotonic()
+    assert loggers._answers(server, timeout=0.3) == answers
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["absent", "refusing"], indirect=True)
+def test_a_key_that_cannot_be_used_costs_seconds_and_the_run_goes_on_offline_and_says_why(server, tmp_path, request):
+    key = "0123456789abcdef0123456789abcdef01234567"
+    words = runs.line("run", trainer__max_epochs=1, wandb__timeout=3)
+    run = process(words, tmp_path, WANDB_API_KEY=key, WANDB_BASE_URL=server)
+    (said,) = [line for line in run.out.splitlines() if "W&B" in line]
+    why = re.search(r"W&B offline \((.+)\); upload with: wandb sync run/wandb/offline-run-", said)[1]
+    if "refusing" in request.node.name:
+        assert "401" in why or "auth" in why.lower() or "permission" in why.lower()
+    else:
+        assert why == f"no answer from {server}"
+    assert run.seconds < 60
+    assert key not in run.out + run.err
+    assert (tmp_path / "run" / "result.json").is_file()
+
+
+# ---- switched off
+
+
+@pytest.mark.parametrize(("mode", "options"), [("disabled", {}), (None, {"wandb__enabled": False})])
+def test_switched_off_it_leaves_no_folder_and_is_not_even_imported(mode, options, tmp_path, monkeypatch):
+    if mode is None:
+        monkeypatch.delenv("WANDB_MODE")
+    else:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it is an error
+    monkeypatch.chdir(tmp_path)
+    code, out, err = runs.call(runs.line("run", trainer__max_epochs=1, **options))
+    assert code == 0, err
+    assert "run/metrics.csv (W&B is off)" in out
+    assert not list(tmp_path.rglob("wandb"))
