@@ -209,6 +209,7 @@ def test_a_mistake_is_one_sentence_that_names_key_value_and_fix_and_nothing_is_w
     assert runs.contents(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_a_process_with_a_mistake_exits_with_2_and_one_line_on_stderr(tmp_path):
     command = [sys.executable, "-m", "ptune.fit", "--model", "PTuningV2", *FORMAT, "--data.pth", "x"]
     done = subprocess.run(command, cwd=runs.REPOSITORY, capture_output=True, text=True, timeout=120)
