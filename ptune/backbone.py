@@ -18,6 +18,7 @@ from transformers.utils import cached_file
 
 import ptune.attention  # noqa: F401  registers the attention functions
 from ptune.attention import Visitor
+from ptune.backbones import adapt
 from ptune.errors import InputError
 from ptune.prompts import Prompts
 
@@ -154,6 +155,9 @@ class Backbone(nn.Module):
                 f"backbone {name!r}: its checkpoint lacks {len(missing)} weights (first: {missing[0]!r}), which "
                 "would be random; give a complete checkpoint."
             )
+        if config.is_encoder_decoder:
+            self.model = self.model.get_encoder()  # a decoder would need a text of its own
+        adapt(self.model, config.model_type)
         self.model.train()
         if checkpointing:
             self._checkpoint()
@@ -195,7 +199,9 @@ class Backbone(nn.Module):
             return "pooler"
         config = self.spec.config
         last = getattr(config, "summary_type", None) == "last"  # XLNet: its [CLS] ends the text
-        return "last" if last or config.is_encoder_decoder or self._causal() else "first"
+        if config.is_encoder_decoder:
+            return "mean"  # its encoder was trained to be attended to, not to sum up in one token (Sentence-T5)
+        return "last" if last or self._causal() else "first"
 
     @torch.no_grad()
     def _causal(self) -> bool:
@@ -224,11 +230,14 @@ class Backbone(nn.Module):
         self.model.train(training)
         for layer, module in enumerate(visitor.modules):
             module.prefix_layer = layer  # type: ignore[assignment]
-        reached = len(set(visitor.modules))
+        layers = [
+            module.prefix_layer if application is None else application
+            for module, application in zip(visitor.modules, visitor.applications, strict=True)
+        ]
         shapes = {(k.shape[1], k.shape[3], v.shape[3]) for k, v in zip(visitor.keys, visitor.values, strict=True)}
         size = (self.spec.kv_heads, self.spec.head_size, self.spec.head_size)
         self.deaf = ""
-        if reached != self.spec.layers or len(visitor.modules) != reached:
+        if layers != list(range(self.spec.layers)):
             stacks = [
                 (name, stack)
                 for name, stack in self.model.named_modules()
@@ -240,10 +249,11 @@ class Backbone(nn.Module):
                 for i, layer in enumerate(stack)
                 if not set(layer.modules()) & set(visitor.modules)
             ]
-            which = (
-                f"{missed[0]} to {missed[-1]}" if missed else f"{self.spec.layers} layers in {reached} shared modules"
-            )
-            self.deaf = f"its attention does not read the prefix in {which}"
+            if missed:
+                self.deaf = f"its attention does not read the prefix in {missed[0]} to {missed[-1]}"
+            else:
+                times, modules = len(layers), len(set(visitor.modules))
+                self.deaf = f"its {self.spec.layers} layers run {times} attentions in {modules} modules, not one each"
         elif shapes != {size}:
             self.deaf = f"its layers differ in key size {sorted(shapes)}, where the config says {size}"
 
