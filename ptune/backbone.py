@@ -265,6 +265,27 @@ class Backbone(nn.Module):
                 f"layers: {self.deaf}. Choose another backbone or a method without a prefix."
             )
 
+    @torch.no_grad()
+    def require_shift(self) -> None:
+        """Raise InputError unless a shift of the text's positions reaches this backbone."""
+        probe = {"input_ids": _PROBE.to(self.model.device)}
+        spec = self.spec  # where positions are relative, only a prefix can tell that the text moved
+        prefix = torch.ones(spec.layers, 2, 1, spec.kv_heads, 1, spec.head_size, device=self.model.device)
+        prefix[:, :, :, :, :, ::2] = -1
+        training = self.model.training
+        self.model.eval()
+        try:
+            here, there = (self(probe, Prompts(prefix=None if self.deaf else prefix, shift=shift)) for shift in (0, 1))
+            moved = not torch.equal(here, there)
+        except TypeError:  # its forward knows no position_ids
+            moved = False
+        self.model.train(training)
+        if not moved:
+            raise InputError(
+                f"shift_positions: backbone {spec.name!r} (model type {spec.config.model_type!r}) takes no positions "
+                "from outside, so its text cannot be shifted; leave it out."
+            )
+
     @property
     def first_position(self) -> int:
         """Index of the first token's position: 0, or padding index + 1 where the position table has one (RoBERTa)."""
