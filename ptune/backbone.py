@@ -13,7 +13,14 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PretrainedConfig,
+)
 from transformers.utils import cached_file
 
 import ptune.attention  # noqa: F401  registers the attention functions
@@ -138,8 +145,12 @@ class Backbone(nn.Module):
             for key, value in config.to_dict().items():
                 if "drop" in key and isinstance(value, float):
                     setattr(config, key, 0.0)
+        # Of an encoder-decoder, the encoder: a decoder would need a text of its own. Some have a class and checkpoints
+        # for it alone (T5, whose encoders' configs no longer say what they are part of: the config's class does).
+        encoder_of_two = type(config).is_encoder_decoder
+        apart = encoder_of_two and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
         try:
-            self.model, loading = AutoModel.from_pretrained(
+            self.model, loading = (AutoModelForTextEncoding if apart else AutoModel).from_pretrained(
                 locate(name),
                 config=config,
                 attn_implementation=_attention_function(config, attention),
@@ -155,8 +166,8 @@ class Backbone(nn.Module):
                 f"backbone {name!r}: its checkpoint lacks {len(missing)} weights (first: {missing[0]!r}), which "
                 "would be random; give a complete checkpoint."
             )
-        if config.is_encoder_decoder:
-            self.model = self.model.get_encoder()  # a decoder would need a text of its own
+        if encoder_of_two:
+            self.model = self.model.get_encoder()
         adapt(self.model, config.model_type)
         self.model.train()
         if checkpointing:
@@ -199,7 +210,7 @@ class Backbone(nn.Module):
             return "pooler"
         config = self.spec.config
         last = getattr(config, "summary_type", None) == "last"  # XLNet: its [CLS] ends the text
-        if config.is_encoder_decoder:
+        if type(config).is_encoder_decoder:
             return "mean"  # its encoder was trained to be attended to, not to sum up in one token (Sentence-T5)
         return "last" if last or self._causal() else "first"
 

@@ -44,18 +44,14 @@ SIZES = {
 }
 TOKENS = {"vocab_size": VOCABULARY, "bos_token_id": 0, "pad_token_id": PAD, "eos_token_id": 2}
 GPT_SIZES = {"n_embd": 32, "n_layer": 3, "n_head": 4}
+BART_SIZES = {"d_model": 32} | {
+    f"{part}_{size}": value
+    for part in ("encoder", "decoder")
+    for size, value in (("layers", 3), ("attention_heads", 4), ("ffn_dim", 48))
+}
 FAMILIES = {
     "albert": SIZES | {"embedding_size": 16},
-    "bart": {
-        "d_model": 32,
-        **{
-            f"{part}_{size}": n
-            for part in ("encoder", "decoder")
-            for size, n in (("layers", 3), ("attention_heads", 4))
-        },
-        **{f"{part}_ffn_dim": 48 for part in ("encoder", "decoder")},
-        "max_position_embeddings": POSITIONS,
-    },
+    "bart": BART_SIZES | {"max_position_embeddings": POSITIONS},
     "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
     "deberta": SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
     "deberta-v2": SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
@@ -74,6 +70,7 @@ FAMILIES = {
     "opt": SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "qwen3": SIZES | {"num_key_value_heads": 2, "head_dim": 16},
     "t5": {"d_model": 32, "num_layers": 3, "num_heads": 4, "d_kv": 16, "d_ff": 48},
+    "whisper": BART_SIZES | {"num_mel_bins": 8, "max_source_positions": 8, "max_target_positions": POSITIONS},
     "xlnet": {"d_model": 32, "n_layer": 3, "n_head": 4, "d_inner": 48},
 }
 
