@@ -8,6 +8,7 @@ values to which the prefix has been concatenated.
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +20,25 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from ptune.prompts import Prompts
 
 
+@dataclass(frozen=True)
 class Visitor:
     """Travels as `prefix=` through one forward pass and notes the attention modules in the order they run.
 
-    With it the backbone numbers its layers (DistilBERT and ALBERT do not), proves that every layer is reached by the
-    keyword, and reads the keys and values of real tokens (`init: text`).
+    With it the backbone numbers its layers (DistilBERT does not), proves that every layer is reached by the keyword,
+    and reads the keys and values of real tokens (`init: text`).
     """
 
-    def __init__(self) -> None:
-        self.modules: list[nn.Module] = []
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
+    modules: list[nn.Module] = field(default_factory=list)
+    applications: list[int | None] = field(default_factory=list)
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    application: int | None = None
+    """As in `Prompts`."""
 
     def at(self, module: nn.Module, key: Tensor, value: Tensor) -> None:
         """Note the module and its keys and values "b h t k"; add no prefix."""
         self.modules.append(module)
+        self.applications.append(self.application)
         self.keys.append(key)
         self.values.append(value)
 
@@ -94,6 +99,9 @@ def _eager(module: nn.Module, *args, **kwargs) -> tuple[Tensor, Tensor | None]:
     """The plain attention function that every modeling file of transformers defines for its own family."""
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
+
+attend = _with_prefix(sdpa_attention_forward)
+"""For families that have no attention interface: see `ptune.backbones`."""
 
 for _name, _base, _mask in (("sdpa", sdpa_attention_forward, sdpa_mask), ("eager", _eager, eager_mask)):
     AttentionInterface.register(f"ptune_{_name}", _with_prefix(_base))

@@ -13,11 +13,19 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PretrainedConfig,
+)
 from transformers.utils import cached_file
 
 import ptune.attention  # noqa: F401  registers the attention functions
 from ptune.attention import Visitor
+from ptune.backbones import adapt
 from ptune.errors import InputError
 from ptune.prompts import Prompts
 
@@ -137,8 +145,12 @@ class Backbone(nn.Module):
             for key, value in config.to_dict().items():
                 if "drop" in key and isinstance(value, float):
                     setattr(config, key, 0.0)
+        # Of an encoder-decoder, the encoder: a decoder would need a text of its own. Some have a class and checkpoints
+        # for it alone (T5, whose encoders' configs no longer say what they are part of: the config's class does).
+        encoder_of_two = type(config).is_encoder_decoder
+        apart = encoder_of_two and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
         try:
-            self.model, loading = AutoModel.from_pretrained(
+            self.model, loading = (AutoModelForTextEncoding if apart else AutoModel).from_pretrained(
                 locate(name),
                 config=config,
                 attn_implementation=_attention_function(config, attention),
@@ -154,6 +166,9 @@ class Backbone(nn.Module):
                 f"backbone {name!r}: its checkpoint lacks {len(missing)} weights (first: {missing[0]!r}), which "
                 "would be random; give a complete checkpoint."
             )
+        if encoder_of_two:
+            self.model = self.model.get_encoder()
+        adapt(self.model, config.model_type)
         self.model.train()
         if checkpointing:
             self._checkpoint()
@@ -195,7 +210,9 @@ class Backbone(nn.Module):
             return "pooler"
         config = self.spec.config
         last = getattr(config, "summary_type", None) == "last"  # XLNet: its [CLS] ends the text
-        return "last" if last or config.is_encoder_decoder or self._causal() else "first"
+        if type(config).is_encoder_decoder:
+            return "mean"  # its encoder was trained to be attended to, not to sum up in one token (Sentence-T5)
+        return "last" if last or self._causal() else "first"
 
     @torch.no_grad()
     def _causal(self) -> bool:
@@ -224,11 +241,14 @@ class Backbone(nn.Module):
         self.model.train(training)
         for layer, module in enumerate(visitor.modules):
             module.prefix_layer = layer  # type: ignore[assignment]
-        reached = len(set(visitor.modules))
+        layers = [
+            module.prefix_layer if application is None else application
+            for module, application in zip(visitor.modules, visitor.applications, strict=True)
+        ]
         shapes = {(k.shape[1], k.shape[3], v.shape[3]) for k, v in zip(visitor.keys, visitor.values, strict=True)}
         size = (self.spec.kv_heads, self.spec.head_size, self.spec.head_size)
         self.deaf = ""
-        if reached != self.spec.layers or len(visitor.modules) != reached:
+        if layers != list(range(self.spec.layers)):
             stacks = [
                 (name, stack)
                 for name, stack in self.model.named_modules()
@@ -240,10 +260,11 @@ class Backbone(nn.Module):
                 for i, layer in enumerate(stack)
                 if not set(layer.modules()) & set(visitor.modules)
             ]
-            which = (
-                f"{missed[0]} to {missed[-1]}" if missed else f"{self.spec.layers} layers in {reached} shared modules"
-            )
-            self.deaf = f"its attention does not read the prefix in {which}"
+            if missed:
+                self.deaf = f"its attention does not read the prefix in {missed[0]} to {missed[-1]}"
+            else:
+                times, modules = len(layers), len(set(visitor.modules))
+                self.deaf = f"its {self.spec.layers} layers run {times} attentions in {modules} modules, not one each"
         elif shapes != {size}:
             self.deaf = f"its layers differ in key size {sorted(shapes)}, where the config says {size}"
 
@@ -253,6 +274,27 @@ class Backbone(nn.Module):
             raise InputError(
                 f"backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) cannot be prompted in its "
                 f"layers: {self.deaf}. Choose another backbone or a method without a prefix."
+            )
+
+    @torch.no_grad()
+    def require_shift(self) -> None:
+        """Raise InputError unless a shift of the text's positions reaches this backbone."""
+        probe = {"input_ids": _PROBE.to(self.model.device)}
+        spec = self.spec  # where positions are relative, only a prefix can tell that the text moved
+        prefix = torch.ones(spec.layers, 2, 1, spec.kv_heads, 1, spec.head_size, device=self.model.device)
+        prefix[:, :, :, :, :, ::2] = -1
+        training = self.model.training
+        self.model.eval()
+        try:
+            here, there = (self(probe, Prompts(prefix=None if self.deaf else prefix, shift=shift)) for shift in (0, 1))
+            moved = not torch.equal(here, there)
+        except TypeError:  # its forward knows no position_ids
+            moved = False
+        self.model.train(training)
+        if not moved:
+            raise InputError(
+                f"shift_positions: backbone {spec.name!r} (model type {spec.config.model_type!r}) takes no positions "
+                "from outside, so its text cannot be shifted; leave it out."
             )
 
     @property

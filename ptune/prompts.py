@@ -28,10 +28,12 @@ class Prompts:
     """The layer each row of `prefix` belongs to; None: row i is layer i."""
     shift: int = 0
     """How far the positions of the text move: p where a prefix occupies positions as the P-Tuning v2 authors' does."""
+    application: int | None = None
+    """Set by a backbone whose layers are one module: the layer that its present application is."""
 
     def at(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """Prefix keys "b h p k", values "b h p k" and gate "heads" for this attention module, None if it has none."""
-        layer: int = module.prefix_layer  # type: ignore[assignment]
+        layer: int = module.prefix_layer if self.application is None else self.application  # type: ignore[assignment]
         if self.layers is not None:
             if layer not in self.layers:
                 return None

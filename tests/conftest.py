@@ -44,20 +44,33 @@ SIZES = {
 }
 TOKENS = {"vocab_size": VOCABULARY, "bos_token_id": 0, "pad_token_id": PAD, "eos_token_id": 2}
 GPT_SIZES = {"n_embd": 32, "n_layer": 3, "n_head": 4}
+BART_SIZES = {"d_model": 32} | {
+    f"{part}_{size}": value
+    for part in ("encoder", "decoder")
+    for size, value in (("layers", 3), ("attention_heads", 4), ("ffn_dim", 48))
+}
 FAMILIES = {
     "albert": SIZES | {"embedding_size": 16},
+    "bart": BART_SIZES | {"max_position_embeddings": POSITIONS},
     "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "deberta": SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
     "deberta-v2": SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
     "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": POSITIONS},
     "electra": SIZES | {"embedding_size": 16},
+    "gemma": SIZES | {"num_key_value_heads": 1, "head_dim": 16},
     "gemma2": SIZES | {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4},
+    "gemma3_text": SIZES
+    | {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4}
+    | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
     "gpt2": GPT_SIZES | {"n_positions": POSITIONS},
     "llama": SIZES | {"num_key_value_heads": 2},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "mistral": SIZES | {"num_key_value_heads": 2, "sliding_window": 3},
     "modernbert": SIZES | {"cls_token_id": 3, "sep_token_id": 4, "local_attention": 4},
     "opt": SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32},
-    "t5": {"d_model": 32, "num_layers": 3, "num_heads": 4, "d_kv": 8, "d_ff": 48},
+    "qwen3": SIZES | {"num_key_value_heads": 2, "head_dim": 16},
+    "t5": {"d_model": 32, "num_layers": 3, "num_heads": 4, "d_kv": 16, "d_ff": 48},
+    "whisper": BART_SIZES | {"num_mel_bins": 8, "max_source_positions": 8, "max_target_positions": POSITIONS},
     "xlnet": {"d_model": 32, "n_layer": 3, "n_head": 4, "d_inner": 48},
 }
 

@@ -137,6 +137,8 @@ class PTuningV2(PromptTuner):
     def prepare(self, backbone: Backbone) -> None:
         """Refuse a backbone whose layers would ignore the prefix; run the initial text through it."""
         backbone.require_prefix()
+        if self.shift:
+            backbone.require_shift()
         if self.hparams["init"] == "text":
             ids = text_ids(self.hparams["backbone"], self.hparams["init_text"], self.hparams["length"])
             self.prompt.encoder.set(backbone.keys_values(ids)[list(self.layers)])

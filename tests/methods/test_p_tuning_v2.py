@@ -177,7 +177,7 @@ def test_scores_are_pefts_for_the_same_table_and_head(build, tiny, batch, family
 # ---- refusals
 
 
-@pytest.mark.parametrize("family", ["xlnet", "deberta", "deberta-v2", "mpnet", "bloom", "albert"])
+@pytest.mark.parametrize("family", ["bloom"])
 def test_a_backbone_that_would_ignore_the_prefix_is_refused_before_the_first_step(tiny, head, fit, batch, family):
     model = PTuningV2(backbone=tiny(family), head=head("classify"))
     with pytest.raises(InputError, match=rf"model type '{family}'.*(layer|h|modules).* a method without a prefix"):
@@ -201,6 +201,12 @@ def test_a_backbone_that_would_ignore_the_prefix_is_refused_before_the_first_ste
 def test_an_impossible_argument_is_an_input_error_before_the_weights_load(tiny, head, arguments, reason):
     with pytest.raises(InputError, match=reason):
         PTuningV2(backbone=tiny("bert"), head=head("classify"), **arguments)
+
+
+def test_shifted_positions_are_refused_where_they_would_change_nothing(tiny, head, fit, batch):
+    model = PTuningV2(backbone=tiny("xlnet"), head=head("classify"), shift_positions=True)
+    with pytest.raises(InputError, match=r"shift_positions: .*'xlnet'.* cannot be shifted"):
+        fit(model, [batch(labels=LABELS)])
 
 
 # ---- layers
