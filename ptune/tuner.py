@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
@@ -268,9 +268,12 @@ class PromptTuner(L.LightningModule):
 
     def load_prompts(self, path: str | os.PathLike) -> None:
         """Load what `save_prompts` wrote; it stays trainable. Raises InputError that says what differs."""
-        with safe_open(path, framework="pt") as file:
-            saved = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+        try:
+            with safe_open(path, framework="pt") as file:
+                saved = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: not a file that save_prompts wrote ({error}).") from error
         own = self.metadata()
         if saved.get("fingerprint") == own["fingerprint"]:
             saved["backbone"] = own["backbone"]  # the same weights under another name

@@ -426,3 +426,15 @@ def test_a_prompt_file_holds_the_trained_tensors_alone_folded(build, tmp_path, n
     tensors = load_file(tmp_path / "p.safetensors")
     own = set(model.trained()) - MLP | ({"prompt.encoder.flat"} if name == "prefix, mlp" else set())
     assert set(tensors) == own
+
+
+def test_a_file_that_holds_no_prompts_is_refused(build, tmp_path):
+    for path in (tmp_path / "missing.safetensors", tmp_path / "text.safetensors"):
+        with pytest.raises(InputError, match="not a file that save_prompts wrote"):
+            build("prefix").load_prompts(path)
+        (tmp_path / "text.safetensors").write_text("no tensors")
+
+
+def test_layers_named_in_two_ways_are_the_same_layers(build, tmp_path):
+    build("prefix", layers="last:2").save_prompts(tmp_path / "prompts.safetensors")
+    build("prefix", layers=[1, 2]).load_prompts(tmp_path / "prompts.safetensors")

@@ -125,6 +125,7 @@ class PTuningV2(PromptTuner):
             raise InputError("shift_positions: true moves the text, so init: identity would not be the identity.")
         spec = self.spec
         self.layers = chosen_layers(layers, spec.layers)
+        self.hparams["layers"] = list(self.layers)  # `last:2` and [4, 5] may mean the same
         l = len(self.layers)
         encoder = PrefixEncoder(length, l, spec.kv_heads, spec.head_size, spec.width, mlp)
         self.prompt = GatedPrefix(encoder, (l, spec.heads) if init == "identity" else None)
