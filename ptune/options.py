@@ -133,7 +133,8 @@ def known_options() -> dict[str, str]:
         for cls in classes:
             parser = jsonargparse.ArgumentParser()
             parser.add_class_arguments(cls, name, fail_untyped=False)
-            options |= {action.dest: cls.__name__ for action in parser._actions if "." in action.dest}
+            for option in (action.dest for action in parser._actions if "." in action.dest):
+                options[option] = f"{options[option]}, {cls.__name__}" if option in options else cls.__name__
     return options | {f"data.task.{field.name}": "TaskSpec" for field in fields(TaskSpec)}
 
 

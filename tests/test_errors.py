@@ -265,7 +265,7 @@ def test_a_directory_that_holds_a_run_is_refused_and_stays_as_it_is(state, parts
         ({"method": "FineTuning"}, ["method is PTuningV2 there and FineTuning here"]),
         ({"name": "toy/single"}, ["task is toy/pair there and toy/single here"]),
         ({"model__length": 3}, ["length is 20 there and 3 here"]),
-        ({"model__layers": "last:1"}, ["layers is all there and last:1 here"]),
+        ({"model__layers": "last:1"}, ["layers is [0, 1] there and [1] here"]),
         ({"model__shift_positions": True}, ["shift_positions is False there and True here"]),
         ({"model__mlp": 8}, ["tensors is", "prompt.encoder.flat [20, 128]", "prompt.encoder.mlp.0.weight [8, 32]"]),
         ({"model__init": "identity"}, ["tensors is", "prompt.gate [2, 2]"]),

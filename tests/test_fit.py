@@ -17,13 +17,14 @@ from torch import nn
 
 import ptune
 from ptune.backbone import Backbone
+from ptune.options import CLASSES
 from ptune.prompts import Prompts
 from ptune.tuner import PromptTuner
 
 FILES = {"config.yaml", "metrics.csv", "best.ckpt", "last.ckpt", "prompts.safetensors", "result.json"}
 MEASURED = {"seconds", "examples_per_second", "tokens_per_second", "peak_memory_mib"}
 NAMES = ("best", "last")
-METHODS = ("PTuningV2", "FineTuning", "LinearProbe")
+METHODS = [cls.__name__ for cls in CLASSES["model"]]
 EPOCHS, ROWS, BATCH = 3, 10, 4
 COUNTS = {"validation": 40, "test": 5}
 STEPS = EPOCHS * -(-ROWS // BATCH)
@@ -135,7 +136,7 @@ def test_the_last_checkpoint_is_of_the_last_step_where_nothing_improved_after_th
 def test_the_prompt_file_says_what_it_belongs_to(finished):
     with safe_open(finished.run_dir / "prompts.safetensors", framework="pt") as file:
         metadata = file.metadata()
-    said = {"method": "PTuningV2", "task": "toy/pair", "length": "20", "layers": "all", "backbone": runs.bert()}
+    said = {"method": "PTuningV2", "task": "toy/pair", "length": "20", "layers": "[0, 1]", "backbone": runs.bert()}
     said |= {"fingerprint": finished.result["fingerprint"], "labels": '["no", "yes"]'}
     assert said.items() <= metadata.items()
 
