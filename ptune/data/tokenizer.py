@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ptune.errors import InputError
+from ptune.pretrained import locate
 
 
 def load(backbone: str) -> PreTrainedTokenizerBase:
@@ -14,8 +15,6 @@ def load(backbone: str) -> PreTrainedTokenizerBase:
     Raises:
         InputError: there is none.
     """
-    from ptune.backbone import locate
-
     place = locate(backbone)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place)
