@@ -84,7 +84,7 @@ def test_a_backbone_that_would_ignore_the_prefix_is_refused_with_the_layers_that
 
 def test_as_many_modules_as_layers_are_not_enough_where_each_runs_twice(tiny):
     backbone = Backbone(tiny("albert", num_hidden_layers=2, inner_group_num=2))
-    with pytest.raises(InputError, match="2 layers in 2 shared modules"):
+    with pytest.raises(InputError, match="its 2 layers run 4 attentions in 2 modules, not one each"):
         backbone.require_prefix()
 
 
