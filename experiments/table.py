@@ -14,10 +14,12 @@ def table(folder: Path) -> str:
     rows += ["|" + "---|" * 9]
     for r in sorted(results, key=lambda r: (r["task"], METHODS[r["method"]])):
         split = next(iter(r["metrics"]))
+        folder = Path(r["config"]["path"]).name
+        task = r["task"] if folder == r["task"] else f"{r['task']}: {folder}"
         metrics = ", ".join(f"{k} {100 * v:.1f}" for k, v in r["metrics"][split].items() if k != "loss")
         base = r["majority"][split].get(r["monitor"])
         rows.append(
-            f"| {r['task']} | {r['method']} | {metrics} | {'-' if base is None else f'{100 * base:.1f}'} "
+            f"| {task} | {r['method']} | {metrics} | {'-' if base is None else f'{100 * base:.1f}'} "
             f"| {r['trained_parameters']:,} | {r['epochs']} | {r['seconds']:.0f} | {r['examples_per_second']:.0f} "
             f"| {r['peak_memory_mib']:.0f} |"
         )

