@@ -95,7 +95,7 @@ class PTuningV2(PromptTuner):
     """
 
     prompt: GatedPrefix
-    sizes = ("length", "layers", "shift_positions")
+    sizes = ("length", "shift_positions")
 
     def __init__(
         self,
@@ -125,7 +125,6 @@ class PTuningV2(PromptTuner):
             raise InputError("shift_positions: true moves the text, so init: identity would not be the identity.")
         spec = self.spec
         self.layers = chosen_layers(layers, spec.layers)
-        self.hparams["layers"] = list(self.layers)  # `last:2` and [4, 5] may mean the same
         l = len(self.layers)
         encoder = PrefixEncoder(length, l, spec.kv_heads, spec.head_size, spec.width, mlp)
         self.prompt = GatedPrefix(encoder, (l, spec.heads) if init == "identity" else None)
@@ -166,6 +165,10 @@ class PTuningV2(PromptTuner):
             for name, values in norms.items()
             for layer, value in zip(self.layers, values, strict=True)
         }
+
+    def metadata(self) -> dict[str, str]:
+        """As all methods' with the numbers of the layers: `last:2` and [4, 5] may mean the same."""
+        return super().metadata() | {"layers": str(list(self.layers))}
 
     def tensors(self) -> dict[str, Tensor]:
         """Trained tensors, the MLP folded into its table."""
