@@ -21,6 +21,7 @@ import ptune.attention  # noqa: F401  registers the attention functions
 from ptune.attention import Visitor
 from ptune.backbones import adapt
 from ptune.errors import InputError
+from ptune.lm import LMHead, load
 from ptune.pretrained import Pool, describe, locate, sentence_pooling
 from ptune.prompts import Prompts
 
@@ -49,6 +50,7 @@ class Backbone(nn.Module):
         checkpointing: recompute activations in the backward pass.
         attention: `sdpa` or `eager`.
         pool: how one vector is read from a text; `auto` takes what the checkpoint was trained with.
+        lm: keep the checkpoint's language-model head, as `lm`; without one it is refused.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Backbone(nn.Module):
         checkpointing: bool = False,
         attention: Literal["sdpa", "eager"] = "sdpa",
         pool: Pool = "auto",
+        lm: bool = False,
     ) -> None:
         super().__init__()
         self.spec = describe(name)
@@ -72,15 +75,23 @@ class Backbone(nn.Module):
         # for it alone (T5, whose encoders' configs no longer say what they are part of: the config's class does).
         encoder_of_two = type(config).is_encoder_decoder
         apart = encoder_of_two and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
+        options: dict[str, Any] = {
+            "pretrained_model_name_or_path": locate(name),
+            "config": config,
+            "attn_implementation": _attention_function(config, attention),
+            "dtype": torch.float32,
+            "use_safetensors": True,
+            "output_loading_info": True,
+        }
+        self.lm: LMHead | None = None
         try:
-            self.model, loading = (AutoModelForTextEncoding if apart else AutoModel).from_pretrained(
-                locate(name),
-                config=config,
-                attn_implementation=_attention_function(config, attention),
-                dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
+            if lm:
+                self.model, self.lm, loading = load(self.spec, **options)
+            else:
+                auto = AutoModelForTextEncoding if apart else AutoModel
+                self.model, loading = auto.from_pretrained(**options)
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             raise InputError(f"backbone {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
         missing = [key for key in loading["missing_keys"] if not key.startswith("pooler.")]
@@ -98,6 +109,11 @@ class Backbone(nn.Module):
         self.fingerprint = self._fingerprint(random=loading["missing_keys"])
         self._number_layers()
         self._choose_pooling(pool, trained_pooler=not loading["missing_keys"])
+        if self.lm is not None and self.spec.lm == "causal" and not self._causal():
+            raise InputError(
+                f"backbone {name!r} (model type {config.model_type!r}): its language model predicts words in an order "
+                "of its own, which no template has; leave the template out, or choose another backbone."
+            )
 
     def _checkpoint(self) -> None:
         model = self.model
@@ -270,6 +286,13 @@ class Backbone(nn.Module):
             start = prompts.shift + self.first_position
             inputs["position_ids"] = torch.arange(start, start + t, device=batch["input_ids"].device).expand(b, t)
         return self.model(**inputs).last_hidden_state
+
+    def lm_scores(
+        self, hidden: Float[Tensor, "... d"], words: Int[Tensor, " u"] | None = None
+    ) -> Float[Tensor, "... u"]:
+        """Scores that the language-model head gives to words (token ids; None: all) at chosen hidden states."""
+        assert self.lm is not None, "Backbone(lm=True) keeps the head"
+        return self.lm(hidden, words)
 
     def pool(self, hidden: Float[Tensor, "b t d"], batch: dict[str, Tensor]) -> Float[Tensor, "b d"]:
         """One vector a text, as `pooling` says; prompt slots are not text and do not enter the mean."""

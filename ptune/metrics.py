@@ -61,7 +61,7 @@ def check(head: HeadSpec) -> None:
         if name not in METRICS[head.kind]:
             fix = nearest(name, METRICS[head.kind])
             raise InputError(f"task {head.task!r}: metric {name!r} is none of a {head.kind} head's; {fix}")
-        if name == "f1" and head.kind in ("classify", "choice") and len(head.labels) != 2:
+        if name == "f1" and head.kind not in ("fill", "span") and len(head.labels) != 2:
             raise InputError(
                 f"task {head.task!r}: metric 'f1' is for 2 classes, it has {len(head.labels)}; use 'macro_f1'."
             )
@@ -107,6 +107,9 @@ def majority(
 COLUMNS: dict[HeadKind, tuple[str, ...]] = {
     "classify": ("prediction", "label", "group, bits 0-19", "20-39", "40-59"),  # exact in fp32
     "choice": ("prediction", "label", "group, bits 0-19", "20-39", "40-59"),
+    "cloze": ("prediction", "label", "group, bits 0-19", "20-39", "40-59"),
+    "cloze_choice": ("prediction", "label", "group, bits 0-19", "20-39", "40-59"),
+    "fill": ("prediction", "label", "group, bits 0-19", "20-39", "40-59"),
     "regress": ("prediction", "label"),
     "tag": ("correct entities", "predicted", "gold", "correct words", "words"),
     "span": ("null over span", "exact if span", "f1 if span", "right if null", "threshold"),
@@ -161,6 +164,9 @@ def _span_rows(head: HeadSpec, scores: Float[Tensor, "n t 2"], batch: Batch) -> 
 ROWS: dict[HeadKind, Callable[[HeadSpec, Tensor, Batch], Table]] = {
     "classify": _class_rows,
     "choice": _class_rows,
+    "cloze": _class_rows,
+    "cloze_choice": _class_rows,
+    "fill": _class_rows,
     "regress": _value_rows,
     "tag": _tag_rows,
     "span": _span_rows,
@@ -239,6 +245,7 @@ METRICS: dict[HeadKind, dict[str, Callable[[Table], Tensor]]] = {
         "question_em": _question_em,
     },
     "choice": {"accuracy": _accuracy},
+    "fill": {"precision_at_1": _accuracy},
     "regress": {
         "pearson": _correlation(pearson_corrcoef),
         "spearman": _correlation(spearman_corrcoef),
@@ -256,3 +263,4 @@ METRICS: dict[HeadKind, dict[str, Callable[[Table], Tensor]]] = {
         "best_f1": _best_threshold(2),
     },
 }
+METRICS |= {"cloze": METRICS["classify"], "cloze_choice": METRICS["choice"]}  # read otherwise, measured alike

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PretrainedConfig
 from transformers.utils import cached_file
 
 from ptune.errors import InputError
@@ -54,6 +54,8 @@ class BackboneSpec:
     """Width of the word embeddings, which ELECTRA has narrower than its layers."""
     positions: int | None
     """Longest input in tokens; None where positions are relative and nothing limits them."""
+    lm: Literal["masked", "causal"] | None
+    """How the family's language model reads a word: at a mask, or behind the text; None where it has none."""
 
 
 def describe(name: str) -> BackboneSpec:
@@ -82,7 +84,16 @@ def describe(name: str) -> BackboneSpec:
         kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
         head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
         positions=positions if positions and positions > 0 else None,  # XLNet says -1 for unlimited
+        lm=_language_model(config),
     )
+
+
+def _language_model(config: PretrainedConfig) -> Literal["masked", "causal"] | None:
+    if type(config).is_encoder_decoder:
+        return None  # its encoder is the backbone, and has no language model
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        return "masked"
+    return "causal" if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else None
 
 
 def sentence_pooling(name: str) -> Pool | None:

@@ -72,7 +72,7 @@ class PromptTuner(L.LightningModule):
     ) -> None:
         super().__init__()
         if isinstance(head, Mapping):  # from a checkpoint, which holds plain dicts only
-            head = HeadSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in head.items()})  # type: ignore[arg-type]
+            head = HeadSpec(**{k: _tuples(v) for k, v in head.items()})  # type: ignore[arg-type]
         if head is None:
             raise InputError("head: missing; give the data module's (head=data.head).")
         for name, value in {"lr": lr, "head_lr": head_lr, "decay": decay}.items():
@@ -84,12 +84,12 @@ class PromptTuner(L.LightningModule):
         if not 0 <= head_dropout < 1:
             raise InputError(f"head_dropout: {head_dropout} must be at least 0 and below 1.")
         self.save_hyperparameters(ignore=["head"], logger=False)
-        self.hparams["head"] = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(head).items()}
+        self.hparams["head"] = _plain(asdict(head))
         self.task = head
         self.spec = describe(backbone)
         self.backbone: Backbone = None  # type: ignore[assignment]  # loaded by configure_model
         self.prompt = None
-        self.head = head_for(head, self.spec.width, head_dropout)
+        self.head = head_for(head, self.spec, head_dropout)
         self.scores = metrics.build(head)
         self.loss_mean = MeanMetric()
         self.split = "val"
@@ -122,7 +122,9 @@ class PromptTuner(L.LightningModule):
         if self.backbone is not None:
             return
         p = self.hparams
-        self.backbone = Backbone(p["backbone"], p["backbone_dropout"], p["checkpointing"], p["attention"], p["pool"])
+        self.backbone = Backbone(
+            p["backbone"], p["backbone_dropout"], p["checkpointing"], p["attention"], p["pool"], self.head.lm
+        )
         if not self.head.pools:
             self.backbone.pooler = None  # nothing reads it: it could not be trained
         self.backbone.requires_grad_(self.trains_backbone)
@@ -290,6 +292,17 @@ class PromptTuner(L.LightningModule):
 
     def fold(self) -> None:
         """Replace a reparameterization by the tensors it computes; the scores stay the same."""
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which YAML and a checkpoint's weights-only reader know."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _compare(what: str, saved: dict, own: dict) -> None:

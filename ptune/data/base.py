@@ -3,6 +3,7 @@
 import math
 import re
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,9 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ptune.data import cache
+from ptune.data.fewshot import DEV, few
 from ptune.data.loader import BucketSampler, EvalSampler, Loader
-from ptune.data.source import Rows, read
-from ptune.data.tokenizer import load, text_start
+from ptune.data.source import Rows, folders, read
+from ptune.data.tokenizer import load, stand_in, text_start
 from ptune.errors import InputError, nearest
 from ptune.tasks import task as find_task
 from ptune.tasks.spec import MODULES, Format, HeadSpec, TaskSpec
@@ -33,11 +35,15 @@ class TaskData(L.LightningDataModule, ABC):
     Args:
         task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec.
         backbone: Whose tokenizer to use: a hub id, a local folder, or package:NAME/PATH; linked from the model.
-        path: Folder with local files `<split>.jsonl`, `.csv`, `.tsv`, `.parquet`, ...; by default the hub's data.
+        path: Folder with local files `<split>.jsonl`, `.csv`, `.tsv`, `.parquet`, ..., or several: a split is read from
+            the first that has it. By default the hub's data.
         batch_size: Rows a process and batch.
         max_length: Limit of tokens a text, special tokens and prompt slots included; by default the task's.
         slots: Prompt slots put into every text; linked from the model.
         workers: Processes that prepare batches; 0 does it in the main one.
+        shots: Few-shot: train on so many rows a class and choose the checkpoint on as many others of the training split
+            (`dev`), as LM-BFF draws them; 0 takes all rows.
+        data_seed: Which few shots; LM-BFF has 13, 21, 42, 87 and 100.
     """
 
     format: ClassVar[Format]
@@ -47,11 +53,13 @@ class TaskData(L.LightningDataModule, ABC):
         self,
         task: str | TaskSpec,
         backbone: str,
-        path: str | None = None,
+        path: str | list[str] | None = None,
         batch_size: int = 32,
         max_length: int | None = None,
         slots: int = 0,
         workers: int = 0,
+        shots: int = 0,
+        data_seed: int = 13,
     ):
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer rows to evaluate than processes
@@ -62,6 +70,7 @@ class TaskData(L.LightningDataModule, ABC):
         self.max_length = self.task.max_length if max_length is None else max_length
         self.slots = slots
         self.workers = workers
+        self.shots, self.data_seed = shots, data_seed
         if self.task.format != self.format:
             raise InputError(
                 f"task {self.task.name!r} is a {self.task.format} task, not {self.format}:"
@@ -71,9 +80,16 @@ class TaskData(L.LightningDataModule, ABC):
             raise InputError(f"task {self.task.name!r}: --data.task.text must name the columns to read, e.g. '[a,b]'.")
         if not self.task.evaluate:
             raise InputError(f"task {self.task.name!r}: --data.task.evaluate must name the split to validate on.")
-        for name, value, least in (("batch_size", batch_size, 1), ("slots", slots, 0), ("workers", workers, 0)):
-            if value < least:
-                raise InputError(f"--data.{name} {value}: must be at least {least}.")
+        least = {"batch_size": 1, "slots": 0, "workers": 0, "shots": 0, "data_seed": 0}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise InputError(f"--data.{name} {getattr(self, name)}: must be at least {smallest}.")
+        if shots and not self.task.labels:
+            raise InputError(
+                f"--data.shots {shots}: task {self.task.name!r} has no classes to draw from; leave it out."
+            )
+        if shots:
+            self.task = replace(self.task, evaluate=(DEV, *self.task.evaluate))
         if self.max_length - slots < 8:
             raise InputError(
                 f"--data.max_length {self.max_length}: leaves {self.max_length - slots} tokens for the text beside"
@@ -140,7 +156,7 @@ class TaskData(L.LightningDataModule, ABC):
             self._missing_train()
 
     def _missing_train(self) -> None:
-        where = self.path or "/".join(self.task.hub)
+        where = " and ".join(folders(self.path)) or "/".join(self.task.hub)
         raise InputError(
             f"task {self.task.name!r}: {where} has no split {self.task.train!r} to train on; add that file."
         )
@@ -148,13 +164,15 @@ class TaskData(L.LightningDataModule, ABC):
     def _load(self) -> None:
         if self._items:
             return
-        items = {}
-        for split, source in read(self.task, self.path).items():
+        items, parsed = {}, {}
+        for split, source in self._read().items():
             optional = split not in (self.task.train, self.task.evaluate[0])
             if optional and all(row.get(self.task.label) in (None, -1) for row in source.rows):
                 continue  # a test split whose labels are not public
+            parsed[split] = self._parse(source)
+        self.prepare_rows(parsed)
+        for split, rows in parsed.items():
             train = split == self.task.train
-            rows = self._parse(source)
             tokenizer = self.tokenizer  # the fingerprint below is taken when it loads
             settings = [self.format, self._fingerprint, self.budget, train, self.task.text, self.task.label]
             settings += [self.task.labels, self.settings()]
@@ -162,6 +180,18 @@ class TaskData(L.LightningDataModule, ABC):
             items[split] = cache.cached(name, rows, lambda block, train=train: self._encode(block, train))
         del tokenizer
         self._items = items
+
+    def _read(self) -> dict[str, Rows]:
+        splits = read(self.task, self.path)
+        if self.shots:
+            if self.task.train not in splits:
+                self._missing_train()
+            train, dev = few(splits[self.task.train], self.task.label, self.shots, self.data_seed)
+            splits |= {self.task.train: train, DEV: dev}
+        return splits
+
+    def prepare_rows(self, parsed: dict[str, list[dict]]) -> None:
+        """What a format does with the parsed rows of all splits before they are encoded."""
 
     def _parse(self, source: Rows) -> list[dict]:
         parsed = []
@@ -233,9 +263,8 @@ class TaskData(L.LightningDataModule, ABC):
     def pad(self, texts: list[dict]) -> Batch:
         """input_ids, attention_mask, token types where there are any, and slots, each n×t, of n tokenized texts."""
         tokenizer, ids = self.tokenizer, [text["input_ids"] for text in texts]
-        unknown = tokenizer.pad_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
         batch: Batch = {
-            "input_ids": self.align(ids, unknown, tokenizer.pad_token_id),
+            "input_ids": self.align(ids, stand_in(tokenizer), tokenizer.pad_token_id),
             "attention_mask": self.align([[1] * len(row) for row in ids], 1, 0),
         }
         if "token_type_ids" in texts[0]:

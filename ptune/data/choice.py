@@ -1,23 +1,28 @@
 """Multiple choice: one context, several endings, one of them right."""
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from ptune.data.base import Batch, TaskData
+from ptune.data.base import Batch
+from ptune.data.templated import Templated
+from ptune.data.tokenizer import pieces
 from ptune.errors import InputError
-from ptune.tasks.spec import Format
+from ptune.tasks.spec import Format, HeadKind
+from ptune.templates import filled
 
 
-class MultipleChoice(TaskData):
+class MultipleChoice(Templated):
     """A context and c endings; the right one is the label.
 
     The first text column is the first text; each ending is the second, behind the second text column if there is one
-    (SWAG's `sent2`, as transformers' run_swag does it).
+    (SWAG's `sent2`, as transformers' run_swag does it). With a template each ending is read at the mask instead.
     """
 
     format: ClassVar[Format] = "multiple_choice"
+    asked: HeadKind = "cloze_choice"
 
     def check(self) -> None:
         """Columns and labels fit together."""
@@ -31,9 +36,18 @@ class MultipleChoice(TaskData):
         self._named = bool(self.task.labels)
         if not self._named:  # the head and the metrics count the classes
             self.task = replace(self.task, labels=self.task.choices)
+        super().check()
+
+    def answer(self, parsed: dict) -> str:
+        """The right ending."""
+        return parsed["seconds"][parsed["label"]]
 
     def parse(self, row: dict) -> dict:
-        """{first: str, seconds: c strings, label: code}."""
+        """{first: str, seconds: c strings, label: code}; with a template {columns, seconds: the endings, label}."""
+        if self.asks:
+            endings = [self.string(row, name).strip() for name in self.task.choices]
+            label = self._label(self.column(row, self.task.label))
+            return {"columns": self.columns(row, empty=True), "seconds": endings, "label": label}
         first, *begin = self.task.text
         start = [self.string(row, name, empty=True) for name in begin]
         return {
@@ -52,6 +66,8 @@ class MultipleChoice(TaskData):
 
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
         """One item a row: input_ids and token_type_ids are lists of c lists."""
+        if self.asks:
+            return self._ask(rows)
         c = len(self.task.choices)
         firsts = [row["first"] for row in rows for _ in range(c)]
         seconds = [second for row in rows for second in row["seconds"]]
@@ -62,8 +78,23 @@ class MultipleChoice(TaskData):
             for i, row in enumerate(rows)
         ]
 
+    def _ask(self, rows: list[dict]) -> list[dict]:
+        """Each ending has a text of its own and is read at the places of its tokens, `answer_ids`."""
+        half = self.max_length // 2  # a longer ending would leave no room for what comes before
+        endings = [[ids[:half] for ids in pieces(self.tokenizer, row["seconds"], spaced=True)] for row in rows]
+        fills = [[filled(ids, self.tokenizer, self.causal) for ids in those] for those in endings]
+        texts = self.written(rows, fills)
+        return [
+            text | {"answer_ids": ids, "label": row["label"]}
+            for text, ids, row in zip(texts, endings, rows, strict=True)
+        ]
+
     def collate(self, items: list[dict]) -> Batch:
         """The padded texts, b·c rows (all choices of a question together), with labels b."""
+        labels = {"labels": torch.tensor([item["label"] for item in items])}
+        if self.asks:
+            ids: list[Any] = [torch.tensor(ids) for item in items for ids in item["answer_ids"]]
+            return self.pad_written(items) | labels | {"answer_ids": pad_sequence(ids, True, padding_value=-100)}
         names = [name for name in ("input_ids", "token_type_ids") if name in items[0]]
         texts = [{name: item[name][i] for name in names} for item in items for i in range(len(self.task.choices))]
-        return self.pad(texts) | {"labels": torch.tensor([item["label"] for item in items])}
+        return self.pad(texts) | labels

@@ -1,19 +1,38 @@
-"""Classification and regression of one or two texts."""
+"""Classification and regression of one or two texts, by a task head or by a template's word."""
 
 import math
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 
-from ptune.data.base import Batch, TaskData
+from ptune.data.base import Batch
+from ptune.data.templated import Templated
 from ptune.errors import InputError
-from ptune.tasks.spec import Format
+from ptune.tasks.spec import Format, HeadKind, HeadSpec, TaskSpec
+from ptune.templates import Verbalizer, answers
 
 
-class Classification(TaskData):
-    """One or two texts and a class, or a number where the task has no labels (regression)."""
+class Classification(Templated):
+    """One or two texts and a class, or a number where the task has no labels (regression).
+
+    Args:
+        verbalizer: With a template, the word or the words that stand for each label, such as '{no: bad, yes: [good,
+            great]}'; by default the task's.
+    """
 
     format: ClassVar[Format] = "classification"
+    asked: HeadKind = "cloze"
+
+    def __init__(
+        self,
+        task: str | TaskSpec,
+        backbone: str,
+        verbalizer: dict[str, str | list[str]] | None = None,
+        **common,
+    ) -> None:
+        self.words = verbalizer
+        super().__init__(task, backbone, **common)
 
     def check(self) -> None:
         """Columns and labels fit together."""
@@ -31,13 +50,36 @@ class Classification(TaskData):
                 f"task {name!r} has no labels, so it predicts a number: give --data.task.labels '[no,yes]' for classes,"
                 " or --data.task.metrics '[pearson,spearman]' for numbers."
             )
+        super().check()
+        if not self.asks:
+            if self.words:
+                raise InputError("--data.verbalizer: only a template has words for labels; add --data.template.")
+            return
+        if not self.task.labels:
+            raise InputError(f"--data.template: task {name!r} predicts a number, and a word is a class; leave it out.")
+        self.verbalizer = Verbalizer(self.task.verbalizer if self.words is None else self.words, self.task.labels)
+        self.fills = answers(self.verbalizer.words, self.tokenizer, self.causal).fills
+
+    @property
+    def head(self) -> HeadSpec:
+        """The head this task needs, with the words of a verbalizer."""
+        return replace(super().head, words=self.verbalizer.words) if self.asks else super().head
+
+    def settings(self) -> dict[str, Any]:
+        """The template's, and what stands at its mask."""
+        return super().settings() | ({"fills": self.fills} if self.asks else {})
+
+    def answer(self, parsed: dict) -> str:
+        """The first word of the row's label."""
+        return self.verbalizer.words[parsed["label"]][0]
 
     def parse(self, row: dict) -> dict:
-        """{texts: 1 or 2 strings, label: code or number, group: int if the task has groups}."""
-        parsed = {
-            "texts": [self.string(row, name) for name in self.task.text],
-            "label": self._label(self.column(row, self.task.label)),
-        }
+        """{texts: 1 or 2 strings, or the template's columns; label: code or number; group: int where there are any}."""
+        parsed: dict[str, Any] = {"label": self._label(self.column(row, self.task.label))}
+        if self.asks:
+            parsed["columns"] = self.columns(row)
+        else:
+            parsed["texts"] = [self.string(row, name) for name in self.task.text]
         if self.task.group:
             name = str(self.column(row, self.task.group))
             parsed["group"] = self._groups.setdefault(name, len(self._groups))
@@ -56,16 +98,19 @@ class Classification(TaskData):
 
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
         """One item a row: input_ids, token_type_ids where the tokenizer has them, label, group."""
+        rest = [{name: row[name] for name in ("label", "group") if name in row} for row in rows]
+        if self.asks:
+            texts = self.written(rows, [self.fills] * len(rows))
+            return [text | more for text, more in zip(texts, rest, strict=True)]
         columns = [list(texts) for texts in zip(*(row["texts"] for row in rows), strict=True)]
         first, second = (*columns, None)[:2]
         tokens = self.tokenizer(first, second, truncation=True, max_length=self.budget, return_attention_mask=False)
         kept = {name: tokens[name] for name in ("input_ids", "token_type_ids") if name in tokens}
-        rest = [{name: row[name] for name in ("label", "group") if name in row} for row in rows]
         return [{name: values[i] for name, values in kept.items()} | rest[i] for i in range(len(rows))]
 
     def collate(self, items: list[dict]) -> Batch:
         """The padded texts with labels b (long, float for regression) and group b where the task has groups."""
-        batch = self.pad(items)
+        batch = self.pad_written(items) if self.asks else self.pad(items)
         dtype = torch.long if self.task.labels else torch.float
         batch["labels"] = torch.tensor([item["label"] for item in items], dtype=dtype)
         if self.task.group:

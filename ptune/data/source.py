@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ptune.data.fewshot import DEV
 from ptune.errors import InputError, nearest
 from ptune.tasks.spec import TaskSpec
 
@@ -29,16 +30,47 @@ class Rows:
         """The place of row `i`, to begin an error sentence with."""
         return f"{self.origin}, line {self.lines[i]}" if self.lines else f"{self.origin}, row {i + 1}"
 
+    def take(self, places: list[int]) -> "Rows":
+        """The rows at these places, in this order."""
+        return Rows([self.rows[i] for i in places], self.origin, [self.lines[i] for i in places] if self.lines else [])
 
-def read(task: TaskSpec, path: str | None) -> dict[str, Rows]:
-    """All splits of `task` that exist: from the folder `path`, else generated (toy/...), else from the hub.
+
+def folders(path: str | list[str] | None) -> list[str]:
+    """The folders that `--data.path` names."""
+    return [path] if isinstance(path, str) else path or []
+
+
+def read(task: TaskSpec, path: str | list[str] | None) -> dict[str, Rows]:
+    """All splits of `task` that exist: from the folders `path`, else generated (toy/...), else from the hub.
 
     Raises:
         InputError: a folder, file or split that must exist does not, or a file cannot be read.
     """
-    wanted = [task.train, *task.evaluate]
+    splits = _splits(task, path)
+    if task.where:
+        column, value = task.where
+        splits = {split: _where(rows, column, value) for split, rows in splits.items()}
+        if not splits[monitored(task)].rows:
+            raise InputError(
+                f"task {task.name!r}: {splits[monitored(task)].origin} has no row with {column} {value!r}; "
+                "give the file that has them."
+            )
+    return {split: rows for split, rows in splits.items() if rows.rows}
+
+
+def _where(rows: Rows, column: str, value: str) -> Rows:
+    return rows.take([i for i, row in enumerate(rows.rows) if str(row.get(column)) == value])
+
+
+def monitored(task: TaskSpec) -> str:
+    """The split that must exist: the first one evaluated that is not drawn from the training split."""
+    return next(split for split in task.evaluate if split != DEV)
+
+
+def _splits(task: TaskSpec, path: str | list[str] | None) -> dict[str, Rows]:
+    wanted = [split for split in (task.train, *task.evaluate) if split != DEV]
     if path is not None:
-        return read_folder(Path(path).expanduser(), wanted, task.evaluate[0])
+        return read_folders([Path(folder).expanduser() for folder in folders(path)], wanted, monitored(task))
     if task.name.startswith("toy/"):
         from ptune.tasks import toy
 
@@ -49,19 +81,23 @@ def read(task: TaskSpec, path: str | None) -> dict[str, Rows]:
 # --- local files -----------------------------------------------------------------------------------------------------
 
 
-def read_folder(folder: Path, wanted: list[str], monitored: str) -> dict[str, Rows]:
-    """The splits in `wanted` that `folder` has as `<split>.jsonl`, `.csv`, ...; `monitored` must be among them."""
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"--data.path: {folder} {what}; give the folder that holds {monitored}.jsonl (or .csv, ...).")
-    found = {split: file for split in wanted if (file := find(folder, split))}
-    if monitored not in found:
-        there = sorted(f.name for f in folder.iterdir() if f.is_file()) or ["nothing"]
+def read_folders(places: list[Path], wanted: list[str], needed: str) -> dict[str, Rows]:
+    """The splits in `wanted`, each from the first folder that has it as `<split>.jsonl`, `.csv`, ...
+
+    The split `needed` must be among them.
+    """
+    for folder in places:
+        if not folder.is_dir():
+            what = "is a file, not a folder" if folder.exists() else "does not exist"
+            raise InputError(f"--data.path: {folder} {what}; give the folder that holds {needed}.jsonl (or .csv, ...).")
+    files = {split: [file for folder in places if (file := find(folder, split))] for split in wanted}
+    if not files[needed]:
+        there = sorted(file.name for folder in places for file in folder.iterdir() if file.is_file()) or ["nothing"]
         raise InputError(
-            f"--data.path: {folder} has no file for the split {monitored!r}: add {monitored} + one of"
+            f"--data.path: {' and '.join(map(str, places))} has no file for the split {needed!r}: add {needed} + one of"
             f" {' '.join(SUFFIXES)} (there is: {', '.join(there[:20])})."
         )
-    return {split: read_file(file) for split, file in found.items()}
+    return {split: read_file(found[0]) for split, found in files.items() if found}
 
 
 def find(folder: Path, split: str) -> Path | None:
@@ -184,7 +220,7 @@ def read_hub(task: TaskSpec, wanted: list[str]) -> dict[str, Rows]:
     except Exception as e:  # the hub's errors have no common base: no network, offline mode, no such name, bad proxy
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise InputError(f"task {task.name!r}: {'/'.join(task.hub)} cannot be loaded ({reason}): {around}.") from e
-    if task.evaluate[0] not in loaded:
-        near = nearest(task.evaluate[0], map(str, loaded))
-        raise InputError(f"task {task.name!r}: the hub's dataset has no split {task.evaluate[0]!r}, {near}")
+    if monitored(task) not in loaded:
+        near = nearest(monitored(task), map(str, loaded))
+        raise InputError(f"task {task.name!r}: the hub's dataset has no split {monitored(task)!r}, {near}")
     return {s: Rows(loaded[s].to_list(), f"{'/'.join(task.hub)} {s}") for s in wanted if s in loaded}

@@ -1,5 +1,9 @@
 """The backbone's tokenizer, and what padding and prompt slots need to know about it."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -34,6 +38,64 @@ def text_start(tokenizer: PreTrainedTokenizerBase) -> int:
     """1 where the tokenizer puts a special token in front of a text ([CLS], <s>), else 0."""
     ids = tokenizer("a")["input_ids"]
     return int(len(ids) > 0 and ids[0] in tokenizer.all_special_ids)
+
+
+def stand_in(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that holds the place of a prompt slot."""
+    ids = tokenizer.unk_token_id, tokenizer.pad_token_id
+    return ids[ids[0] is None]  # type: ignore[return-value]
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], spaced: bool) -> list[list[int]]:
+    """Tokens of texts that stand behind other text, with a space before them or without; none are special.
+
+    They are read behind a letter, which is taken off again: most tokenizers spell a word differently at the beginning.
+    """
+    texts = [text.strip() for text in texts]
+    anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
+    behind = [f"a {text}" if spaced else f"a{text}" for text in texts]
+    found = tokenizer(behind, add_special_tokens=False)["input_ids"] if texts else []
+    for i, ids in enumerate(found):
+        apart = spaced or not texts[i][:1].isalnum()
+        if apart and ids[: len(anchor)] == anchor:
+            found[i] = ids[len(anchor) :]
+        else:
+            found[i] = tokenizer(texts[i], add_special_tokens=False)["input_ids"]
+    return found
+
+
+@cache
+def whole_words(backbone: str) -> Int[Tensor, " v"]:
+    """Token ids of a backbone's vocabulary that are whole words: letters, spelled by this token behind a space."""
+    tokenizer = load(backbone)
+    texts = [text.strip() for text in tokenizer.batch_decode([[i] for i in range(len(tokenizer))])]
+    spelled = pieces(tokenizer, texts, spaced=True)
+    special = set(tokenizer.all_special_ids)
+    return torch.tensor([i for i, ids in enumerate(spelled) if ids == [i] and texts[i].isalpha() and i not in special])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a tokenizer puts around a text and between two, and their token types."""
+
+    begin: list[int]
+    between: list[int]
+    end: list[int]
+    first: int
+    second: int
+    typed: bool
+    """Whether the backbone has token types at all."""
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Frame":
+        """Read off what the tokenizer makes of "a" and of two of them."""
+        a = tokenizer("a", add_special_tokens=False)["input_ids"]
+        pair = tokenizer("a", "a")
+        ids, types = pair["input_ids"], pair.get("token_type_ids", [0] * len(pair["input_ids"]))
+        places = [i for i in range(len(ids)) if ids[i : i + len(a)] == a]
+        one, two, n = places[0], places[-1], len(a)
+        between, end = ids[one + n : two], ids[two + n :]
+        return cls(ids[:one], between, end, types[one], types[two], "token_type_ids" in pair)
 
 
 def text_ids(backbone: str, text: str, length: int) -> Int[Tensor, "one p"]:

@@ -1,7 +1,7 @@
 """Tasks by name: `task("rte")`; `python -m ptune.tasks` lists them."""
 
 from ptune.errors import InputError, nearest
-from ptune.tasks import glue, others, superglue, toy
+from ptune.tasks import glue, lama, others, superglue, toy
 from ptune.tasks.spec import MODULES, HeadSpec, TaskSpec
 
 __all__ = ["MODULES", "HeadSpec", "TaskSpec", "all_tasks", "task"]
@@ -9,7 +9,7 @@ __all__ = ["MODULES", "HeadSpec", "TaskSpec", "all_tasks", "task"]
 
 def all_tasks() -> dict[str, TaskSpec]:
     """Every task by its name."""
-    return {row.name: row for row in (*toy.TASKS, *glue.TASKS, *superglue.TASKS, *others.TASKS)}
+    return {row.name: row for row in (*toy.TASKS, *glue.TASKS, *superglue.TASKS, *others.TASKS, *lama.TASKS)}
 
 
 def task(name: str) -> TaskSpec:

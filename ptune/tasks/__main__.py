@@ -9,7 +9,7 @@ def cells(task: TaskSpec) -> tuple[str, ...]:
     """One line of the table."""
     head = task.head
     labels = ", ".join(task.labels) if len(task.labels) <= 4 else f"{len(task.labels)} tags"
-    kinds = {"regress": "a number", "choice": f"{len(task.choices)} choices", "span": "a span"}
+    kinds = {"regress": "a number", "choice": f"{len(task.choices)} choices", "span": "a span", "fill": "a word"}
     metrics = (head.monitor, *(name for name in task.metrics if name != head.monitor))
     source = "generated" if task.name.startswith("toy/") else "/".join(task.hub) or "--data.path only"
     return (

@@ -10,11 +10,46 @@ def _glue(name: str, text: tuple[str, ...], labels: tuple[str, ...], *metrics: s
     return TaskSpec(name, text=text, labels=labels, metrics=metrics, hub=("nyu-mll/glue", name), **more)  # type: ignore[arg-type]
 
 
+ENTAILS = dict(zip(ENTAILMENT, ("Yes", "No"), strict=True))
+"""The words of P-Tuning v1 (THUDM/P-tuning f4225d4, PT-Fewshot/pet/pvp.py)."""
+
 TASKS = (
-    _glue("cola", ("sentence",), ("unacceptable", "acceptable"), "matthews", max_length=64),
-    _glue("sst2", ("sentence",), ("negative", "positive"), "accuracy"),
-    _glue("mrpc", ("sentence1", "sentence2"), REPEATS, "f1", "accuracy"),
-    _glue("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), "accuracy", "f1", verified=False),
+    _glue(
+        "cola",
+        ("sentence",),
+        ("unacceptable", "acceptable"),
+        "matthews",
+        max_length=64,
+        template="{sentence} This is [MASK].",  # LM-BFF's, as SST-2's
+        verbalizer={"unacceptable": "incorrect", "acceptable": "correct"},
+    ),
+    _glue(
+        "sst2",
+        ("sentence",),
+        ("negative", "positive"),
+        "accuracy",
+        template="{sentence} It was [MASK].",
+        verbalizer={"negative": "terrible", "positive": "great"},
+    ),
+    _glue(
+        "mrpc",
+        ("sentence1", "sentence2"),
+        REPEATS,
+        "f1",
+        "accuracy",
+        template="{sentence1} {sentence2} The two sentences mean something [MASK].",
+        verbalizer={"not_equivalent": "different", "equivalent": "similar"},
+    ),
+    _glue(
+        "qqp",
+        ("question1", "question2"),
+        ("not_duplicate", "duplicate"),
+        "accuracy",
+        "f1",
+        verified=False,
+        template="{question1} {question2} The two questions mean something [MASK].",
+        verbalizer={"not_duplicate": "different", "duplicate": "similar"},
+    ),
     _glue("stsb", ("sentence1", "sentence2"), (), "pearson", "spearman"),
     _glue(
         "mnli",
@@ -23,8 +58,26 @@ TASKS = (
         "accuracy",
         evaluate=("validation_matched", "validation_mismatched"),
         verified=False,  # its train set was not to be had
+        template="{premise} Question: {hypothesis}? Answer: [MASK].",
+        verbalizer={"entailment": "Yes", "neutral": "Maybe", "contradiction": "No"},
     ),
-    _glue("qnli", ("question", "sentence"), ENTAILMENT, "accuracy", verified=False),  # nor this one
-    _glue("rte", ("sentence1", "sentence2"), ENTAILMENT, "accuracy", max_length=256),
+    _glue(
+        "qnli",
+        ("question", "sentence"),
+        ENTAILMENT,
+        "accuracy",
+        verified=False,  # nor this one
+        template="{sentence} Does this say, {question} Answer: [MASK].",
+        verbalizer=ENTAILS,
+    ),
+    _glue(
+        "rte",
+        ("sentence1", "sentence2"),
+        ENTAILMENT,
+        "accuracy",
+        max_length=256,
+        template="{sentence1} Question: {sentence2}? Answer: [MASK].",
+        verbalizer=ENTAILS,
+    ),
     _glue("wnli", ("sentence1", "sentence2"), ("not_entailment", "entailment"), "accuracy", verified=False),
 )

@@ -18,6 +18,7 @@ def _choice(name: str, **more: object) -> TaskSpec:
         text=("sent1", "sent2"),
         choices=ENDINGS,
         labels=ENDINGS,
+        template="{sent1} {sent2} [MASK]",
         **more,  # type: ignore[arg-type]
     )
 

@@ -1,19 +1,20 @@
 """A task is one frozen row: where it comes from, which columns it reads, which metric the field reports."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ptune.errors import InputError
 
-Format = Literal["classification", "multiple_choice", "span_qa", "tagging"]
-HeadKind = Literal["classify", "regress", "choice", "span", "tag"]
+Format = Literal["classification", "multiple_choice", "span_qa", "tagging", "fill"]
+HeadKind = Literal["classify", "regress", "choice", "span", "tag", "cloze", "cloze_choice", "fill"]
 
 MODULES: dict[Format, str] = {
     "classification": "Classification",
     "multiple_choice": "MultipleChoice",
     "span_qa": "SpanQA",
     "tagging": "Tagging",
+    "fill": "Fill",
 }
 
 
@@ -26,6 +27,8 @@ class HeadSpec:
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
     monitor: str
+    words: tuple[tuple[str, ...], ...] = ()
+    """cloze: the words that stand for each label."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class TaskSpec:
     name: str = "custom"
     """Flat unique name, as in `--data.task rte`."""
     format: Format = "classification"
-    """Which of the four task formats it has."""
+    """Which of the task formats it has."""
     text: tuple[str, ...] = ()
     """Columns the model reads, one or two (a question and its context for span_qa, the token list for tagging)."""
     label: str = "label"
@@ -60,6 +63,12 @@ class TaskSpec:
     """Turns a row as published into one with the columns `text` names (WiC, WSC and COPA written as text)."""
     max_length: int = 128
     """Default limit of tokens a text, special tokens included."""
+    where: tuple[str, ...] = ()
+    """A column and its value: only these rows belong to the task (a relation of LAMA)."""
+    template: str = ""
+    """How a language model is asked, see `ptune.templates`; `--data.template task` selects it."""
+    verbalizer: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """The word or words that stand for each label in the template."""
     verified: bool = True
     """False where nobody could run this row here (its data were not to be had)."""
 
@@ -71,6 +80,7 @@ class TaskSpec:
             "multiple_choice": "choice",
             "span_qa": "span",
             "tagging": "tag",
+            "fill": "fill",
         }
         monitor = self.monitor or self.metrics[0]
         if monitor not in self.metrics:

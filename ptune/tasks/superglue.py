@@ -1,9 +1,14 @@
 """SuperGLUE (Wang et al. 2019) but ReCoRD, and RTE, which GLUE has; columns and label codes as on the hub.
 
 WiC, WSC and COPA are written as text as template 0 of the P-Tuning v2 authors does it (their
-tasks/superglue/dataset.py), and MultiRC as their only form; 128 tokens as in their scripts.
+tasks/superglue/dataset.py), and MultiRC as their only form; 128 tokens as in their scripts. The templates are those of
+P-Tuning v1 without its slots (THUDM/P-tuning f4225d4, PT-Fewshot/pet/pvp.py); WSC's asks for yes or no, not the noun.
+`fewglue/...` are the same tasks at 32 shots (Schick & Schütze 2021), chosen on the 32 rows of `dev32`.
 """
 
+from dataclasses import replace
+
+from ptune.tasks.glue import TASKS as GLUE
 from ptune.tasks.spec import TaskSpec
 
 
@@ -37,10 +42,27 @@ def _superglue(name: str, text: tuple[str, ...], labels: tuple[str, ...], *metri
 
 
 NO_YES = ("False", "True")
+SAYS = dict(zip(NO_YES, ("No", "Yes"), strict=True))
 
 TASKS = (
-    _superglue("boolq", ("question", "passage"), NO_YES, "accuracy", verified=False),  # its train set was not to be had
-    _superglue("cb", ("premise", "hypothesis"), ("entailment", "contradiction", "neutral"), "accuracy", "macro_f1"),
+    _superglue(
+        "boolq",
+        ("question", "passage"),
+        NO_YES,
+        "accuracy",
+        verified=False,  # its train set was not to be had
+        template="{passage} Question: {question}? Answer: [MASK].",
+        verbalizer=SAYS,
+    ),
+    _superglue(
+        "cb",
+        ("premise", "hypothesis"),
+        ("entailment", "contradiction", "neutral"),
+        "accuracy",
+        "macro_f1",
+        template="{premise} Question: {hypothesis}? Answer: [MASK].",
+        verbalizer={"entailment": "Yes", "contradiction": "No", "neutral": "Maybe"},
+    ),
     _superglue(
         "copa",
         ("context",),
@@ -49,6 +71,7 @@ TASKS = (
         format="multiple_choice",
         choices=("choice1", "choice2"),
         prepare=copa,
+        template="{choice1} or {choice2}? {context} [MASK]",
     ),
     _superglue(
         "multirc",
@@ -59,7 +82,31 @@ TASKS = (
         group="question_id",
         prepare=multirc,
         max_length=256,
+        template="{paragraph} Question: {question}? Is it {answer}? [MASK].",
+        verbalizer=SAYS,
     ),
-    _superglue("wic", ("text",), NO_YES, "accuracy", prepare=wic),
-    _superglue("wsc", ("pronoun_text", "span1_text"), NO_YES, "accuracy", prepare=wsc),
+    _superglue(
+        "wic",
+        ("text",),
+        NO_YES,
+        "accuracy",
+        prepare=wic,
+        template="{sentence1} {sentence2} Does {word} have the same meaning in both sentences? [MASK].",
+        verbalizer=SAYS,
+    ),
+    _superglue(
+        "wsc",
+        ("pronoun_text", "span1_text"),
+        NO_YES,
+        "accuracy",
+        prepare=wsc,
+        template="{text} Does {span2_text} refer to {span1_text}? [MASK].",
+        verbalizer=SAYS,
+    ),
+)
+
+RTE = next(row for row in GLUE if row.name == "rte")
+TASKS += tuple(
+    replace(row, name=f"fewglue/{row.name}", hub=(), evaluate=("dev32", "validation"), verified=True)
+    for row in (RTE, *TASKS)
 )

@@ -1,0 +1,66 @@
+"""Facts whose object is one word at the template's mask, as LAMA asks for them (Petroni et al. 2019)."""
+
+from typing import ClassVar
+
+import torch
+
+from ptune.data.base import Batch
+from ptune.data.templated import Templated
+from ptune.data.tokenizer import pieces, whole_words
+from ptune.errors import InputError
+from ptune.tasks.spec import Format, HeadKind, TaskSpec
+from ptune.templates import filled
+
+
+class Fill(Templated):
+    """A text and the word that fills its mask; any word of the vocabulary may be the answer.
+
+    Rows whose word is not one token of the backbone's vocabulary are left out, as LAMA leaves them out, and counted.
+    """
+
+    format: ClassVar[Format] = "fill"
+    asked: HeadKind = "fill"
+
+    def __init__(self, task: str | TaskSpec, backbone: str, template: str = "task", **common) -> None:
+        super().__init__(task, backbone, template=template, **common)
+
+    def check(self) -> None:
+        """There is a template, and nothing that only classes have."""
+        if not self.asks:
+            raise InputError("--data.template: missing; a word is filled in at its [MASK], use --data.template task.")
+        super().check()
+        self._words = set(whole_words(self.backbone).tolist())
+        self.left_out: dict[str, int] = {}
+        """Rows left out, by split; after setup."""
+
+    def parse(self, row: dict) -> dict:
+        """{columns, word: str, label: its token id, -1 where it is not one whole word of the vocabulary}."""
+        word = self.string(row, self.task.label).strip()
+        ids = pieces(self.tokenizer, [word], spaced=True)[0]
+        known = len(ids) == 1 and ids[0] in self._words
+        return {"columns": self.columns(row), "word": word, "label": ids[0] if known else -1}
+
+    def prepare_rows(self, parsed: dict[str, list[dict]]) -> None:
+        """Leave out rows without a word of the vocabulary; an InputError where nothing is left to choose on."""
+        for split, rows in parsed.items():
+            parsed[split] = [row for row in rows if row["label"] >= 0]
+            self.left_out[split] = len(rows) - len(parsed[split])
+            if not parsed[split]:
+                raise InputError(
+                    f"task {self.task.name!r}: no {self.task.label!r} of the split {split!r} is one word of the "
+                    f"vocabulary of {self.backbone!r}; choose another backbone."
+                )
+        super().prepare_rows(parsed)
+
+    def answer(self, parsed: dict) -> str:
+        """The word."""
+        return parsed["word"]
+
+    def encode(self, rows: list[dict], train: bool) -> list[dict]:
+        """One item a row: its text and the token id of its word."""
+        texts = self.written(rows, [[filled((row["label"],), self.tokenizer, self.causal)] for row in rows])
+        return [text | {"label": row["label"]} for text, row in zip(texts, rows, strict=True)]
+
+    def collate(self, items: list[dict]) -> Batch:
+        """The padded texts with labels b."""
+        return self.pad_written(items) | {"labels": torch.tensor([item["label"] for item in items])}

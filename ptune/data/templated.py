@@ -1,0 +1,165 @@
+"""What the formats share that can be written as a template and read with a language model."""
+
+import random
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from ptune.data import loader
+from ptune.data.base import Batch, TaskData
+from ptune.data.tokenizer import pieces
+from ptune.data.writer import Writer
+from ptune.errors import InputError
+from ptune.pretrained import describe
+from ptune.tasks.spec import HeadKind, HeadSpec, TaskSpec
+from ptune.templates import Template
+
+CONTENT_FREE = ("N/A", "[MASK]", "")
+"""What Zhao et al. 2021 (*Calibrate Before Use*, section 5) put in place of a row's text."""
+
+
+class Templated(TaskData):
+    """Abstract: rows that a task head reads, or, with a template, the language model's head.
+
+    Args:
+        task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec.
+        backbone: Whose tokenizer to use: a hub id, a local folder, or package:NAME/PATH; linked from the model.
+        template: Text a language model is asked with, such as '{sentence} It was [MASK].'; `task` is the task's own. By
+            default there is none and a task head reads the row. The language is told in `ptune.templates`.
+        demonstrations: Training rows, drawn by seed, that stand with their answers in front of every text.
+    """
+
+    asked: HeadKind
+    """Form of the head that reads the template of this format."""
+
+    def __init__(
+        self,
+        task: str | TaskSpec,
+        backbone: str,
+        template: str = "",
+        demonstrations: int = 0,
+        **common,
+    ) -> None:
+        self.asks = template
+        self.demonstrations = demonstrations
+        super().__init__(task, backbone, **common)
+
+    def check(self) -> None:
+        """The template can be asked of this backbone."""
+        if self.demonstrations < 0:
+            raise InputError(f"--data.demonstrations {self.demonstrations}: must be at least 0.")
+        if not self.asks:
+            if self.demonstrations:
+                raise InputError(
+                    f"--data.demonstrations {self.demonstrations}: only a template has them; add --data.template task."
+                )
+            return
+        if self.asks == "task" and not self.task.template:
+            raise InputError(
+                f"--data.template task: the task {self.task.name!r} has none of its own; write one, such as "
+                "'{sentence} It was [MASK].'"
+            )
+        self.template = Template(self.task.template if self.asks == "task" else self.asks)
+        lm = describe(self.backbone).lm
+        if lm is None:
+            raise InputError(
+                f"--data.template: backbone {self.backbone!r} has no language model of its own to read it with; leave "
+                "it out, or choose another backbone."
+            )
+        self.causal = lm == "causal"
+        if not self.causal and self.tokenizer.mask_token_id is None:
+            raise InputError(
+                f"--data.template: the tokenizer of backbone {self.backbone!r} has no mask token; choose another "
+                "backbone."
+            )
+        self.writer = Writer(self.template, self.tokenizer, self.causal, self.max_length, self.slots)
+
+    @property
+    def head(self) -> HeadSpec:
+        """The head this task needs: with a template, the one that reads it."""
+        return replace(self.task.head, kind=self.asked) if self.asks else self.task.head
+
+    def settings(self) -> dict[str, Any]:
+        """The text around the columns, where there is a template."""
+        if not self.asks:
+            return {}
+        return {"template": self.template.text, "slots": self.slots, "front": self.writer.front, "causal": self.causal}
+
+    def columns(self, row: dict, empty: bool = False) -> dict[str, str]:
+        """The columns that the template names; an empty one is an error unless `empty`."""
+        return {name: self.string(row, name, empty) for name in self.template.columns}
+
+    # --- demonstrations ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def answer(self, parsed: dict) -> str:
+        """The answer of a parsed row, as text."""
+
+    def prepare_rows(self, parsed: dict[str, list[dict]]) -> None:
+        """Draw the demonstrations, from the classes in turn, and take them out of the training rows."""
+        if not self.demonstrations:
+            return
+        if self.task.train not in parsed:
+            self._missing_train()
+        rows = parsed[self.task.train]
+        if len(rows) < self.demonstrations:
+            raise InputError(f"--data.demonstrations {self.demonstrations}: there are {len(rows)} training rows.")
+        order = list(range(len(rows)))
+        random.Random(loader.seed()).shuffle(order)
+        of_class: dict[str, int] = {}
+        turn = {}  # the first row of every class before the second of any
+        for i in order:
+            name = str(rows[i]["label"])
+            turn[i] = of_class[name] = of_class.get(name, -1) + 1
+        drawn = sorted(order, key=turn.__getitem__)[: self.demonstrations]
+        text = " ".join(self.writer.text(rows[i]["columns"], self.answer(rows[i])) for i in drawn)
+        front = pieces(self.tokenizer, [text], spaced=False)[0]
+        self.writer = Writer(self.template, self.tokenizer, self.causal, self.max_length, self.slots, front)
+        parsed[self.task.train] = [row for i, row in enumerate(rows) if i not in drawn]
+
+    # --- texts -------------------------------------------------------------------------------------------------------
+
+    def written(self, rows: Sequence[dict], fills: Sequence[Sequence[Sequence[int]]]) -> list[dict[str, list]]:
+        """Every row written once for each of its fills: a list of texts under each name."""
+        texts = zip(self.writer.columns([row["columns"] for row in rows]), fills, strict=True)
+        return [_turned([self.writer.write(columns, fill) for fill in those]) for columns, those in texts]
+
+    def pad_written(self, items: Sequence[Mapping[str, Any]]) -> Batch:
+        """The texts of all items, padded: input_ids, attention_mask, token types, slots n×t, and answer_at n×a."""
+        texts = {name: [torch.tensor(text) for item in items for text in item[name]] for name in self._names(items[0])}
+        batch: Batch = {
+            name: pad_sequence(values, batch_first=True, padding_value=self._fill(name))
+            for name, values in texts.items()
+            if name != "answer_at"
+        }
+        batch["attention_mask"] = pad_sequence([torch.ones_like(ids) for ids in texts["input_ids"]], batch_first=True)
+        # A shorter answer's last place again: what is read there counts for nothing.
+        longest = max(map(len, texts["answer_at"]))
+        places = [torch.cat([at, at[-1:].expand(longest - len(at))]) for at in texts["answer_at"]]
+        batch["answer_at"] = torch.stack(places)
+        if not self.slots:
+            del batch["slots"]
+        return batch
+
+    def _names(self, item: Mapping[str, Any]) -> list[str]:
+        return [name for name in ("input_ids", "token_type_ids", "slots", "answer_at") if name in item]
+
+    def _fill(self, name: str) -> int:
+        return self.tokenizer.pad_token_id if name == "input_ids" else 0  # type: ignore[return-value]
+
+    @cached_property
+    def content_free(self) -> Batch:
+        """The template without a row: its columns filled with each of `CONTENT_FREE` (Zhao et al. 2021)."""
+        mask = self.tokenizer.mask_token or "[MASK]"
+        texts = [mask if text == "[MASK]" else text for text in CONTENT_FREE]
+        rows = [{"columns": dict.fromkeys(self.template.columns, text), "label": 0} for text in texts]
+        return self.collate(self.encode(rows, train=False))
+
+
+def _turned(texts: list[dict[str, list]]) -> dict[str, list]:
+    return {name: [text[name] for text in texts] for name in texts[0]}

@@ -1,0 +1,132 @@
+"""Rows written as a template says, in tokens."""
+
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from ptune.data.tokenizer import Frame, pieces, stand_in
+from ptune.errors import InputError
+from ptune.templates import Template
+
+
+class Writer:
+    """Writes texts with special tokens, slots and places to answer at, and cuts the columns to what fits.
+
+    Args:
+        template: the template.
+        tokenizer: of the backbone.
+        causal: whether the model answers behind what it has read.
+        budget: tokens a text may have, all included.
+        slots: slots of the method; in front of the text where the template has none.
+        front: tokens put before every text (demonstrations).
+
+    Raises:
+        InputError: the template's own words leave no room for a column, or its slots are not as many as the method's.
+    """
+
+    ROOM = 8
+    """Tokens that columns must have at least, together."""
+
+    def __init__(
+        self,
+        template: Template,
+        tokenizer: PreTrainedTokenizerBase,
+        causal: bool,
+        budget: int,
+        slots: int = 0,
+        front: Sequence[int] = (),
+    ) -> None:
+        if template.slots and template.slots != slots:
+            raise InputError(
+                f"template {template.text!r} has {template.slots} slots, but the method fills {slots}; "
+                + (
+                    f"use --model.length {template.slots}."
+                    if slots
+                    else "leave them out, or choose a method with slots."
+                )
+            )
+        self.template, self.tokenizer, self.causal, self.budget = template, tokenizer, causal, budget
+        self.slots = slots
+        self.frame = Frame.of(tokenizer)
+        self.parts = template.before_mask() if causal else template.parts
+        self.front = list(front)
+        self.literals = [
+            pieces(tokenizer, [part.text], self._spaced(i))[0] if part.kind == "text" else []
+            for i, part in enumerate(self.parts)
+        ]
+        own = self._own()
+        if budget - own < self.ROOM:
+            raise InputError(
+                f"--data.max_length {budget}: template, slots{' and demonstrations' if front else ''} take {own} "
+                f"tokens, which leaves {max(budget - own, 0)} for the columns; raise it by "
+                f"{self.ROOM - budget + own} or more."
+            )
+
+    def _own(self) -> int:
+        marks = len(self.frame.begin) + (0 if self.causal else len(self.frame.end)) + len(self.front)
+        seps = sum(part.kind == "sep" for part in self.parts) * len(self.frame.between)
+        return marks + seps + self.slots + sum(map(len, self.literals))
+
+    def columns(self, rows: Sequence[Mapping[str, str]]) -> list[dict[int, list[int]]]:
+        """The tokens of the columns of each row, by the number of their part."""
+        found = {
+            i: pieces(self.tokenizer, [row[part.text] for row in rows], self._spaced(i))
+            for i, part in enumerate(self.parts)
+            if part.kind == "column"
+        }
+        return [{i: ids[row] for i, ids in found.items()} for row in range(len(rows))]
+
+    def _spaced(self, i: int) -> bool:
+        return bool(self.parts[i].lead or (self.front and not i))
+
+    def write(self, columns: Mapping[int, list[int]], fill: Sequence[int]) -> dict[str, list]:
+        """One text: `input_ids`, `token_type_ids`, `slots` (bool) a token, and `answer_at`, where tokens are read.
+
+        Args:
+            columns: tokens of the columns, cut here, the longest first, until the text fits.
+            fill: what stands at the mask's place.
+        """
+        cut = _fit(columns, self.budget - self._own() - len(fill))
+        frame, loose = self.frame, 0 if self.template.slots else self.slots
+        ids = [*frame.begin, *[stand_in(self.tokenizer)] * loose, *self.front]
+        slots = [False] * len(frame.begin) + [True] * loose + [False] * len(self.front)
+        types, segment, at = [frame.first] * len(ids), frame.first, 0
+        for i, part in enumerate(self.parts):
+            match part.kind:
+                case "text":
+                    new = self.literals[i]
+                case "column":
+                    new = cut[i]
+                case "slots":
+                    new = [stand_in(self.tokenizer)] * part.count
+                case "sep":
+                    new = frame.between
+                case _:
+                    at, new = len(ids), list(fill)
+            ids += new
+            slots += [part.kind == "slots"] * len(new)
+            types += [segment] * len(new)
+            segment = frame.second if part.kind == "sep" else segment
+        if not self.causal:
+            ids += frame.end
+            slots += [False] * len(frame.end)
+            types += [segment] * len(frame.end)
+        first = at - self.causal  # a causal model says a token where it has read the one before
+        text = {"input_ids": ids, "slots": slots, "answer_at": list(range(first, at + len(fill)))}
+        return text | ({"token_type_ids": types} if frame.typed else {})
+
+    def text(self, row: Mapping[str, str], word: str) -> str:
+        """The row and its answer as plain text, without slots: a demonstration."""
+        said = {"text": lambda part: part.text, "column": lambda part: row[part.text], "mask": lambda part: word}
+        return "".join(part.lead + said[part.kind](part) for part in self.template.parts if part.kind in said).strip()
+
+
+def _fit(columns: Mapping[int, list[int]], room: int) -> dict[int, list[int]]:
+    """Columns cut at their ends to `room` tokens in all, always the longest first."""
+    lengths = {i: len(ids) for i, ids in columns.items()}
+    while sum(lengths.values()) > room:
+        longest = max(lengths, key=lengths.__getitem__)
+        second = max([length for i, length in lengths.items() if i != longest], default=0)
+        over = sum(lengths.values()) - room
+        lengths[longest] -= min(over, max(lengths[longest] - second, 1))
+    return {i: ids[: lengths[i]] for i, ids in columns.items()}

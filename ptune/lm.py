@@ -1,0 +1,75 @@
+"""`LMHead`: a pretrained language model's own head, for chosen positions and chosen words only."""
+
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from ptune.errors import InputError
+from ptune.pretrained import BackboneSpec
+
+
+class _Given(nn.Module):
+    """Stands for the body of a language model: its last hidden states are what it is given."""
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)  # type: ignore[arg-type]
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The part of the body that OPT calls."""
+        return self
+
+
+class LMHead(nn.Module):
+    """The head of a masked or causal language model, taken as it is: transform, decoder, soft caps and all.
+
+    Its forward pass is the model's own with the body replaced, so that no family needs code here. For u words the
+    decoder's rows of these words take the place of the whole decoder.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        decoder = model.get_output_embeddings()
+        setattr(model, model.base_model_prefix, _Given())
+        self.model = model
+        self.decoder = next(name for name, module in model.named_modules() if module is decoder)
+
+    def forward(self, hidden: Float[Tensor, "... d"], words: Int[Tensor, " u"] | None = None) -> Float[Tensor, "... u"]:
+        """Scores (logits) of the words with these token ids, or of the whole vocabulary, for each hidden state."""
+        flat = {"inputs_embeds": hidden.reshape(1, -1, hidden.shape[-1])}
+        if words is None:
+            logits = self.model(**flat).logits
+        else:
+            decoder = self.model.get_submodule(self.decoder)
+            rows = {f"{self.decoder}.{name}": value[words] for name, value in decoder.named_parameters()}
+            logits = functional_call(self.model, rows, (), flat).logits
+        return logits.view(*hidden.shape[:-1], -1)
+
+
+def load(spec: BackboneSpec, **options: Any) -> tuple[Any, LMHead, dict[str, Any]]:
+    """The body of a pretrained language model, its head, and what loading says; `options` go to `from_pretrained`.
+
+    Raises:
+        InputError: the family has no language model, or the checkpoint lacks its head.
+    """
+    if spec.lm is None:
+        raise InputError(
+            f"backbone {spec.name!r} (model type {spec.config.model_type!r}) has no language model of its own, which a "
+            "template is read with; leave the template out, or choose another backbone."
+        )
+    auto: Any = AutoModelForMaskedLM if spec.lm == "masked" else AutoModelForCausalLM
+    model, loading = auto.from_pretrained(**options)
+    body = model.base_model
+    prefix = f"{model.base_model_prefix}."
+    missing = [key for key in loading["missing_keys"] if not key.startswith(prefix)]
+    if missing:
+        raise InputError(
+            f"backbone {spec.name!r}: its checkpoint has no trained language-model head (it lacks {missing[0]!r}), "
+            "which a template is read with; leave the template out, or choose a language model's checkpoint."
+        )
+    loading["missing_keys"] = [key.removeprefix(prefix) for key in loading["missing_keys"]]
+    return body, LMHead(model), loading
