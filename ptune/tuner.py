@@ -160,6 +160,12 @@ class PromptTuner(L.LightningModule):
         """The trained tensors by name."""
         return {name: value for group in self.groups().values() for name, value in group.items()}
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """Peak learning rate of each group."""
+        p = self.hparams
+        return {"prompt": p["lr"], "head": p["head_lr"] or p["lr"], "backbone": p["lr"]}
+
     def layer_norms(self) -> dict[str, Tensor]:
         """Norms by layer that are worth logging; none where nothing enters the layers."""
         return {}
@@ -218,8 +224,7 @@ class PromptTuner(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW; a learning rate for each of prompt, head and backbone."""
-        p = self.hparams
-        rates = {"prompt": p["lr"], "backbone": p["lr"], "head": p["head_lr"] or p["lr"]}
+        p, rates = self.hparams, self.rates
         groups: list[dict[str, Any]] = []
         for group, tensors in self.groups().items():
             matrices = [value for value in tensors.values() if value.ndim > 1]
