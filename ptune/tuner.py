@@ -45,8 +45,6 @@ class PromptTuner(L.LightningModule):
         attention: Attention function of transformers that runs underneath.
     """
 
-    trains_backbone: ClassVar[bool] = False
-    """Whether the backbone's own weights are trained."""
     slot_argument: ClassVar[str] = ""
     """Argument that says how many slots of the input the method fills with vectors; none for most methods."""
     prompt: nn.Module | None
@@ -127,8 +125,10 @@ class PromptTuner(L.LightningModule):
         )
         if not self.head.pools:
             self.backbone.pooler = None  # nothing reads it: it could not be trained
-        self.backbone.requires_grad_(self.trains_backbone)
         self.prepare(self.backbone)
+        self.backbone.requires_grad_(False)
+        for value in self.tuned(self.backbone).values():
+            value.requires_grad_()
         trained = self.trained()
         for name, value in self.named_parameters():
             if value.requires_grad != (name in trained):
@@ -141,22 +141,32 @@ class PromptTuner(L.LightningModule):
     def prepare(self, backbone: Backbone) -> None:
         """Check that the backbone can be prompted by this method, and read from it what an initialisation needs."""
 
+    def tuned(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+        """The tensors of the backbone that are trained, by their names in it; asked for after `prepare`."""
+        return {}
+
     def groups(self) -> dict[str, dict[str, nn.Parameter]]:
         """The trained tensors by name in three groups: prompt, head, backbone. Nothing else may require a gradient."""
-        modules = {
-            "prompt": self.prompt,
-            "head": self.head,
-            "backbone": self.backbone if self.trains_backbone else None,
+        tensors = {
+            "prompt": {} if self.prompt is None else dict(self.prompt.named_parameters()),
+            "head": dict(self.head.named_parameters()),
+            "backbone": {} if self.backbone is None else self.tuned(self.backbone),
         }
         return {
-            group: {f"{group}.{name}": value for name, value in module.named_parameters()}
-            for group, module in modules.items()
-            if module is not None
+            group: {f"{group}.{name}": value for name, value in named.items()}
+            for group, named in tensors.items()
+            if named
         }
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The trained tensors by name."""
         return {name: value for group in self.groups().values() for name, value in group.items()}
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Peak learning rate of each group."""
+        p = self.hparams
+        return {"prompt": p["lr"], "head": p["head_lr"] or p["lr"], "backbone": p["lr"]}
 
     def layer_norms(self) -> dict[str, Tensor]:
         """Norms by layer that are worth logging; none where nothing enters the layers."""
@@ -216,8 +226,7 @@ class PromptTuner(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW; a learning rate for each of prompt, head and backbone."""
-        p = self.hparams
-        rates = {"prompt": p["lr"], "backbone": p["lr"], "head": p["head_lr"] or p["lr"]}
+        p, rates = self.hparams, self.rates
         groups: list[dict[str, Any]] = []
         for group, tensors in self.groups().items():
             matrices = [value for value in tensors.values() if value.ndim > 1]

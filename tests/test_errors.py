@@ -182,6 +182,9 @@ REFUSED = {
     "MODEL DATA --model.prefix_dropout 1": "prefix_dropout: 1.0 below 1",
     "MODEL DATA --model.mlp -1": "mlp: -1 0",
     "MODEL DATA --model.pool average": "--model.pool 'average' 'mean'",
+    "--model PromptTuning OWN --data.task.labels [] --data.task.metrics [pearson] --model.init labels": "init 'labels' "
+    "'custom' vocab",
+    "--model PTuning DATA --model.backbone_lr -1": "backbone_lr: -1.0 0",
     "MODEL DATA --data.batch_size 0": "--data.batch_size 0 1",
     "MODEL DATA --data.workers -1": "--data.workers -1 0",
     "MODEL DATA --seed_everything x": "--seed_everything 'x' int",

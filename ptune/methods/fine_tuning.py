@@ -2,6 +2,9 @@
 
 from typing import final
 
+from torch import nn
+
+from ptune.backbone import Backbone
 from ptune.heads import Batch
 from ptune.tuner import PromptTuner
 
@@ -15,11 +18,13 @@ class FineTuning(PromptTuner):
         backbone_dropout: Keep the checkpoint's own dropout, on as in BERT.
     """
 
-    trains_backbone = True
-
     def __init__(self, lr: float = 2e-5, backbone_dropout: bool = True, **common) -> None:
         super().__init__(lr=lr, backbone_dropout=backbone_dropout, **common)
 
     def prompts(self, batch: Batch) -> None:
         """No prompts."""
         return None
+
+    def tuned(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+        """All of the backbone."""
+        return dict(backbone.named_parameters())

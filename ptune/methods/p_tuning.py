@@ -1,7 +1,8 @@
 """P-Tuning, now called v1 (Liu et al. 2021, *GPT Understands, Too*): input vectors that a small encoder ties together.
 
-The encoder is that of THUDM/P-tuning f4225d4, LAMA/p_tuning/prompt_encoder.py, and the backbone is frozen as there. Not
-here yet: their templates, which put slots between anchor words, and their cloze head; the slots stand behind [CLS].
+The encoder is that of THUDM/P-tuning f4225d4: LAMA/p_tuning/prompt_encoder.py, where the backbone is frozen, and, with
+`hidden` the width of the embeddings, PT-Fewshot/pet/wrapper.py, where it is trained, too (`backbone_lr`). Not here
+yet: their templates, which put slots between anchor words, and their cloze head; the slots stand behind [CLS].
 """
 
 from typing import Literal, final
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.methods.prompt_tuning import SoftPrompt
@@ -46,12 +48,14 @@ class PromptEncoder(nn.Module):
 
 @final
 class PTuning(PromptTuner):
-    """Train an encoder of the vectors in the input's prompt slots, and the head.
+    """Train an encoder of the vectors in the input's prompt slots, and the head; with `backbone_lr` the backbone, too.
 
     Args:
         length: Prompt length p, slots of the input.
         encoder: `lstm` (BiLSTM and MLP) or `mlp`.
         hidden: Hidden size of the LSTM a direction; 0 for half the width of the embeddings, as for LAMA.
+        backbone_lr: Peak learning rate of the backbone, which is frozen at 0; the paper's SuperGLUE runs have 1e-5 and
+            a weight decay of 0.1 on the backbone alone, where `weight_decay` is for all trained matrices.
     """
 
     prompt: PromptEncoder | SoftPrompt
@@ -64,6 +68,7 @@ class PTuning(PromptTuner):
         encoder: Literal["lstm", "mlp"] = "lstm",
         hidden: int = 0,
         lr: float = 1e-3,
+        backbone_lr: float = 0.0,
         **common,
     ) -> None:
         super().__init__(lr=lr, **common)
@@ -71,12 +76,23 @@ class PTuning(PromptTuner):
             raise InputError(f"length: {length} must be at least 1.")
         if hidden < 0:
             raise InputError(f"hidden: {hidden} must not be negative; 0 means half the width of the embeddings.")
+        if backbone_lr < 0:
+            raise InputError(f"backbone_lr: {backbone_lr} must not be negative; 0 freezes the backbone.")
         width = self.spec.embedding_width
         self.prompt = PromptEncoder(length, width, encoder, hidden or width // 2)
 
     def prompts(self, batch: Batch) -> Prompts:
         """The vectors, for the slots of every text."""
         return Prompts(embeds=self.prompt())
+
+    def tuned(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+        """All of the backbone, if it has a learning rate."""
+        return dict(backbone.named_parameters()) if self.hparams["backbone_lr"] else {}
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The backbone has its own."""
+        return super().rates | {"backbone": self.hparams["backbone_lr"]}
 
     def tensors(self) -> dict[str, Tensor]:
         """Trained tensors, the encoder folded into the vectors it computes."""

@@ -38,7 +38,9 @@ class PromptTuning(PromptTuner):
     Args:
         length: Prompt length p, slots of the input.
         init: `vocab` embeddings of p of the 5,000 most common tokens, drawn by seed, as Lester et al. found best for
-            models of this size; `random` N(0, 0.02²); `text` embeddings of the tokens of `init_text`.
+            models of this size; `labels` embeddings of the task's label names, one vector a label (the mean of its
+            tokens), and `vocab` for the rest, as in their section 3.2; `random` N(0, 0.02²); `text` embeddings of the
+            tokens of `init_text`.
         init_text: Text of `init: text`, repeated or cut to `length` tokens.
     """
 
@@ -49,7 +51,7 @@ class PromptTuning(PromptTuner):
     def __init__(
         self,
         length: int = 20,
-        init: Literal["vocab", "random", "text"] = "vocab",
+        init: Literal["vocab", "labels", "random", "text"] = "vocab",
         init_text: str = "",
         **common,
     ) -> None:
@@ -58,17 +60,23 @@ class PromptTuning(PromptTuner):
             raise InputError(f"length: {length} must be at least 1.")
         if (init == "text") != bool(init_text):
             raise InputError(f"init_text: {init_text!r} and init: {init!r} do not fit; init: text alone needs a text.")
+        if init == "labels" and not self.task.labels:
+            raise InputError(f"init: 'labels', but the task {self.task.task!r} has no label names; use init: vocab.")
         self.prompt = SoftPrompt(length, self.spec.embedding_width)
 
     @torch.no_grad()
     def prepare(self, backbone: Backbone) -> None:
         """Start from embeddings of real tokens."""
-        p, init = self.hparams["length"], self.hparams["init"]
+        p, init, name = self.hparams["length"], self.hparams["init"], self.hparams["backbone"]
         if init == "random":
             return
-        name = self.hparams["backbone"]
-        ids = text_ids(name, self.hparams["init_text"], p) if init == "text" else _sample(load(name), p)
+        tokenizer = load(name)
+        ids = text_ids(name, self.hparams["init_text"], p) if init == "text" else _sample(tokenizer, p)
         self.prompt.vectors.copy_(backbone.embed(ids.to(backbone.model.device))[0])
+        if init == "labels":
+            for vector, label in zip(self.prompt.vectors, self.task.labels, strict=False):  # more of one than the other
+                tokens = tokenizer(label, add_special_tokens=False, return_tensors="pt")["input_ids"]
+                vector.copy_(backbone.embed(tokens.to(backbone.model.device))[0].mean(0))
 
     def prompts(self, batch: Batch) -> Prompts:
         """The vectors, for the slots of every text."""

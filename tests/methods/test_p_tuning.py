@@ -92,7 +92,39 @@ def test_every_tensor_of_the_encoder_gets_a_gradient(built, batch):
     assert all(value.grad is None for value in model.backbone.parameters())
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"length": 0}, "length: 0"), ({"hidden": -1}, "hidden: -1")])
+def test_a_backbone_with_a_learning_rate_of_its_own_is_trained_by_it(built, batch, fit):
+    model = built(lr=0.1, head_lr=0.2, backbone_lr=1e-3, schedule="constant")
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    optimizer = fit(model, [slotted(batch, {"lengths": (7, 6, 5)})]).optimizers[0]
+    assert {group["name"].split("/")[0]: group["lr"] for group in optimizer.param_groups} == {
+        "prompt": 0.1,
+        "head": 0.2,
+        "backbone": 1e-3,
+    }
+    # Adam's first step is the learning rate, whatever the gradient; a key's bias has none but rounding.
+    steps = {name: (value - before[name]).abs().max().item() for name, value in model.named_parameters()}
+    assert set(model.trained()) == set(steps)
+    for name, step in steps.items():
+        if name.endswith("key.bias"):
+            continue
+        rate = {"prompt": 0.1, "head": 0.2, "backbone": 1e-3}[name.partition(".")[0]]
+        assert step == pytest.approx(rate, rel=1e-2), name
+
+
+def test_prompts_saved_with_a_trained_backbone_bring_it_along(built, batch, fit, tmp_path):
+    model, inputs = built(backbone_lr=0.01), slotted(batch, {"lengths": (7, 6, 5)})
+    fit(model, [inputs])
+    model.save_prompts(tmp_path / "prompts.safetensors")
+    other = built(backbone_lr=0.01).eval()
+    other.load_prompts(tmp_path / "prompts.safetensors")
+    with torch.no_grad():
+        assert_close(other(inputs), model.eval()(inputs), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"length": 0}, "length: 0"), ({"hidden": -1}, "hidden: -1"), ({"backbone_lr": -1e-5}, "backbone_lr: -1e-05")],
+)
 def test_bad_arguments_are_refused(tiny, head, arguments, message):
     with pytest.raises(InputError, match=message):
         PTuning(backbone=tiny("bert"), head=head("classify"), **arguments)

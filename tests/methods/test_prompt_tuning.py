@@ -13,6 +13,7 @@ from ptune.data.tagging import Tagging
 from ptune.data.tokenizer import load
 from ptune.errors import InputError
 from ptune.methods.prompt_tuning import PromptTuning
+from ptune.tasks.spec import HeadSpec
 
 P = 3
 DATA = {"toy/pair": Classification, "toy/choice": MultipleChoice, "toy/qa": SpanQA, "toy/tagging": Tagging}
@@ -68,6 +69,20 @@ def test_vocab_starts_from_words_drawn_by_the_seed():
         assert tokenizer.convert_ids_to_tokens(token).isalpha()
 
 
+def test_labels_start_from_the_mean_of_each_names_tokens_and_the_rest_from_words():
+    head = HeadSpec("named", "classify", ("nurse", "the pilot was", "baker"), ("accuracy",), "accuracy")
+    model = built(head, init="labels", length=5)
+    words, tokenizer = model.backbone.model.get_input_embeddings().weight, load(runs.bert())
+
+    def embedding(text):
+        return words[tokenizer.convert_tokens_to_ids(text.split())].mean(0)
+
+    vectors = model.prompt.vectors
+    assert_close(vectors[:3], torch.stack([embedding(label) for label in head.labels]))
+    assert all((words == vector).all(1).any() for vector in vectors[3:])
+    assert_close(built(head, init="labels", length=2).prompt.vectors, vectors[:2])
+
+
 def test_embeddings_narrower_than_the_layers_are_filled_in_their_own_width(tiny, head):
     model = built(head("classify"), backbone=tiny("electra"), init="random")
     assert model.prompt.vectors.shape == (P, 16)
@@ -93,6 +108,11 @@ def test_data_without_the_methods_slots_are_refused():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         PromptTuning(**{"backbone": runs.bert(), "head": runs_head()} | arguments)
+
+
+def test_a_task_without_label_names_cannot_be_started_from_them(head):
+    with pytest.raises(InputError, match="init: 'labels', but the task 'toy/span' has no label names; use init: vocab"):
+        PromptTuning(backbone=runs.bert(), head=head("span"), init="labels")
 
 
 def test_the_command_line_links_length_to_the_slots(tmp_path):
