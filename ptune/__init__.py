@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from ptune.backbone import Backbone
     from ptune.data.choice import MultipleChoice
     from ptune.data.classification import Classification
+    from ptune.data.fill import Fill
     from ptune.data.qa import SpanQA
     from ptune.data.tagging import Tagging
     from ptune.errors import InputError
     from ptune.methods.fine_tuning import FineTuning
     from ptune.methods.linear_probe import LinearProbe
+    from ptune.methods.manual import ManualPrompt
     from ptune.methods.p_tuning import PromptEncoder, PTuning
     from ptune.methods.p_tuning_v2 import PrefixEncoder, PTuningV2
     from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ptune.prompts import Prompts
     from ptune.tasks import task
     from ptune.tasks.spec import HeadSpec, TaskSpec
+    from ptune.templates import Template, Verbalizer
     from ptune.tuner import PromptTuner
 
 __version__ = "0.1.0"
@@ -29,10 +32,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "Backbone": "backbone",
     "Classification": "data.classification",
+    "Fill": "data.fill",
     "FineTuning": "methods.fine_tuning",
     "HeadSpec": "tasks.spec",
     "InputError": "errors",
     "LinearProbe": "methods.linear_probe",
+    "ManualPrompt": "methods.manual",
     "MultipleChoice": "data.choice",
     "PTuning": "methods.p_tuning",
     "PTuningV2": "methods.p_tuning_v2",
@@ -45,6 +50,8 @@ _HOMES = {
     "SpanQA": "data.qa",
     "Tagging": "data.tagging",
     "TaskSpec": "tasks.spec",
+    "Template": "templates",
+    "Verbalizer": "templates",
     "describe": "pretrained",
     "task": "tasks",
 }
@@ -52,10 +59,12 @@ _HOMES = {
 __all__ = [
     "Backbone",
     "Classification",
+    "Fill",
     "FineTuning",
     "HeadSpec",
     "InputError",
     "LinearProbe",
+    "ManualPrompt",
     "MultipleChoice",
     "PTuning",
     "PTuningV2",
@@ -68,6 +77,8 @@ __all__ = [
     "SpanQA",
     "Tagging",
     "TaskSpec",
+    "Template",
+    "Verbalizer",
     "describe",
     "task",
 ]

@@ -4,9 +4,10 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, Self
 
 import jsonargparse
 import torch
@@ -25,7 +26,7 @@ from ptune.data.base import TaskData
 from ptune.errors import InputError
 from ptune.loggers import MetricsFile, Wandb
 from ptune.options import Parser, plain_words, refuse_linked, root
-from ptune.result import evaluate, table, write
+from ptune.result import evaluate, report, table, write
 from ptune.tuner import PromptTuner
 
 
@@ -37,6 +38,29 @@ def slots_of(model: Namespace | None) -> int:
 
 class CLI(LightningCLI):
     """LightningCLI with `--run_dir`, `--ckpt_path` and `--wandb`, links from task and model, and ptune's defaults."""
+
+    @classmethod
+    def of(cls, args: list[str] | None) -> Self:
+        """Parse `args` (the process's own by default) and build data, model and trainer."""
+        plain_words()
+        refuse_linked(args)
+        jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+        return cls(
+            PromptTuner,
+            TaskData,
+            save_config_callback=None,
+            seed_everything_default=11,
+            trainer_defaults={"max_epochs": 10, "gradient_clip_val": 1.0, "log_every_n_steps": 10}
+            | {"num_sanity_val_steps": 0, "enable_model_summary": False},
+            parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=args,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options of ptune's own, and the links."""
@@ -83,15 +107,12 @@ class CLI(LightningCLI):
         backbone = re.sub(r"[^\w.-]+", "-", model.hparams.backbone.removeprefix("package:")).strip("-.")
         default = Path("runs", task, type(model).__name__, f"{backbone}-s{seed}")
         self.run_dir = str(self.config.run_dir or default)
-        self.ckpt_path, step = open_run(self.run_dir, self.config.ckpt_path)
-        self.datamodule.setup("fit")  # mistakes in the data surface before a directory is made
+        self.open()  # mistakes in the data surface before a directory is made
         make(self.run_dir)
         config = self.config_init["trainer"]
-        wanted, csv = config.logger, MetricsFile(self.run_dir, step)
-        loggers: list[Logger] = [
-            csv,
-            *(wanted if isinstance(wanted, list) else [wanted] if isinstance(wanted, Logger) else []),
-        ]
+        wanted = config.logger
+        own = wanted if isinstance(wanted, list) else [wanted] if isinstance(wanted, Logger) else []
+        loggers = [*self.files(), *own]
         self.telemetry = Telemetry(f"{self.run_dir}/metrics.csv")
         self.best = ModelCheckpoint(
             self.run_dir, "best", monitor=model.monitor, mode="max", enable_version_counter=False
@@ -106,6 +127,17 @@ class CLI(LightningCLI):
             )
         except (MisconfigurationException, ValueError) as error:
             raise InputError(f"trainer: {error}") from error
+
+    def open(self) -> None:
+        """Read the data and find the checkpoint to go on from; InputError where either is not as it must be."""
+        if not self.model.trains:
+            raise InputError(f"--model {type(self.model).__name__} trains nothing: use python -m ptune.evaluate.")
+        self.ckpt_path, self.step = open_run(self.run_dir, self.config.ckpt_path)
+        self.datamodule.setup("fit")
+
+    def files(self) -> list[Logger]:
+        """`metrics.csv`."""
+        return [MetricsFile(self.run_dir, self.step)]
 
     @rank_zero_only
     def begin(self, trainer: Trainer) -> None:
@@ -173,32 +205,47 @@ def make(run_dir: str) -> None:
         raise InputError(f"run_dir: {run_dir!r} cannot be written ({error.strerror}); choose another.") from error
 
 
-def build(args: list[str] | None) -> CLI:
-    """Parse `args` (the process's own by default) and build data, model and trainer."""
-    plain_words()
-    refuse_linked(args)
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return CLI(
-        PromptTuner,
-        TaskData,
-        save_config_callback=None,
-        seed_everything_default=11,
-        trainer_defaults={"max_epochs": 10, "gradient_clip_val": 1.0, "log_every_n_steps": 10}
-        | {"num_sanity_val_steps": 0, "enable_model_summary": False},
-        parser_class=Parser,
-        parser_kwargs={"allow_abbrev": False},
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        args=args,
-        run=False,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-    )
+class Evaluation(CLI):
+    """The same command line without training: data need no training split, a run directory may hold a run."""
+
+    def open(self) -> None:
+        """Find the checkpoint of a method that trains something; InputError where there is none."""
+        self.ckpt_path, self.step = None, 0
+        given = self.config.ckpt_path
+        if not self.model.trains:
+            if given:
+                raise InputError(f"ckpt_path: {type(self.model).__name__} trains nothing and has no checkpoint.")
+        else:
+            path = f"{self.run_dir}/{given or 'best'}.ckpt" if given in (None, "best", "last") else given
+            self.ckpt_path, self.step = open_run(self.run_dir, path)
+        self.datamodule.setup("validate")
+
+    def files(self) -> list[Logger]:
+        """None: an evaluation leaves its own file, and the run's as they are."""
+        return []
+
+    def begin(self, trainer: Trainer) -> None:
+        """Start W&B for a method that is only ever evaluated."""
+        if not self.model.trains:
+            super().begin(trainer)
+
+    def evaluate(self) -> dict[str, Any]:
+        """The result, of the checkpoint where there is one."""
+        self.model.configure_model()
+        self.model.meet(self.datamodule)
+        steps = epoch = 0
+        if self.ckpt_path is not None:
+            checkpoint = torch.load(self.ckpt_path, map_location="cpu", weights_only=True)
+            self.model.on_load_checkpoint(checkpoint)
+            self.model.load_state_dict(checkpoint["state_dict"])
+            steps, epoch = checkpoint["global_step"], checkpoint["epoch"] + 1
+        self.begin(self.trainer)
+        return report(self, steps, epoch, epoch)
 
 
 def run(args: list[str] | None) -> None:
     """Fit, evaluate the best checkpoint on every labelled split, write and print the result."""
-    cli = build(args)
+    cli = CLI.of(args)
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path, weights_only=True)
     if cli.trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
@@ -208,10 +255,10 @@ def run(args: list[str] | None) -> None:
         print(table(result))
 
 
-def command(args: list[str] | None) -> int:
-    """Run; a mistake in the input becomes one sentence on stderr and exit code 2."""
+def guarded(work: Callable[[list[str] | None], None], args: list[str] | None) -> int:
+    """Do the work; a mistake in the input becomes one sentence on stderr and exit code 2."""
     try:
-        run(args)
+        work(args)
     except ValueError as error:
         mistake = root(error)  # jsonargparse wraps what a constructor raises
         if mistake is None:
@@ -219,3 +266,8 @@ def command(args: list[str] | None) -> int:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
     return 0
+
+
+def command(args: list[str] | None) -> int:
+    """`run`, guarded."""
+    return guarded(run, args)

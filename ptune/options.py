@@ -16,11 +16,13 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from ptune.data.choice import MultipleChoice
 from ptune.data.classification import Classification
+from ptune.data.fill import Fill
 from ptune.data.qa import SpanQA
 from ptune.data.tagging import Tagging
 from ptune.errors import InputError, nearest
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
+from ptune.methods.manual import ManualPrompt
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
@@ -28,8 +30,8 @@ from ptune.tasks.spec import TaskSpec
 
 # Short class names on the command line are those imported here.
 CLASSES = {
-    "model": (PTuningV2, PTuning, PromptTuning, FineTuning, LinearProbe),
-    "data": (Classification, MultipleChoice, SpanQA, Tagging),
+    "model": (PTuningV2, PTuning, PromptTuning, FineTuning, LinearProbe, ManualPrompt),
+    "data": (Classification, MultipleChoice, SpanQA, Tagging, Fill),
 }
 
 LINKED = {

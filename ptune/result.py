@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,8 @@ PACKAGES = ("ptune", "torch", "lightning", "transformers", "datasets", "torchmet
 
 
 def evaluate(cli: "CLI") -> dict[str, Any]:
-    """Evaluate the best checkpoint on each labelled split; the whole of `result.json`."""
-    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    """Evaluate the best checkpoint of a run on each labelled split; the whole of `result.json`."""
+    model, trainer = cli.model, cli.trainer
     steps, epochs = trainer.global_step, trainer.current_epoch
     trainer.fit_loop.epoch_loop._batches_that_stepped = steps  # what rows are logged at; one less if resumed at the end
     best_epoch = epochs
@@ -27,6 +29,12 @@ def evaluate(cli: "CLI") -> dict[str, Any]:
         best = torch.load(cli.best.best_model_path, map_location=model.device, weights_only=True)
         model.load_state_dict(best["state_dict"], strict=False)  # it holds trained tensors only
         best_epoch = best["epoch"] + 1
+    return report(cli, steps, epochs, best_epoch)
+
+
+def report(cli: "CLI", steps: int, epochs: int, best_epoch: int) -> dict[str, Any]:
+    """The metrics of the model as it is on each labelled split, and what it took to get there."""
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
     metrics, majority = {}, {}
     for split in data.splits:
         model.split = split
@@ -34,16 +42,16 @@ def evaluate(cli: "CLI") -> dict[str, Any]:
         metrics[split] = {name.removeprefix(f"{split}/"): value for name, value in values.items()}
         majority[split] = data.majority(split)
     work = cli.telemetry.state_dict()
-    spec = model.hparams
     return {
         "task": data.task.name,
         "method": type(model).__name__,
-        "backbone": spec.backbone,
+        "backbone": model.hparams.backbone,
         "fingerprint": model.backbone.fingerprint,
         "seed": cli.config.seed_everything,
         "monitor": model.task.monitor,
         "metrics": metrics,
         "majority": majority,
+        "rows": {split: len(data.loader(split).dataset) for split in data.splits},
         "best_epoch": best_epoch,
         "trained_parameters": sum(value.numel() for value in model.trained().values()),
         "total_parameters": sum(value.numel() for value in model.parameters()),
@@ -65,7 +73,21 @@ def write(cli: "CLI", result: dict[str, Any]) -> None:
     """`prompts.safetensors` and `result.json` into the run directory, the result into W&B's summary."""
     run_dir = Path(cli.run_dir)
     cli.model.save_prompts(run_dir / "prompts.safetensors")
-    (run_dir / "result.json").write_text(json.dumps(result, indent=2, default=str) + "\n")
+    _save(cli, result, run_dir / "result.json")
+
+
+def write_evaluation(cli: "CLI", result: dict[str, Any]) -> None:
+    """`evaluation.json`, or `evaluation-2.json` and so on beside earlier ones, and the result into W&B's summary."""
+    _save(cli, result, next(path for path in _free(Path(cli.run_dir)) if not path.exists()))
+
+
+def _free(run_dir: Path) -> Iterator[Path]:
+    yield run_dir / "evaluation.json"
+    yield from (run_dir / f"evaluation-{i}.json" for i in count(2))
+
+
+def _save(cli: "CLI", result: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(result, indent=2, default=str) + "\n")
     for logger in cli.trainer.loggers:
         if isinstance(logger, WandbLogger):
             metrics = {f"{split}/{k}": v for split, values in result["metrics"].items() for k, v in values.items()}
@@ -87,10 +109,10 @@ def table(result: dict[str, Any]) -> str:
     form = f"{{:<{widths[0]}}}  {{:<{widths[1]}}}  {{:>{widths[2]}}}  {{:>{widths[3]}}}"
     lines = [form.format(*row) for row in rows]
     lines.insert(1, "  ".join("-" * w for w in widths))
-    foot = (
-        f"{result['trained_parameters']:,} trained parameters, {result['seconds']:.0f} s, "
-        f"{result['peak_memory_mib']:.0f} MiB; metrics in %, * chose the checkpoint (epoch {result['best_epoch']})"
-    )
+    foot = f"{result['trained_parameters']:,} trained parameters, {result['seconds']:.0f} s, "
+    foot += f"{result['peak_memory_mib']:.0f} MiB; metrics in %"
+    if result["best_epoch"]:
+        foot += f", * chose the checkpoint (epoch {result['best_epoch']})"
     return "\n".join([f"\n{result['task']} with {result['method']}, seed {result['seed']}", *lines, foot])
 
 

@@ -45,6 +45,8 @@ class PromptTuner(L.LightningModule):
         attention: Attention function of transformers that runs underneath.
     """
 
+    trains: ClassVar[bool] = True
+    """Whether there is anything to train: `ptune.fit` for most methods, `ptune.evaluate` alone for the others."""
     slot_argument: ClassVar[str] = ""
     """Argument that says how many slots of the input the method fills with vectors; none for most methods."""
     prompt: nn.Module | None
@@ -220,9 +222,31 @@ class PromptTuner(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Check before the first step that the data have the method's slots and fit into the backbone's positions."""
-        check_data(self, self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.meet(self.trainer.datamodule)  # type: ignore[attr-defined]
         if self._loops:
             resume.validate_next(self._loops, self.trainer)
+
+    def meet(self, data: Any) -> None:
+        """Look at the data module (None: plain loaders) before the first batch.
+
+        Raises:
+            InputError: it lacks the method's input slots, or its longest text and the shift of positions exceed the
+                positions of the backbone.
+        """
+        room = self.backbone.room
+        if data is None:
+            return
+        if data.slots != self.slots:
+            raise InputError(
+                f"data.slots: {data.slots}, but {type(self).__name__} fills {self.slots}; use slots={self.slots}."
+            )
+        if room is None or data.max_length + self.shift <= room:
+            return
+        shifted = f" and a prefix of {self.shift} that shifts positions" if self.shift else ""
+        raise InputError(
+            f"data.max_length: {data.max_length} tokens{shifted} do not fit into the {room} positions of "
+            f"{self.hparams['backbone']!r}; use --data.max_length {max(room - self.shift, 0)} or less."
+        )
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW; a learning rate for each of prompt, head and backbone."""
@@ -271,6 +295,8 @@ class PromptTuner(L.LightningModule):
             "task": self.task.task,
             "head": self.task.kind,
             "labels": json.dumps(self.task.labels),
+            "template": self.task.template,
+            "words": json.dumps(self.task.words),
             "pooling": self.backbone.pooling,
         } | {name: str(self.hparams[name]) for name in self.sizes}
 
@@ -333,23 +359,3 @@ def _shapes(tensors: Mapping[str, Tensor]) -> list[str]:
 def examples(batch: Batch) -> int:
     """Rows in a training batch."""
     return len(batch["labels"])
-
-
-def check_data(model: PromptTuner, data: Any) -> None:
-    """Raise InputError if the data module lacks the method's input slots, or if its longest text and the shift of
-    positions exceed the positions of the backbone.
-    """
-    room = model.backbone.room
-    if data is None:
-        return
-    if data.slots != model.slots:
-        raise InputError(
-            f"data.slots: {data.slots}, but {type(model).__name__} fills {model.slots}; use slots={model.slots}."
-        )
-    if room is None or data.max_length + model.shift <= room:
-        return
-    shifted = f" and a prefix of {model.shift} that shifts positions" if model.shift else ""
-    raise InputError(
-        f"data.max_length: {data.max_length} tokens{shifted} do not fit into the {room} positions of "
-        f"{model.hparams['backbone']!r}; use --data.max_length {max(room - model.shift, 0)} or less."
-    )

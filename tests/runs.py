@@ -17,7 +17,7 @@ os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning's, of jsona
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from ptune.cli import CLI, build, command
+from ptune.cli import CLI, command
 from ptune.tasks import MODULES, task, toy
 
 _temporary = tempfile.TemporaryDirectory(prefix="ptune-runs-")
@@ -104,7 +104,7 @@ def call(words: list) -> tuple[int, str, str]:
 def built(words: list) -> CLI:
     """Data, model and trainer of a command line that is not run."""
     made = []
-    with mock.patch("ptune.cli.run", lambda args: made.append(build(args))):
+    with mock.patch("ptune.cli.run", lambda args: made.append(CLI.of(args))):
         code, _, err = call(words)
     assert code == 0, err
     return made[0]

@@ -82,7 +82,7 @@ class Templated(TaskData):
     @property
     def head(self) -> HeadSpec:
         """The head this task needs: with a template, the one that reads it."""
-        return replace(self.task.head, kind=self.asked) if self.asks else self.task.head
+        return replace(self.task.head, kind=self.asked, template=self.template.text) if self.asks else self.task.head
 
     def settings(self) -> dict[str, Any]:
         """The text around the columns, where there is a template."""

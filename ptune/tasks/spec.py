@@ -27,6 +27,8 @@ class HeadSpec:
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
     monitor: str
+    template: str = ""
+    """What the language model is asked; empty: a task head reads the row."""
     words: tuple[tuple[str, ...], ...] = ()
     """cloze: the words that stand for each label."""
 

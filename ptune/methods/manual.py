@@ -1,0 +1,64 @@
+"""Direct use of a language model (Schick & Schütze 2021; Brown et al. 2020): a template, and nothing is trained."""
+
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from ptune.errors import InputError
+from ptune.heads import Batch
+from ptune.pretrained import MINILM
+from ptune.tasks.spec import HeadSpec
+from ptune.tuner import PromptTuner
+
+
+@final
+class ManualPrompt(PromptTuner):
+    """Read the answer off the language model, zero-shot or behind the data module's `demonstrations`.
+
+    Args:
+        backbone: Hub id, local folder, or `package:NAME/PATH` of a masked or causal language model.
+        head: Form and labels of the task's head; the data module's `head`, linked on the command line.
+        calibrate: Divide each label's probability by the one it has where the template is filled with no content
+            (contextual calibration, Zhao et al. 2021, section 5).
+        attention: Attention function of transformers that runs underneath.
+    """
+
+    trains: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        backbone: str = MINILM,
+        head: HeadSpec | None = None,
+        calibrate: bool = False,
+        attention: Literal["sdpa", "eager"] = "sdpa",
+    ) -> None:
+        super().__init__(backbone=backbone, head=head, attention=attention)
+        if not self.head.lm:
+            raise InputError("--model ManualPrompt reads a template: add --data.template task, or one of your own.")
+        if calibrate and self.task.kind != "cloze":
+            raise InputError("--model.calibrate true: only words that stand for labels have a prior; leave it out.")
+        self.prior: Tensor | None = None
+
+    def prompts(self, batch: Batch) -> None:
+        """No prompts."""
+        return None
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores of a batch, in the form of the task's head; calibrated, they are relative to the prior's."""
+        scores = super().forward(batch)
+        return scores if self.prior is None else scores.log_softmax(-1) - self.prior
+
+    @torch.no_grad()
+    def meet(self, data: Any) -> None:
+        """Read the labels' probabilities without content, averaged over the fillings: the prior, log "c"."""
+        super().meet(data)
+        if self.hparams["calibrate"] and data is not None:
+            self.prior = None
+            batch = {name: value.to(self.device) for name, value in data.content_free.items()}
+            self.prior = self.eval()(batch).softmax(-1).mean(0).log()
+
+    def on_validation_start(self) -> None:
+        """Meet the data of `Trainer.validate`; the command line has done it."""
+        if self.prior is None:
+            self.meet(self.trainer.datamodule)  # type: ignore[attr-defined]
