@@ -15,7 +15,7 @@ from unittest import mock
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning's, of jsonargparse
 
 import torch
-from transformers import BertConfig, BertModel, BertTokenizer
+from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
 
 from ptune.cli import CLI, command
 from ptune.tasks import MODULES, task, toy
@@ -30,9 +30,12 @@ QUIET = ("--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", 1, "--tr
 
 
 @cache
-def bert(seed: int = 0, layers: int = 2, width: int = 32, positions: int = 64) -> str:
-    """The folder of a random BERT that drops out, and a WordPiece tokenizer of toy words and single letters."""
-    folder = FOLDER / f"bert-{seed}-{layers}-{width}-{positions}"
+def bert(seed: int = 0, layers: int = 2, width: int = 32, positions: int = 64, lm: bool = False) -> str:
+    """The folder of a random BERT that drops out, and a WordPiece tokenizer of toy words and single letters.
+
+    `lm`: with a masked language model's head in place of the pooler.
+    """
+    folder = FOLDER / f"bert-{seed}-{layers}-{width}-{positions}{'-lm' * lm}"
     letters = [f"{before}{letter}" for before in ("", "##") for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
     words = ["the", "was", "by", "and", "who", *toy.PEOPLE, *toy.VERBS, *".,?!'"]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *words]
@@ -47,7 +50,7 @@ def bert(seed: int = 0, layers: int = 2, width: int = 32, positions: int = 64) -
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        BertModel(config).save_pretrained(folder)
+        (BertForMaskedLM if lm else BertModel)(config).save_pretrained(folder)
     BertTokenizer(vocab={word: code for code, word in enumerate(vocabulary)}).save_pretrained(folder)
     return str(folder)
 

@@ -56,7 +56,7 @@ def mean_by_torch(kind, scores, labels):
 def test_each_kind_is_one_linear_layer_with_scores_of_its_shape(
     backbone, batch, hidden, head, kind, form, outputs, shape
 ):
-    module = head_for(head(kind), WIDTH, 0.1)
+    module = head_for(head(kind), backbone.spec, 0.1)
     assert type(module) is form
     bias = {} if kind in ("choice", "span") else {"linear.bias": (outputs,)}  # there a bias would change nothing
     assert {name: tuple(value.shape) for name, value in module.named_parameters()} == {
@@ -67,7 +67,7 @@ def test_each_kind_is_one_linear_layer_with_scores_of_its_shape(
 
 @each_kind
 def test_sum_over_count_is_torchs_mean_loss(backbone, batch, hidden, head, kind):
-    module = head_for(head(kind), WIDTH, 0.0)
+    module = head_for(head(kind), backbone.spec, 0.0)
     inputs = batch(LENGTHS, labels=LABELS[kind])
     scores = module(hidden, inputs, backbone)
     total, count = module.loss(scores, inputs)
@@ -76,7 +76,7 @@ def test_sum_over_count_is_torchs_mean_loss(backbone, batch, hidden, head, kind)
 
 @each_kind
 def test_sums_and_counts_of_parts_add_up_to_the_whole(backbone, batch, hidden, head, kind):
-    module = head_for(head(kind), WIDTH, 0.0)
+    module = head_for(head(kind), backbone.spec, 0.0)
     whole = batch(LENGTHS, labels=LABELS[kind])
     total, count = module.loss(module(hidden, whole, backbone), whole)
     parts = []
@@ -92,7 +92,7 @@ def test_sums_and_counts_of_parts_add_up_to_the_whole(backbone, batch, hidden, h
 
 @each_kind
 def test_the_loss_of_bf16_scores_is_computed_in_fp32(backbone, batch, hidden, head, kind):
-    module = head_for(head(kind), WIDTH, 0.0)
+    module = head_for(head(kind), backbone.spec, 0.0)
     inputs = batch(LENGTHS, labels=LABELS[kind])
     rounded = module(hidden, inputs, backbone).bfloat16()
     total, _ = module.loss(rounded, inputs)
@@ -101,7 +101,7 @@ def test_the_loss_of_bf16_scores_is_computed_in_fp32(backbone, batch, hidden, he
 
 
 def test_the_endings_of_a_row_are_neighbours(backbone, batch, hidden, head):
-    module = head_for(head("choice"), WIDTH, 0.0)
+    module = head_for(head("choice"), backbone.spec, 0.0)
     scores = module(hidden, batch(LENGTHS, labels=LABELS["choice"]), backbone)
     alone = module.linear(hidden[:, 0]).squeeze(1)  # pooled by the first token
     assert_close(scores, torch.stack([alone[:2], alone[2:]]))
@@ -109,7 +109,7 @@ def test_the_endings_of_a_row_are_neighbours(backbone, batch, hidden, head):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_padding_cannot_be_an_answer(backbone, batch, hidden, head, dtype):
-    module = head_for(head("span"), WIDTH, 0.0).to(dtype)
+    module = head_for(head("span"), backbone.spec, 0.0).to(dtype)
     inputs = batch(LENGTHS, labels=LABELS["span"])
     padding = inputs["attention_mask"] == 0
     module.linear.weight.data.fill_(-1.0)  # so that an unmasked padding score of 0 would win
@@ -123,7 +123,7 @@ def test_padding_cannot_be_an_answer(backbone, batch, hidden, head, dtype):
 
 
 def test_unlabelled_tokens_do_not_count(backbone, batch, hidden, head):
-    module = head_for(head("tag"), WIDTH, 0.0)
+    module = head_for(head("tag"), backbone.spec, 0.0)
     inputs = batch(LENGTHS, labels=LABELS["tag"])
     scores = module(hidden, inputs, backbone).detach().requires_grad_()
     total, count = module.loss(scores, inputs)
@@ -134,7 +134,7 @@ def test_unlabelled_tokens_do_not_count(backbone, batch, hidden, head):
 
 @each_kind
 def test_a_head_drops_out_in_training_alone(backbone, batch, hidden, head, kind):
-    module = head_for(head(kind), WIDTH, 0.5)
+    module = head_for(head(kind), backbone.spec, 0.5)
     inputs = batch(LENGTHS, labels=LABELS[kind])
     assert not torch.equal(module(hidden, inputs, backbone), module(hidden, inputs, backbone))
     module.eval()

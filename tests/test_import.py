@@ -45,8 +45,8 @@ def test_the_guard_sees_a_file_that_is_opened(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_line_needs_neither_datasets_nor_wandb_nor_matplotlib():
-    assert not loaded("import ptune.fit") & {"datasets", "wandb", "matplotlib"}
+def test_the_command_line_needs_neither_datasets_nor_wandb():
+    assert not loaded("import ptune.fit") & {"datasets", "wandb"}
 
 
 @pytest.mark.parametrize("name", ptune.__all__)
