@@ -1,8 +1,11 @@
-"""FewGLUE-32 with every few-shot method: `python experiments/fewglue.py DATA BACKBONE [FOLDER]`.
+"""FewGLUE-32 with every few-shot method.
+
+    python experiments/fewglue.py DATA BACKBONE [FOLDER]
 
 DATA holds fewglue/<task> (train, dev32) and <task> (validation); BACKBONE is a masked language model. Each method is
 chosen on dev32 and measured on the validation split, with three seeds where there is something to draw. Runs go to
-runs/fewglue, results to FOLDER/<method>-<task>-s<seed>.json (experiments/results/fewglue); what is there is not run again.
+runs/fewglue, results to FOLDER/<method>-<task>-s<seed>.json (experiments/results/fewglue); what is there is not run
+again.
 """
 
 import json
@@ -16,7 +19,7 @@ HERE = Path(__file__).parent
 SEEDS = {"manual": (11,), "fine_tuning": (11, 12, 13), "fine_tuning_cloze": (11, 12, 13), "p_tuning": (11, 12, 13)}
 SLOTS = {
     "cb": "{premise} Question: {hypothesis}? [P] Answer: [MASK].",
-    "rte": "{sentence1} Question: {sentence2}? [P] Answer: [MASK].",
+    "rte": "{premise} Question: {hypothesis}? [P] Answer: [MASK].",
     "wic": "{sentence1} {sentence2} [P] Does {word} have the same meaning in both sentences? [MASK].",
 }
 

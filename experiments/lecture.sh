@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The lecture's comparison: SST-2 with every method, one model. experiments/lecture.sh DATA BACKBONE [method ...]
 # DATA holds sst2/; BACKBONE is a masked language model: its template reads direct use, soft prompts and P-Tuning v1.
-# Table: python experiments/table.py experiments/results/lecture
+# Table: python experiments/table.py lecture
 set -euo pipefail
 data=$1 backbone=$2
 shift 2

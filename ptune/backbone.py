@@ -103,7 +103,7 @@ class Backbone(nn.Module):
         if encoder_of_two:
             self.model = self.model.get_encoder()
         adapt(self.model, config.model_type)
-        self.model.train()
+        self.train()  # from_pretrained returns eval mode
         if checkpointing:
             self._checkpoint()
         self.fingerprint = self._fingerprint(random=loading["missing_keys"])

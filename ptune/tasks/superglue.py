@@ -12,6 +12,11 @@ from ptune.tasks.glue import TASKS as GLUE
 from ptune.tasks.spec import TaskSpec
 
 
+def rte(row: dict) -> dict:
+    """SuperGLUE's column names for a row of GLUE's RTE, which are the same pairs."""
+    return {"premise": row["sentence1"], "hypothesis": row["sentence2"]} | row if "sentence1" in row else row
+
+
 def wic(row: dict) -> dict:
     """One text: both sentences and the question whether the word means the same in them."""
     question = f"Does {row['word']} have the same meaning in both sentences?"
@@ -105,7 +110,12 @@ TASKS = (
     ),
 )
 
-RTE = next(row for row in GLUE if row.name == "rte")
+RTE = replace(
+    next(row for row in GLUE if row.name == "rte"),
+    text=("premise", "hypothesis"),
+    prepare=rte,
+    template="{premise} Question: {hypothesis}? Answer: [MASK].",
+)
 TASKS += tuple(
     replace(row, name=f"fewglue/{row.name}", hub=(), evaluate=("dev32", "validation"), verified=True)
     for row in (RTE, *TASKS)
