@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from ptune.data.qa import SpanQA
     from ptune.data.tagging import Tagging
     from ptune.errors import InputError
+    from ptune.methods.bitfit import BitFit
     from ptune.methods.fine_tuning import FineTuning
     from ptune.methods.linear_probe import LinearProbe
+    from ptune.methods.lora import PEFT, LoRA
     from ptune.methods.p_tuning import PromptEncoder, PTuning
     from ptune.methods.p_tuning_v2 import PrefixEncoder, PTuningV2
     from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
@@ -28,12 +30,15 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Backbone": "backbone",
+    "BitFit": "methods.bitfit",
     "Classification": "data.classification",
     "FineTuning": "methods.fine_tuning",
     "HeadSpec": "tasks.spec",
     "InputError": "errors",
     "LinearProbe": "methods.linear_probe",
+    "LoRA": "methods.lora",
     "MultipleChoice": "data.choice",
+    "PEFT": "methods.lora",
     "PTuning": "methods.p_tuning",
     "PTuningV2": "methods.p_tuning_v2",
     "PrefixEncoder": "methods.p_tuning_v2",
@@ -50,12 +55,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "PEFT",
     "Backbone",
+    "BitFit",
     "Classification",
     "FineTuning",
     "HeadSpec",
     "InputError",
     "LinearProbe",
+    "LoRA",
     "MultipleChoice",
     "PTuning",
     "PTuningV2",

@@ -19,8 +19,10 @@ from ptune.data.classification import Classification
 from ptune.data.qa import SpanQA
 from ptune.data.tagging import Tagging
 from ptune.errors import InputError, nearest
+from ptune.methods.bitfit import BitFit
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
+from ptune.methods.lora import PEFT, LoRA
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
@@ -28,7 +30,7 @@ from ptune.tasks.spec import TaskSpec
 
 # Short class names on the command line are those imported here.
 CLASSES = {
-    "model": (PTuningV2, PTuning, PromptTuning, FineTuning, LinearProbe),
+    "model": (PTuningV2, PTuning, PromptTuning, FineTuning, LinearProbe, LoRA, PEFT, BitFit),
     "data": (Classification, MultipleChoice, SpanQA, Tagging),
 }
 

@@ -123,6 +123,7 @@ class PromptTuner(L.LightningModule):
         self.backbone = Backbone(p["backbone"], p["backbone_dropout"], p["checkpointing"], p["attention"], p["pool"])
         if not self.head.pools:
             self.backbone.pooler = None  # nothing reads it: it could not be trained
+        self.backbone_size = sum(value.numel() for value in self.backbone.parameters())  # without what is put into it
         self.prepare(self.backbone)
         self.backbone.requires_grad_(False)
         for value in self.tuned(self.backbone).values():
