@@ -173,12 +173,12 @@ def make(run_dir: str) -> None:
         raise InputError(f"run_dir: {run_dir!r} cannot be written ({error.strerror}); choose another.") from error
 
 
-def build(args: list[str] | None) -> CLI:
+def build(args: list[str] | None, cli: type[CLI] = CLI) -> CLI:
     """Parse `args` (the process's own by default) and build data, model and trainer."""
     plain_words()
     refuse_linked(args)
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return CLI(
+    return cli(
         PromptTuner,
         TaskData,
         save_config_callback=None,

@@ -123,16 +123,16 @@ class Tag(Head):
         return _cross_entropy(scores.flatten(0, 1), batch["labels"].flatten())
 
 
-def head_for(spec: HeadSpec, width: int, dropout: float) -> Head:
-    """The head a task asks for."""
+def head_for(spec: HeadSpec, width: int, dropout: float, bias: bool = True) -> Head:
+    """The head a task asks for; `bias` where it makes a difference."""
     match spec.kind:
         case "classify":
-            return Classify(width, len(spec.labels), dropout)
+            return Classify(width, len(spec.labels), dropout, bias)
         case "regress":
-            return Regress(width, 1, dropout)
+            return Regress(width, 1, dropout, bias)
         case "choice":
             return Choice(width, 1, dropout, bias=False)
         case "span":
             return Span(width, 2, dropout, bias=False)
         case "tag":
-            return Tag(width, len(spec.labels), dropout)
+            return Tag(width, len(spec.labels), dropout, bias)

@@ -12,6 +12,7 @@ from torch import nn
 
 from ptune.backbone import Backbone
 from ptune.errors import InputError, nearest
+from ptune.extras import require
 from ptune.heads import Batch
 from ptune.tuner import PromptTuner
 
@@ -42,13 +43,11 @@ class Adapted(PromptTuner):
 
     def prepare(self, backbone: Backbone) -> None:
         """Inject the adapter. Raises InputError with PEFT's reason where it does not fit this backbone."""
-        import peft
-
         config = self.config()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*fan_in_fan_out")  # it is set for GPT-2's layers as they need it
             try:
-                peft.inject_adapter_in_model(config, backbone.model)
+                require("peft", "peft").inject_adapter_in_model(config, backbone.model)
             except ValueError as error:
                 layers = {name.split(".")[-1] for name, m in backbone.model.named_modules() if isinstance(m, nn.Linear)}
                 raise InputError(
@@ -137,15 +136,11 @@ class PEFT(Adapted):
 
 def configure(name: str, options: dict[str, Any]) -> "PeftConfig":
     """PEFT's configuration class of this name with these options; InputError where there is none or they do not fit."""
-    try:
-        from peft import PromptLearningConfig
-        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-    except ImportError as error:
-        raise InputError(f'{name}: the package peft is not installed; pip install "ptune[peft]".') from error
-    classes = {cls.__name__: cls for cls in PEFT_TYPE_TO_CONFIG_MAPPING.values()}
+    peft = require("peft", "peft")
+    classes = {cls.__name__: cls for cls in peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING.values()}
     if name not in classes:
         raise InputError(f"config: PEFT has no {name!r}; {nearest(name, classes)}")
-    if issubclass(classes[name], PromptLearningConfig):
+    if issubclass(classes[name], peft.PromptLearningConfig):
         ours = OURS.get(name, "PTuningV2, PTuning or PromptTuning")
         raise InputError(f"config: {name} is a prompt, which cannot be injected; use --model {ours}.")
     if name in UNFIT:
