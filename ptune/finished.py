@@ -29,8 +29,10 @@ class Arguments(argparse.ArgumentParser):
         raise InputError(f"{message}; {self.format_usage().strip()}")
 
 
-def read(run_dir: Path) -> tuple[PromptTuner, TaskData]:
+def read(run_dir: Path, *options: str) -> tuple[PromptTuner, TaskData]:
     """Model, with what it was trained to, in eval mode, and data module (not set up) of a finished run.
+
+    `options` of the command line, such as "--model.attention", "eager", come after the run's own.
 
     Raises InputError for a directory that holds none, and for a backbone or tensors that are no longer what they were.
     """
@@ -41,7 +43,7 @@ def read(run_dir: Path) -> tuple[PromptTuner, TaskData]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LightningCLI's args parameter")  # this process has a command line, too
         try:
-            cli = build(["--config", str(config)], Reader)
+            cli = build(["--config", str(config), *options], Reader)
         except ValueError as error:
             raise root(error) or error from error
     model: PromptTuner = cli.model
