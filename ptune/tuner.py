@@ -39,6 +39,7 @@ class PromptTuner(L.LightningModule):
         decay: Factor an epoch of the exponential schedule.
         pool: How one vector is read from a text; `auto` takes what the checkpoint was trained with.
         head_dropout: Dropout probability before the head.
+        head_bias: Give the head a bias; off, it has the form that transformers' classifiers of GPT-2 or Llama have.
         backbone_dropout: Keep the checkpoint's own dropout. Off by default for a frozen backbone: it would be noise
             around weights that cannot adapt to it, and it costs time. Fine-tuning turns it on, as BERT did.
         checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
@@ -66,6 +67,7 @@ class PromptTuner(L.LightningModule):
         decay: float = 0.95,
         pool: Pool = "auto",
         head_dropout: float = 0.1,
+        head_bias: bool = True,
         backbone_dropout: bool = False,
         checkpointing: bool = False,
         attention: Literal["sdpa", "eager"] = "sdpa",
@@ -89,7 +91,7 @@ class PromptTuner(L.LightningModule):
         self.spec = describe(backbone)
         self.backbone: Backbone = None  # type: ignore[assignment]  # loaded by configure_model
         self.prompt = None
-        self.head = head_for(head, self.spec, head_dropout)
+        self.head = head_for(head, self.spec, head_dropout, head_bias)
         self.scores = metrics.build(head)
         self.loss_mean = MeanMetric()
         self.split = "val"
@@ -127,6 +129,7 @@ class PromptTuner(L.LightningModule):
         )
         if not self.head.pools:
             self.backbone.pooler = None  # nothing reads it: it could not be trained
+        self.backbone_size = sum(value.numel() for value in self.backbone.parameters())  # without what is put into it
         self.prepare(self.backbone)
         self.backbone.requires_grad_(False)
         for value in self.tuned(self.backbone).values():
