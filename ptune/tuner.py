@@ -6,7 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from ptune import metrics, resume
+from ptune.attention import Attention, flex_gap
 from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.heads import Batch, head_for
-from ptune.pretrained import MINILM, Pool, describe
+from ptune.pretrained import MINILM, Dtype, Pool, describe
 from ptune.prompts import Prompts
 from ptune.schedules import Schedule, scheduler
 from ptune.tasks.spec import HeadSpec
@@ -42,7 +43,10 @@ class PromptTuner(L.LightningModule):
         backbone_dropout: Keep the checkpoint's own dropout. Off by default for a frozen backbone: it would be noise
             around weights that cannot adapt to it, and it costs time. Fine-tuning turns it on, as BERT did.
         checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
-        attention: Attention function of transformers that runs underneath.
+        attention: Attention function of transformers that runs underneath; `flex` trains on a GPU only, `flash` needs
+            one and the package flash-attn.
+        backbone_dtype: `fp32`, or for a frozen backbone `bf16`, `int8` or `int4` (bitsandbytes): less memory; what is
+            trained stays fp32.
     """
 
     trains_backbone: ClassVar[bool] = False
@@ -68,7 +72,8 @@ class PromptTuner(L.LightningModule):
         head_dropout: float = 0.1,
         backbone_dropout: bool = False,
         checkpointing: bool = False,
-        attention: Literal["sdpa", "eager"] = "sdpa",
+        attention: Attention = "sdpa",
+        backbone_dtype: Dtype = "fp32",
     ) -> None:
         super().__init__()
         if isinstance(head, Mapping):  # from a checkpoint, which holds plain dicts only
@@ -83,12 +88,18 @@ class PromptTuner(L.LightningModule):
                 raise InputError(f"{name}: {value} must not be negative.")
         if not 0 <= head_dropout < 1:
             raise InputError(f"head_dropout: {head_dropout} must be at least 0 and below 1.")
+        if self.trains_backbone and backbone_dtype != "fp32":
+            raise InputError(
+                f"backbone_dtype: {backbone_dtype!r} is for a frozen backbone, and {type(self).__name__} trains it; "
+                "use fp32, and --trainer.precision bf16-mixed for speed."
+            )
         self.save_hyperparameters(ignore=["head"], logger=False)
         self.hparams["head"] = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(head).items()}
         self.task = head
         self.spec = describe(backbone)
         self.backbone: Backbone = None  # type: ignore[assignment]  # loaded by configure_model
         self.prompt = None
+        self.unread: frozenset[str] = frozenset()
         self.head = head_for(head, self.spec.width, head_dropout)
         self.scores = metrics.build(head)
         self.loss_mean = MeanMetric()
@@ -122,10 +133,16 @@ class PromptTuner(L.LightningModule):
         if self.backbone is not None:
             return
         p = self.hparams
-        self.backbone = Backbone(p["backbone"], p["backbone_dropout"], p["checkpointing"], p["attention"], p["pool"])
+        self.backbone = Backbone(
+            p["backbone"], p["backbone_dropout"], p["checkpointing"], p["attention"], p["pool"], p["backbone_dtype"]
+        )
         if not self.head.pools:
             self.backbone.pooler = None  # nothing reads it: it could not be trained
         self.backbone.requires_grad_(self.trains_backbone)
+        if self.trains_backbone:
+            self.unread = frozenset(f"backbone.{name}" for name in self.backbone.unread())
+            for name in self.unread:
+                self.get_parameter(name).requires_grad_(False)
         self.prepare(self.backbone)
         trained = self.trained()
         for name, value in self.named_parameters():
@@ -140,14 +157,19 @@ class PromptTuner(L.LightningModule):
         """Check that the backbone can be prompted by this method, and read from it what an initialisation needs."""
 
     def groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """The trained tensors by name in three groups: prompt, head, backbone. Nothing else may require a gradient."""
+        """The trained tensors by name in three groups: prompt, head, backbone (but for what nothing reads).
+
+        Nothing else may require a gradient.
+        """
         modules = {
             "prompt": self.prompt,
             "head": self.head,
             "backbone": self.backbone if self.trains_backbone else None,
         }
         return {
-            group: {f"{group}.{name}": value for name, value in module.named_parameters()}
+            group: {
+                key: value for name, value in module.named_parameters() if (key := f"{group}.{name}") not in self.unread
+            }
             for group, module in modules.items()
             if module is not None
         }
@@ -209,6 +231,9 @@ class PromptTuner(L.LightningModule):
     def on_fit_start(self) -> None:
         """Check before the first step that the data have the method's slots and fit into the backbone's positions."""
         check_data(self, self.trainer.datamodule)  # type: ignore[attr-defined]
+        below = self.prompt is not None or self.trains_backbone  # what is trained stands below an attention
+        if below and self.hparams["attention"] == "flex" and (gap := flex_gap(self.device)):
+            raise InputError(f"attention: {gap}; train with sdpa.")
         if self._loops:
             resume.validate_next(self._loops, self.trainer)
 
