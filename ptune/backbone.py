@@ -115,6 +115,8 @@ class Backbone(nn.Module):
         if encoder_of_two:
             self.model = self.model.get_encoder()
         adapt(self.model, config.model_type)
+        if dtype != "fp32":
+            self._lower()
         self.model.train()
         if checkpointing:
             self._checkpoint()
@@ -122,6 +124,13 @@ class Backbone(nn.Module):
         self._number_layers()
         self._placed = self._needs_positions()
         self._choose_pooling(pool, trained_pooler=not loading["missing_keys"])
+
+    def _lower(self) -> None:
+        """Bring to bf16 what `from_pretrained` leaves: parameters made as fp32 outside of layers (XLNet, DeBERTa)."""
+        kept = {*(self.model._keep_in_fp32_modules or ()), *(self.model._keep_in_fp32_modules_strict or ())}
+        for name, value in self.model.named_parameters():
+            if value.dtype == torch.float32 and not any(part in name for part in kept):
+                value.data = value.data.bfloat16()
 
     def _checkpoint(self) -> None:
         model = self.model
@@ -174,14 +183,16 @@ class Backbone(nn.Module):
 
     def _causal(self) -> bool:
         """Whether a token sees nothing of what follows it."""
+        if self.dtype == "int8":  # which columns LLM.int8() leaves in 16 bits, all tokens decide: believe the layers
+            return all(getattr(module, "is_causal", False) for module in self._attentions) and bool(self._attentions)
         with self._still() as probe:
             one, other = (self.model(input_ids=ids).last_hidden_state[0, 0] for ids in (probe, probe.flip(1)))
-        slack = 0.05 if self.dtype == "int8" else 0.0  # which columns LLM.int8() leaves in 16 bits, all tokens decide
-        return bool((one - other).norm() <= slack * one.norm())
+        return torch.equal(one, other)
 
     def _number_layers(self) -> None:
         """Number the attention modules in the order they run, and find the layers the keyword does not reach."""
         visitor = Visitor()
+        self._attentions = visitor.modules
         try:
             with self._still() as probe:
                 self.model(input_ids=probe, prefix=visitor)
