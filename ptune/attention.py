@@ -2,7 +2,7 @@
 
 `transformers` lets attention functions be registered by name and hands every keyword of `model(**batch, prefix=...)`
 down to them. So a prefix is one keyword: no KV cache (whose positions shift and which gradient checkpointing drops), no
-forked modeling files. Registered here are `ptune_sdpa`, `ptune_eager`, `ptune_flex` and `ptune_flash`: the library's
+forked modeling files. Registered here are `ptune_sdpa`, `ptune_eager`, `ptune_flex` and `ptune_fa2`: the library's
 own functions on keys and values to which the prefix has been concatenated.
 """
 
@@ -207,7 +207,7 @@ for _name, _base, _mask in (
     ("sdpa", sdpa_attention_forward, sdpa_mask),
     ("eager", _eager, eager_mask),
     ("flex", _flex, eager_mask),
-    ("flash", _flash, flash_attention_mask),
+    ("fa2", _flash, flash_attention_mask),  # transformers takes a name with "flash" in it for one of its own
 ):
     AttentionInterface.register(f"ptune_{_name}", _with_prefix(_base))
     AttentionMaskInterface.register(f"ptune_{_name}", _mask)

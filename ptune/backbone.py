@@ -46,7 +46,7 @@ def _attention_function(config: PretrainedConfig, attention: Attention) -> str |
     if attention in ("flex", "flash"):
         if not getattr(family, {"flex": "_supports_flex_attn", "flash": "_supports_flash_attn"}[attention], False):
             raise InputError(f"attention: {attention!r} is not there for model type {config.model_type!r}; use sdpa.")
-        return f"ptune_{attention}"
+        return {"flex": "ptune_flex", "flash": "ptune_fa2"}[attention]
     if family is None or not family._can_set_attn_implementation():
         return None
     return f"ptune_{attention if family._supports_sdpa else 'eager'}"
@@ -76,7 +76,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = describe(name)
-        self.dtype = dtype
+        self.dtype, self.attention = dtype, attention
         config = copy.deepcopy(self.spec.config)  # models that share a config share its attention implementation
         config.use_cache = False
         if not dropout:
@@ -99,12 +99,7 @@ class Backbone(nn.Module):
             )
         except InputError:
             raise
-        except (
-            OSError,
-            ValueError,
-            ImportError,
-            RuntimeError,
-        ) as error:  # the last two: no bitsandbytes for this device
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
             raise InputError(f"backbone {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
         missing = [key for key in loading["missing_keys"] if not key.startswith("pooler.")]
         if missing:
@@ -173,13 +168,17 @@ class Backbone(nn.Module):
     @contextmanager
     def _still(self) -> Iterator[Int[Tensor, "b t"]]:
         """A look at how the backbone works, without dropout and gradients: a text to try it on."""
-        training = self.model.training
+        training, function = self.model.training, self.model.config._attn_implementation
         self.model.eval()
+        if self.attention in ("flex", "flash"):  # a look may be on the CPU still
+            self.model.set_attn_implementation(_attention_function(self.spec.config, "sdpa"))
         try:
             with torch.no_grad():
                 yield _PROBE.to(self.model.device)  # Lightning loads onto its own device
         finally:
             self.model.train(training)
+            if self.attention in ("flex", "flash"):
+                self.model.set_attn_implementation(function)
 
     def _causal(self) -> bool:
         """Whether a token sees nothing of what follows it."""
@@ -281,6 +280,8 @@ class Backbone(nn.Module):
     @cached_property
     def packs(self) -> bool:
         """Whether texts in one row, told apart by positions that start again, do not see each other."""
+        if self.attention == "flash":
+            return False
         with self._still() as probe:
             one, t = probe.flip(1), probe.shape[1]
             positions = torch.arange(t, device=probe.device).repeat(2)[None] + self.first_position
