@@ -38,6 +38,7 @@ class TaskData(L.LightningDataModule, ABC):
         max_length: Limit of tokens a text, special tokens and prompt slots included; by default the task's.
         slots: Prompt slots put into every text; linked from the model.
         workers: Processes that prepare batches; 0 does it in the main one.
+        pad_to_multiple_of: Pad batches to lengths of these steps, up to max_length: a compiled model sees few shapes.
     """
 
     format: ClassVar[Format]
@@ -52,6 +53,7 @@ class TaskData(L.LightningDataModule, ABC):
         max_length: int | None = None,
         slots: int = 0,
         workers: int = 0,
+        pad_to_multiple_of: int = 1,
     ):
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer rows to evaluate than processes
@@ -62,6 +64,7 @@ class TaskData(L.LightningDataModule, ABC):
         self.max_length = self.task.max_length if max_length is None else max_length
         self.slots = slots
         self.workers = workers
+        self.pad_to_multiple_of = pad_to_multiple_of
         if self.task.format != self.format:
             raise InputError(
                 f"task {self.task.name!r} is a {self.task.format} task, not {self.format}:"
@@ -71,7 +74,9 @@ class TaskData(L.LightningDataModule, ABC):
             raise InputError(f"task {self.task.name!r}: --data.task.text must name the columns to read, e.g. '[a,b]'.")
         if not self.task.evaluate:
             raise InputError(f"task {self.task.name!r}: --data.task.evaluate must name the split to validate on.")
-        for name, value, least in (("batch_size", batch_size, 1), ("slots", slots, 0), ("workers", workers, 0)):
+        leasts = {"batch_size": 1, "slots": 0, "workers": 0, "pad_to_multiple_of": 1}
+        for name, least in leasts.items():
+            value = getattr(self, name)
             if value < least:
                 raise InputError(f"--data.{name} {value}: must be at least {least}.")
         if self.max_length - slots < 8:
@@ -223,6 +228,8 @@ class TaskData(L.LightningDataModule, ABC):
         """Values a token, as a tensor: `slot` put in at the prompt slots, `fill` at the padding on the right."""
         at, p = self.slot_at, self.slots
         t = max(len(row) for row in values)
+        step = self.pad_to_multiple_of
+        t = max(t, min(-(-(t + p) // step) * step, self.max_length) - p)
         rows = [row[:at] + [slot] * p + row[at:] + [fill] * (t - len(row)) for row in values]
         return torch.tensor(rows)
 
