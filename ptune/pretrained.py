@@ -76,6 +76,8 @@ def describe(name: str) -> BackboneSpec:
     if not getattr(text, "num_attention_heads", None):
         raise InputError(f"backbone {name!r}: model type {config.model_type!r} has no attention; choose a Transformer.")
     positions = getattr(text, "max_position_embeddings", None)
+    # Where layers differ (Gemma 4), the first one's sizes; the weights show that they do, and a prefix is refused.
+    layer = text.per_layer_config[0] if getattr(text, "is_heterogeneous", False) else text
     return BackboneSpec(
         name=name,
         config=config,
@@ -83,8 +85,8 @@ def describe(name: str) -> BackboneSpec:
         embedding_width=getattr(text, "embedding_size", None) or text.hidden_size,
         layers=text.num_hidden_layers,
         heads=text.num_attention_heads,
-        kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
-        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        kv_heads=getattr(layer, "num_key_value_heads", None) or text.num_attention_heads,
+        head_size=getattr(layer, "head_dim", None) or text.hidden_size // text.num_attention_heads,
         positions=positions if positions and positions > 0 else None,  # XLNet says -1 for unlimited
     )
 
