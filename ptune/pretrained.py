@@ -82,7 +82,9 @@ def describe(name: str) -> BackboneSpec:
         name=name,
         config=config,
         width=text.hidden_size,
-        embedding_width=getattr(text, "embedding_size", None) or text.hidden_size,
+        embedding_width=getattr(text, "embedding_size", None)
+        or getattr(text, "input_embedding_size", None)  # RemBERT
+        or text.hidden_size,
         layers=text.num_hidden_layers,
         heads=text.num_attention_heads,
         kv_heads=getattr(layer, "num_key_value_heads", None) or text.num_attention_heads,

@@ -263,6 +263,7 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # tiny models gain nothing from more
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
