@@ -19,6 +19,7 @@ from ptune.data.tokenizer import load, text_start
 from ptune.errors import InputError
 from ptune.extras import require
 from ptune.finished import Arguments, command, read
+from ptune.heads import LinearHead
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
@@ -112,14 +113,15 @@ def load_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> N
             f"{folder}: its prompt is {list(table.shape)}, the model's {list(own.shape)}; fit --model.length."
         )
     found = {name.rpartition(".")[2]: value for name, value in tensors.items()}
-    linear = model.head.linear
-    if head and tensors and (len(found) < len(tensors) or found["weight"].shape != linear.weight.shape):
+    linear = model.head.linear if isinstance(model.head, LinearHead) else None
+    fits = linear is not None and len(found) == len(tensors) and found["weight"].shape == linear.weight.shape
+    if head and tensors and not fits:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in tensors.items())
         raise InputError(f"{folder}: its head ({shapes}) is not this model's; load without it (head=False).")
     model.fold()
     name = "vectors" if isinstance(model.prompt, SoftPrompt) else "encoder.flat"
     model.prompt.get_parameter(name).data.copy_(table)  # type: ignore[union-attr]
-    if head and tensors:
+    if head and tensors and linear is not None:
         linear.weight.data.copy_(found["weight"])
         if linear.bias is not None:
             linear.bias.data.copy_(found.get("bias", torch.zeros_like(linear.bias)))
@@ -163,6 +165,7 @@ def _set_head(adapter: "PeftModel", model: PromptTuner) -> None:
     """Copy the head into the adapter's; InputError where that is of another form."""
     name = adapter.cls_layer_name
     layer: nn.Module = adapter.base_model.get_submodule(name).modules_to_save["default"]  # type: ignore[index]
+    assert isinstance(model.head, LinearHead)  # TASKS has no other
     ours, theirs = model.head.linear, dict(layer.named_parameters())
     bias = torch.zeros(len(ours.weight)) if ours.bias is None else ours.bias.detach()
     values = {"weight": ours.weight.detach(), "bias": bias}
@@ -190,7 +193,7 @@ def _set_head(adapter: "PeftModel", model: PromptTuner) -> None:
 @torch.no_grad()
 def _difference(model: PromptTuner, adapter: "PeftModel", head: bool) -> float:
     """How far PEFT's output for a text is from ours, relative to the largest value if that is above 1."""
-    text, p = torch.tensor([[5, 6, 7, 8, 7, 6, 8, 5]], device=model.head.linear.weight.device), model.slots
+    text, p = torch.tensor([[5, 6, 7, 8, 7, 6, 8, 5]], device=model.backbone.model.device), model.slots
     batch = {"input_ids": torch.cat([text[:, :1].expand(1, p), text], dim=1)}
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
     batch["slots"] = torch.arange(len(text[0]) + p, device=text.device)[None] < p
