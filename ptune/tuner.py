@@ -147,8 +147,8 @@ class PromptTuner(L.LightningModule):
         tuned = self.tuned(self.backbone)
         if any(value.dtype != torch.float32 for value in tuned.values()):
             raise InputError(
-                f"backbone_dtype: {p['backbone_dtype']!r} is for a frozen backbone, and {type(self).__name__} trains it;"
-                " use fp32, and --trainer.precision bf16-mixed for speed."
+                f"backbone_dtype: {p['backbone_dtype']!r} is for a frozen backbone, and {type(self).__name__} trains "
+                "it; use fp32, and --trainer.precision bf16-mixed for speed."
             )
         for value in tuned.values():
             value.requires_grad_()
