@@ -7,6 +7,7 @@ text, has no gates, and reads a text as the heads of transformers do.
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -217,6 +218,7 @@ def main(args: list[str] | None = None) -> str:
     parser.add_argument("folder", type=Path, help="folder to write, which must be empty or not there")
     parser.add_argument("--no-head", action="store_true", help="for a plain AutoModel: hidden states, no scores")
     arguments = parser.parse_args(args)
+    warnings.filterwarnings("ignore", ".*is_gradient_checkpointing")  # PEFT asks transformers by its old name
     model, _ = read(arguments.run_dir)
     return f"# PEFT adapter in {arguments.folder}\n" + write_adapter(model, arguments.folder, not arguments.no_head)
 
