@@ -7,11 +7,13 @@ text, has no gates, and reads a text as the heads of transformers do.
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -54,7 +56,7 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is not an empty folder; give another.")
     model.configure_model()
-    config = _refuse_or_config(model)
+    config = _counterpart(model)
     if head and model.task.kind not in TASKS:
         raise InputError(f"head: PEFT has no model with a head of the kind {model.task.kind!r}; use --no-head.")
     task, name = TASKS[model.task.kind] if head else WITHOUT_HEAD
@@ -98,11 +100,11 @@ def load_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> N
     try:
         config = json.loads((folder / "adapter_config.json").read_text())
         tensors = load_file(folder / "adapter_model.safetensors")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder}: not a folder with a PEFT adapter in safetensors ({error}).") from error
     model.configure_model()
     kind = {"PrefixTuningConfig": ("PREFIX_TUNING",), "PromptTuningConfig": ("PROMPT_TUNING", "P_TUNING")}
-    if config["peft_type"] not in kind[_refuse_or_config(model)]:
+    if config["peft_type"] not in kind[_counterpart(model)]:
         raise InputError(
             f"{folder}: holds a {config['peft_type']} adapter, which a {type(model).__name__} cannot load."
         )
@@ -123,11 +125,11 @@ def load_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> N
     model.prompt.get_parameter(name).data.copy_(table)  # type: ignore[union-attr]
     if head and tensors and linear is not None:
         linear.weight.data.copy_(found["weight"])
-        if linear.bias is not None:
+        if linear.bias is not None:  # without one, theirs would move all endings or tokens alike: nothing
             linear.bias.data.copy_(found.get("bias", torch.zeros_like(linear.bias)))
 
 
-def _refuse_or_config(model: PromptTuner) -> str:
+def _counterpart(model: PromptTuner) -> str:
     """The name of PEFT's configuration of such a prompt; InputError with the reason where it has none."""
     backbone = model.hparams["backbone"]
     if type(model.spec.config).is_encoder_decoder:
@@ -220,6 +222,7 @@ def main(args: list[str] | None = None) -> str:
     parser.add_argument("folder", type=Path, help="folder to write, which must be empty or not there")
     parser.add_argument("--no-head", action="store_true", help="for a plain AutoModel: hidden states, no scores")
     arguments = parser.parse_args(args)
+    warnings.filterwarnings("ignore", ".*is_gradient_checkpointing")  # PEFT asks transformers by its old name
     model, _ = read(arguments.run_dir)
     return f"# PEFT adapter in {arguments.folder}\n" + write_adapter(model, arguments.folder, not arguments.no_head)
 

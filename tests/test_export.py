@@ -241,8 +241,19 @@ def test_without_its_head_an_adapter_loads_into_a_model_of_another_task(build, t
 
 
 def test_a_folder_without_an_adapter_is_refused(build, tmp_path):
-    with pytest.raises(InputError, match="not a folder with a PEFT adapter"):
-        load_adapter(build(PTuningV2), tmp_path)
+    for text in (None, "no tensors"):
+        if text:
+            (tmp_path / "adapter_config.json").write_text("{}")
+            (tmp_path / "adapter_model.safetensors").write_text(text)
+        with pytest.raises(InputError, match="not a folder with a PEFT adapter"):
+            load_adapter(build(PTuningV2), tmp_path)
+
+
+def test_the_head_of_spans_is_loaded_without_a_bias_that_chooses_no_span(build, batch, tmp_path):
+    model, other = build(PTuningV2, task="span"), build(PTuningV2, task="span", seed=1)
+    write_adapter(model, tmp_path)
+    load_adapter(other, tmp_path)
+    assert torch.equal(scores(other, batch()), scores(model, batch()))
 
 
 # ---- the command
