@@ -24,7 +24,7 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
     """What is trained, and the choices a reader needs to reproduce the run."""
     choice = model.hparams
     backbone = model.backbone
-    total = sum(value.numel() for value in backbone.parameters())
+    total = sum(value.numel() * (2 if value.dtype == torch.uint8 else 1) for value in backbone.parameters())  # int4
     trained = model.trained()
     count = sum(value.numel() for value in trained.values())
     lines = [f"{type(model).__name__} of {choice['backbone']} ({backbone.fingerprint}) on {model.task.task}"]
@@ -36,6 +36,7 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
     batch = trainer.datamodule.batch_size  # type: ignore[attr-defined]
     effective = batch * trainer.world_size * trainer.accumulate_grad_batches
     choices = {
+        "weights": f"{backbone.dtype}, attention {backbone.attention}",
         "pooling": backbone.pooling,
         "positions": f"{backbone.room or 'unlimited'}, text from {model.shift}",
         "dropout": f"backbone {'on' if choice['backbone_dropout'] else 'off'}, head {choice['head_dropout']}",

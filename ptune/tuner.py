@@ -231,6 +231,11 @@ class PromptTuner(L.LightningModule):
     def on_fit_start(self) -> None:
         """Check before the first step that the data have the method's slots and fit into the backbone's positions."""
         check_data(self, self.trainer.datamodule)  # type: ignore[attr-defined]
+        if self.hparams["backbone_dtype"] != "fp32" and {v.dtype for v in self.trained().values()} != {torch.float32}:
+            raise InputError(
+                f"trainer.precision: {self.trainer.precision!r} would train in 16 bits above a backbone that is given "
+                f"backbone_dtype: {self.hparams['backbone_dtype']}; use 32-true or bf16-mixed."
+            )
         below = self.prompt is not None or self.trains_backbone  # what is trained stands below an attention
         if below and self.hparams["attention"] == "flex" and (gap := flex_gap(self.device)):
             raise InputError(f"attention: {gap}; train with sdpa.")

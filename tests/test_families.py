@@ -83,6 +83,22 @@ def test_layers_that_differ_in_head_size_take_no_prefix_and_say_so(tiny, batch, 
         model.configure_model()
 
 
+# ---- how a text is pooled
+
+
+@pytest.mark.filterwarnings("ignore:.*grouped_mm")
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("family", ["mixtral", "bloom", "gpt2"])
+def test_a_causal_model_is_pooled_at_its_last_token_in_every_precision(tiny, family, dtype):
+    if dtype == "int8":
+        pytest.importorskip("bitsandbytes")
+    sizes = SIZES | {"num_key_value_heads": 2, "num_local_experts": 4} if family == "mixtral" else {}
+    backbone = Backbone(tiny(family, **sizes), dtype=dtype)
+    assert backbone.pooling == "last"
+    if family == "mixtral" and dtype == "fp32":
+        assert tuned(PromptTuning, tiny(family, **sizes), length=P, init="random") == "yes"
+
+
 # ---- random shapes
 
 

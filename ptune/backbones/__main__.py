@@ -126,8 +126,9 @@ def tuned(method: type[PromptTuner], name: str, **arguments) -> str:
         loss, _ = model.head.loss(scores(model, batch), batch)
         loss.backward()
         unread = () if model.head.pools else ("backbone.pooler.",)
-        gradients = [value.grad for key, value in model.trained().items() if not key.startswith(unread)]
-        if all(gradient is not None and gradient.isfinite().all() for gradient in gradients):
+        gradients = {key: value.grad for key, value in model.trained().items() if not key.startswith(unread)}
+        finite = all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
+        if finite and all(gradient.any() for key, gradient in gradients.items() if not key.startswith("backbone.")):
             good.append(kind)
     return "yes" if len(good) == len(HEADS) else ", ".join(good) or "no"
 
