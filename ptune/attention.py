@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import Literal, no_type_check
 
 import torch
 from torch import Tensor, nn
@@ -147,6 +147,7 @@ def _flex(
     shape = (*query.shape[:3], key.shape[2])
     biases = [x.expand(shape) for x in (position_bias, attention_mask) if x is not None]
 
+    @no_type_check  # torch traces it, and cannot trace a checker of types around it
     def score_mod(score, b, h, i, j):
         if softcap is not None:
             score = softcap * torch.tanh(score / softcap)

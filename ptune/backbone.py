@@ -196,11 +196,13 @@ class Backbone(nn.Module):
 
     def _causal(self) -> bool:
         """Whether a token sees nothing of what follows it."""
-        if self.dtype == "int8":  # which columns LLM.int8() leaves in 16 bits, all tokens decide: believe the layers
-            return all(getattr(module, "is_causal", False) for module in self._attentions) and bool(self._attentions)
+        if self.dtype != "fp32" and self._attentions:
+            # Which columns LLM.int8() leaves in 16 bits, all tokens decide, and so for rounding: believe the layers.
+            return all(getattr(module, "is_causal", False) for module in self._attentions)
         with self._still() as probe:
             one, other = (self.model(input_ids=ids).last_hidden_state[0, 0] for ids in (probe, probe.flip(1)))
-        return torch.equal(one, other)
+        slack = 1e-5 if self.dtype == "fp32" else 0.02  # experts (Mixtral) compute all their tokens in one product
+        return bool((one - other).norm() <= slack * one.norm())
 
     def _number_layers(self) -> None:
         """Number the attention modules in the order they run, and find the layers the keyword does not reach."""

@@ -35,6 +35,7 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
     batch = trainer.datamodule.batch_size  # type: ignore[attr-defined]
     effective = batch * trainer.world_size * trainer.accumulate_grad_batches
     choices = {
+        "weights": f"{backbone.dtype}, attention {backbone.attention}",
         "pooling": backbone.pooling,
         "positions": f"{backbone.room or 'unlimited'}, text from {model.shift}",
         "dropout": f"backbone {'on' if choice['backbone_dropout'] else 'off'}, head {choice['head_dropout']}",

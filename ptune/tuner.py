@@ -141,7 +141,8 @@ class PromptTuner(L.LightningModule):
         )
         if not self.head.pools:
             self.backbone.pooler = None  # nothing reads it: it could not be trained
-        self.backbone_size = sum(value.numel() for value in self.backbone.parameters())  # without what is put into it
+        # Without what is put into it; two numbers share a byte in int4.
+        self.backbone_size = sum(v.numel() * (1 + (v.dtype == torch.uint8)) for v in self.backbone.parameters())
         self.prepare(self.backbone)
         self.backbone.requires_grad_(False)
         tuned = self.tuned(self.backbone)
@@ -251,6 +252,11 @@ class PromptTuner(L.LightningModule):
     def on_fit_start(self) -> None:
         """Check before the first step that the data have the method's slots and fit into the backbone's positions."""
         self.meet(self.trainer.datamodule)  # type: ignore[attr-defined]
+        if self.hparams["backbone_dtype"] != "fp32" and {v.dtype for v in self.trained().values()} != {torch.float32}:
+            raise InputError(
+                f"trainer.precision: {self.trainer.precision!r} would train in 16 bits above a backbone that is given "
+                f"backbone_dtype: {self.hparams['backbone_dtype']}; use 32-true or bf16-mixed."
+            )
         below = {"prompt", "backbone"} & self.groups().keys()  # what is trained stands below an attention
         if below and self.hparams["attention"] == "flex" and (gap := flex_gap(self.device)):
             raise InputError(f"attention: {gap}; train with sdpa.")

@@ -140,3 +140,17 @@ def test_a_pooler_reads_fp32(tiny, batch):
         expected, found = (backbone.pool(backbone(batch()), batch()) for backbone in (full, half))
     assert found.dtype == torch.float32
     assert distance(found, expected) < 0.03
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_it_trains_in_mixed_precision(build, fit, batch, precision):
+    model = build("prefix", "bf16")
+    assert fit(model, [batch(labels=torch.tensor([0, 1, 2]))], precision=precision).global_step == 1
+    assert {value.dtype for value in model.trained().values()} == {torch.float32}
+
+
+def test_training_in_16_bits_is_refused_for_a_backbone_of_fewer_bits(build, fit, batch):
+    with pytest.raises(
+        InputError, match=r"trainer.precision: 'bf16-true' would train in 16 bits .* use 32-true or bf16"
+    ):
+        fit(build("prefix", "bf16"), [batch(labels=torch.tensor([0, 1, 2]))], precision="bf16-true")

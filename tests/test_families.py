@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import SIZES, batch_of, prefix_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_conformance import FAMILIES, text
@@ -59,11 +58,12 @@ def test_saved_prompts_score_bit_for_bit_in_another_model(tiny, head, batch, tmp
 
 # ---- layers that differ in size, or share keys and values
 
-GEMMA = (
-    SIZES
-    | {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 4}
-    | {"num_key_value_heads": 2, "head_dim": 8, "vocab_size_per_layer_input": 60, "hidden_size_per_layer_input": 8}
-)
+GEMMA = {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 4} | {
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "vocab_size_per_layer_input": 60,
+    "hidden_size_per_layer_input": 8,
+}
 SHARED = GEMMA | {"num_kv_shared_layers": 2, "laurel_rank": 4, "altup_num_inputs": 2}
 DIFFERING = GEMMA | {"global_head_dim": 16}
 
@@ -81,6 +81,22 @@ def test_layers_that_differ_in_head_size_take_no_prefix_and_say_so(tiny, batch, 
     model = PTuningV2(backbone=path, head=head("classify"))
     with pytest.raises(InputError, match=r"its layers differ in key size \[\(2, 8, 8\), \(2, 16, 16\)\]"):
         model.configure_model()
+
+
+# ---- how a text is pooled
+
+
+@pytest.mark.filterwarnings("ignore:.*grouped_mm")
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("family", ["mixtral", "bloom", "gpt2"])
+def test_a_causal_model_is_pooled_at_its_last_token_in_every_precision(tiny, family, dtype):
+    if dtype == "int8":
+        pytest.importorskip("bitsandbytes")
+    sizes = {"num_key_value_heads": 2, "num_local_experts": 4} if family == "mixtral" else {}
+    backbone = Backbone(tiny(family, **sizes), dtype=dtype)
+    assert backbone.pooling == "last"
+    if family == "mixtral" and dtype == "fp32":
+        assert tuned(PromptTuning, tiny(family, **sizes), length=P, init="random") == "yes"
 
 
 # ---- random shapes
@@ -128,13 +144,13 @@ def check_rows(backbone, inputs, prompts_for):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gated", [False, True], ids=["prefix", "gated prefix"])
-def test_a_prefix_of_any_shape_is_a_set_seen_by_every_text(loaded, gated):
+def test_a_prefix_of_any_shape_is_a_set_seen_by_every_text(loaded, batch, prefix, gated):
     @hundred
     @cases
     def check(family, layers, heads, groups, lengths, p, own, seed):
         backbone = loaded(family, layers, heads, groups)
-        inputs = batch_of(lengths, seed=seed)
-        kv = prefix_of(backbone.spec, p, rows=len(lengths) if own else 1, seed=seed)
+        inputs = batch(lengths, seed=seed)
+        kv = prefix(backbone.spec, p, rows=len(lengths) if own else 1, seed=seed)
         gate = torch.ones(layers, heads) if gated else None
 
         def prompts_for(rows, kv=kv, gate=gate):
@@ -155,14 +171,14 @@ def test_a_prefix_of_any_shape_is_a_set_seen_by_every_text(loaded, gated):
 
 
 @pytest.mark.slow
-def test_a_soft_prompt_of_any_shape_is_as_the_tokens_whose_embeddings_it_holds(loaded):
+def test_a_soft_prompt_of_any_shape_is_as_the_tokens_whose_embeddings_it_holds(loaded, batch):
     @hundred
     @cases
     def check(family, layers, heads, groups, lengths, p, own, seed):
         backbone = loaded(family, layers, heads, groups)
         n = len(lengths)
         tokens = torch.randint(5, 60, (n if own else 1, p), generator=torch.Generator().manual_seed(seed))
-        inputs = batch_of([1 + p + length for length in lengths], seed=seed)
+        inputs = batch([1 + p + length for length in lengths], seed=seed)
         slots = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
         slots[:, 1 : 1 + p] = True
         words = inputs | {"input_ids": inputs["input_ids"].masked_scatter(slots, tokens.expand(n, p))}

@@ -7,6 +7,8 @@ from ptune.backbone import Backbone
 from ptune.backbones import __main__ as support
 from ptune.methods.p_tuning_v2 import PTuningV2
 
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+
 
 def test_the_table_has_a_line_a_family_and_the_reasons_below(monkeypatch, capsys):
     monkeypatch.setattr(support, "FAMILIES", {"bert": support.POSITIONS, "bloom": support.POSITIONS})

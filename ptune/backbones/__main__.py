@@ -126,8 +126,10 @@ def tuned(method: type[PromptTuner], name: str, **arguments) -> str:
         loss, _ = model.head.loss(scores(model, batch), batch)
         loss.backward()
         unread = () if model.head.pools else ("backbone.pooler.",)
-        gradients = [value.grad for key, value in model.trained().items() if not key.startswith(unread)]
-        if all(gradient is not None and gradient.isfinite().all() for gradient in gradients):
+        gradients = {key: value.grad for key, value in model.trained().items() if not key.startswith(unread)}
+        finite = all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
+        own = [value.grad for group in ("prompt", "head") for value in model.groups().get(group, {}).values()]
+        if finite and all(gradient is not None and gradient.any() for gradient in own):
             good.append(kind)
     return "yes" if len(good) == len(HEADS) else ", ".join(good) or "no"
 
