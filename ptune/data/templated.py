@@ -121,6 +121,8 @@ class Templated(TaskData):
         front = pieces(self.tokenizer, [text], spaced=False)[0]
         self.writer = Writer(self.template, self.tokenizer, self.causal, self.max_length, self.slots, front)
         parsed[self.task.train] = [row for i, row in enumerate(rows) if i not in drawn]
+        if not parsed[self.task.train]:
+            del parsed[self.task.train]  # enough to evaluate, nothing to train on
 
     # --- texts -------------------------------------------------------------------------------------------------------
 
