@@ -65,7 +65,7 @@ def test_brackets_of_small_letters_or_more_words_are_text():
 def test_a_mistake_in_a_template_is_one_sentence_that_quotes_it(text, reason):
     with pytest.raises(InputError, match=reason) as refusal:
         Template(text)
-    assert f"template {text!r}" in str(refusal.value)
+    assert f"--data.template {text!r}" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -100,18 +100,18 @@ def test_words_stand_in_the_order_of_the_labels():
     ],
 )
 def test_a_mistake_in_a_verbalizer_is_one_sentence(words, reason):
-    with pytest.raises(InputError, match=f"^verbalizer: {reason}") as refusal:
+    with pytest.raises(InputError, match=f"^--data.verbalizer: {reason}") as refusal:
         Verbalizer(words, LABELS)
     assert "\n" not in str(refusal.value)
 
 
 def test_a_word_that_the_tokenizer_cannot_spell_is_refused(bert):
-    with pytest.raises(InputError, match="^verbalizer: the tokenizer cannot spell '☃'; choose another"):
+    with pytest.raises(InputError, match="^--data.verbalizer: the tokenizer cannot spell '☃'; choose another"):
         answers([["nurse"], ["☃"]], bert, causal=False)
 
 
 def test_words_that_are_the_same_tokens_are_refused(bert):
-    with pytest.raises(InputError, match="^verbalizer: 'nurse' and 'Nurse' are the same to the tokenizer"):
+    with pytest.raises(InputError, match="^--data.verbalizer: 'nurse' and 'Nurse' are the same to the tokenizer"):
         answers([["nurse"], ["Nurse"]], bert, causal=False)
 
 

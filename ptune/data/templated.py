@@ -108,7 +108,9 @@ class Templated(TaskData):
             self._missing_train()
         rows = parsed[self.task.train]
         if len(rows) < self.demonstrations:
-            raise InputError(f"--data.demonstrations {self.demonstrations}: there are {len(rows)} training rows.")
+            raise InputError(
+                f"--data.demonstrations {self.demonstrations}: there are {len(rows)} training rows; use at most so many."
+            )
         order = list(range(len(rows)))
         random.Random(loader.seed()).shuffle(order)
         of_class: dict[str, int] = {}

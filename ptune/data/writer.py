@@ -39,7 +39,7 @@ class Writer:
     ) -> None:
         if template.slots and template.slots != slots:
             raise InputError(
-                f"template {template.text!r} has {template.slots} slots, but the method fills {slots}; "
+                f"--data.template {template.text!r} has {template.slots} slots, but the method fills {slots}; "
                 + (
                     f"use --model.length {template.slots}."
                     if slots

@@ -200,7 +200,9 @@ def test_an_answer_longer_than_what_the_template_leaves_is_refused(bert):
 
 
 def test_a_template_that_leaves_no_room_is_refused(bert):
-    with pytest.raises(InputError, match=r"--data.max_length 12: template, slots take 5 tokens, which leaves 7 .* by 1"):
+    with pytest.raises(
+        InputError, match=r"--data.max_length 12: template, slots take 5 tokens, which leaves 7 .* by 1"
+    ):
         ask(bert, "who? {a} [MASK].", max_length=12)
 
 
@@ -357,7 +359,9 @@ def test_few_shots_are_the_rows_that_lm_bffs_script_draws(folder, bert, seed):
 
 def test_too_many_shots_are_refused_with_how_many_there_can_be(folder, bert):
     path = folder(train=ROWS, validation=ROWS)
-    with pytest.raises(InputError, match=r"--data.shots 2: .*train.jsonl has 3 rows of class 'yes', and 4 .* at most 1"):
+    with pytest.raises(
+        InputError, match=r"--data.shots 2: .*train.jsonl has 3 rows of class 'yes', and 4 .* at most 1"
+    ):
         Classification(TASK, bert, path=path, shots=2).setup("fit")
     with pytest.raises(InputError, match=r"--data.shots 2: task 'own' has no classes"):
         Classification(TaskSpec("own", text=("a",), metrics=("pearson",)), bert, path=path, shots=2)
