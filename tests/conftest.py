@@ -15,8 +15,8 @@ from lightning.pytorch.utilities import parsing
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
 from transformers import MODEL_FOR_MASKED_LM_MAPPING as MASKED
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from ptune.tasks.spec import HeadSpec
 

@@ -10,7 +10,6 @@ import torch
 from ptune.data.choice import MultipleChoice
 from ptune.data.classification import Classification
 from ptune.data.fill import Fill
-from ptune.data.tokenizer import load
 from ptune.errors import InputError
 from ptune.tasks import TaskSpec
 
