@@ -125,7 +125,7 @@ class Verbalizer:
             for word in words_of:
                 if word in seen:
                     raise InputError(
-                        f"--data.verbalizer: {word!r} stands for {seen[word]!r} and for {label!r}; give each its own word."
+                        f"--data.verbalizer: {word!r} stands for {seen[word]!r} and for {label!r}; give each its own."
                     )
                 seen[word] = label
 

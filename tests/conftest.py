@@ -81,7 +81,8 @@ def tiny(tmp_path_factory):
     """Writes a random checkpoint once a session: tiny("bert", num_hidden_layers=2) -> its folder.
 
     Every weight is random, biases too, and large enough that attention is far from uniform. `pooler=False` leaves out
-    the pooler's weights, as RoBERTa's checkpoints do; `lm=True` writes the family's language model. The tokenizer beside it reads "w0 w1 ..." and nothing else.
+    the pooler's weights, as RoBERTa's checkpoints do; `lm=True` writes the family's language model. The tokenizer
+    beside it reads "w0 w1 ..." and nothing else.
     """
     folders = {}
 

@@ -198,9 +198,9 @@ def test_a_fact_is_filled_with_the_best_whole_word(kind):
 
 def test_the_real_masked_model_knows_what_it_was_trained_on():
     """Not a figure: that what it likes best is read at the mask and not beside it."""
-    rows = [{"a": "London", "o": "britain"}, {"a": "The movie", "o": "good"}]
-    for template, word, row in zip(("{a} is the capital of [MASK].", "{a} was [MASK]."), ("britain", "good"), rows):
-        case = Case("real masked", Fill, FACT, [row], template)
+    known = {"{a} is the capital of [MASK].": ("London", "britain"), "{a} was [MASK].": ("The movie", "good")}
+    for template, (text, word) in known.items():
+        case = Case("real masked", Fill, FACT, [{"a": text, "o": word}], template)
         best = case.scores()[0].topk(10).indices
         assert word in case.tokenizer.convert_ids_to_tokens(best.tolist())
 

@@ -106,12 +106,12 @@ def test_a_mistake_in_a_verbalizer_is_one_sentence(words, reason):
 
 
 def test_a_word_that_the_tokenizer_cannot_spell_is_refused(bert):
-    with pytest.raises(InputError, match="^--data.verbalizer: the tokenizer cannot spell '☃'; choose another"):
+    with pytest.raises(InputError, match=r"^--data.verbalizer: the tokenizer cannot spell '☃'; choose another"):
         answers([["nurse"], ["☃"]], bert, causal=False)
 
 
 def test_words_that_are_the_same_tokens_are_refused(bert):
-    with pytest.raises(InputError, match="^--data.verbalizer: 'nurse' and 'Nurse' are the same to the tokenizer"):
+    with pytest.raises(InputError, match=r"^--data.verbalizer: 'nurse' and 'Nurse' are the same to the tokenizer"):
         answers([["nurse"], ["Nurse"]], bert, causal=False)
 
 
@@ -155,7 +155,7 @@ def test_texts_spelled_apart_are_the_text_spelled_whole(bert, gpt2, causal):
     apart = pieces(tokenizer, ["the nurse"], False) + pieces(tokenizer, ["thanked", "the pilot"], True)
     ends = pieces(tokenizer, [".", "?!"], False)
     whole = tokenizer("the nurse thanked the pilot.?!", add_special_tokens=False)["input_ids"]
-    assert sum(apart + ends, []) == whole
+    assert [token for ids in apart + ends for token in ids] == whole
 
 
 def test_a_real_causal_models_words_have_their_space():

@@ -109,7 +109,7 @@ class Templated(TaskData):
         rows = parsed[self.task.train]
         if len(rows) < self.demonstrations:
             raise InputError(
-                f"--data.demonstrations {self.demonstrations}: there are {len(rows)} training rows; use fewer."
+                f"--data.demonstrations {self.demonstrations}: there are {len(rows)} training rows, no more."
             )
         order = list(range(len(rows)))
         random.Random(loader.seed()).shuffle(order)
