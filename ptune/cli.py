@@ -237,7 +237,7 @@ class Evaluation(CLI):
         if self.ckpt_path is not None:
             checkpoint = torch.load(self.ckpt_path, map_location="cpu", weights_only=True)
             self.model.on_load_checkpoint(checkpoint)
-            self.model.load_state_dict(checkpoint["state_dict"])
+            self.model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only
             steps, epoch = checkpoint["global_step"], checkpoint["epoch"] + 1
         self.begin(self.trainer)
         return report(self, steps, epoch, epoch)

@@ -177,14 +177,16 @@ def test_data_without_the_methods_slots_are_refused_before_the_first_step(traine
         trainer(max_steps=1).fit(built(PTuning, data), data)
 
 
-def test_a_checkpoint_brings_the_head_of_a_template_along(trainer, tmp_path):
-    data = asked(PTuning)
-    model = built(PTuning, data)
+@pytest.mark.parametrize("method", [PTuning, FineTuning])
+def test_a_checkpoint_brings_the_head_of_a_template_along(method, trainer, tmp_path):
+    data = asked(method)
+    model = built(method, data, lr=0.01)
     runner = trainer(max_steps=1, num_sanity_val_steps=0)
     runner.fit(model, data)
     runner.save_checkpoint(tmp_path / "x.ckpt")
-    other = PTuning.load_from_checkpoint(tmp_path / "x.ckpt")
+    other = method.load_from_checkpoint(tmp_path / "x.ckpt")
     assert other.task == data.head
     batch = next(iter(data.val_dataloader()))
     with torch.no_grad():
+        assert not torch.allclose(built(method, data).eval()(batch), model.eval()(batch))
         assert_close(other.eval()(batch), model.eval()(batch))
