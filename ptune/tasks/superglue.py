@@ -37,6 +37,11 @@ def multirc(row: dict) -> dict:
     }
 
 
+def rte(row: dict) -> dict:
+    """FewGLUE has SuperGLUE's columns; the validation rows may be GLUE's, whose names the task has."""
+    return row if "sentence1" in row else row | {"sentence1": row["premise"], "sentence2": row["hypothesis"]}
+
+
 def _superglue(name: str, text: tuple[str, ...], labels: tuple[str, ...], *metrics: str, **more: object) -> TaskSpec:
     return TaskSpec(name, text=text, labels=labels, metrics=metrics, hub=("aps/super_glue", name), **more)  # type: ignore[arg-type]
 
@@ -105,7 +110,7 @@ TASKS = (
     ),
 )
 
-RTE = next(row for row in GLUE if row.name == "rte")
+RTE = replace(next(row for row in GLUE if row.name == "rte"), prepare=rte)
 TASKS += tuple(
     replace(row, name=f"fewglue/{row.name}", hub=(), evaluate=("dev32", "validation"), verified=True)
     for row in (RTE, *TASKS)
