@@ -167,9 +167,7 @@ def test_prompts_made_for_a_task_head_are_refused_by_a_template_and_the_other_wa
 
 def test_a_linear_probe_of_a_template_would_train_nothing_and_is_refused():
     data = asked(LinearProbe)
-    with pytest.raises(
-        InputError, match=r"LinearProbe would train nothing.*ManualPrompt, or leave --data.template out"
-    ):
+    with pytest.raises(InputError, match=r"LinearProbe would train nothing.*ManualPrompt, or leave --data"):
         LinearProbe(backbone=data.backbone, head=data.head)
 
 
