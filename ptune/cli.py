@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import jsonargparse
 import torch
@@ -29,6 +29,8 @@ from ptune.options import Parser, plain_words, refuse_linked, root
 from ptune.result import evaluate, report, table, write
 from ptune.tuner import PromptTuner
 
+Own = TypeVar("Own", bound="CLI")
+
 
 def slots_of(model: Namespace | None) -> int:
     """Input slots of the method a parsed `model` names; 0 where it is missing, which is an error of its own."""
@@ -40,7 +42,7 @@ class CLI(LightningCLI):
     """LightningCLI with `--run_dir`, `--ckpt_path` and `--wandb`, links from task and model, and ptune's defaults."""
 
     @classmethod
-    def of(cls, args: list[str] | None) -> Self:
+    def of(cls: type[Own], args: list[str] | None) -> Own:  # Self is unknown to a type checker of single functions
         """Parse `args` (the process's own by default) and build data, model and trainer."""
         plain_words()
         refuse_linked(args)
@@ -238,7 +240,7 @@ class Evaluation(CLI):
         if self.ckpt_path is not None:
             checkpoint = torch.load(self.ckpt_path, map_location="cpu", weights_only=True)
             self.model.on_load_checkpoint(checkpoint)
-            self.model.load_state_dict(checkpoint["state_dict"])
+            self.model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only
             steps, epoch = checkpoint["global_step"], checkpoint["epoch"] + 1
         self.begin(self.trainer)
         return report(self, steps, epoch, epoch)

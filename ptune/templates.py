@@ -83,7 +83,7 @@ class Template:
         return Part(kinds[mark], lead)
 
     def _error(self, what: str) -> InputError:
-        return InputError(f"template {self.text!r} {what}.")
+        return InputError(f"--data.template {self.text!r} {what}.")
 
     def before_mask(self) -> list[Part]:
         """The parts a causal model reads. Raises InputError where a column or a slot stands behind the mask."""
@@ -113,17 +113,19 @@ class Verbalizer:
         lists = {label: [word] if isinstance(word, str) else list(word) for label, word in words.items()}
         unknown = [label for label in lists if label not in labels]
         if unknown:
-            raise InputError(f"verbalizer: {unknown[0]!r} is none of the labels {list(labels)}.")
+            raise InputError(f"--data.verbalizer: {unknown[0]!r} is none of the labels {list(labels)}.")
         for label in labels:
             if not lists.get(label) or not all(word.strip() for word in lists[label]):
-                raise InputError(f"verbalizer: label {label!r} has no word; give one, such as {{{label}: yes}}.")
+                raise InputError(
+                    f"--data.verbalizer: label {label!r} has no word; give one, such as {{{label}: good}}."
+                )
         self.words = tuple(tuple(word.strip() for word in lists[label]) for label in labels)
         seen: dict[str, str] = {}
         for label, words_of in zip(labels, self.words, strict=True):
             for word in words_of:
                 if word in seen:
                     raise InputError(
-                        f"verbalizer: {word!r} stands for {seen[word]!r} and for {label!r}; give each its own word."
+                        f"--data.verbalizer: {word!r} stands for {seen[word]!r} and for {label!r}; give each its own."
                     )
                 seen[word] = label
 
@@ -157,12 +159,12 @@ def answers(words: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, 
     tokens = [tuple(ids) for ids in pieces(tokenizer, [word for _, word in flat], spaced=True)]
     for (_, word), ids in zip(flat, tokens, strict=True):
         if not ids or tokenizer.unk_token_id in ids:
-            raise InputError(f"verbalizer: the tokenizer cannot spell {word!r}; choose another word.")
+            raise InputError(f"--data.verbalizer: the tokenizer cannot spell {word!r}; choose another word.")
     for i, ids in enumerate(tokens):
         j = tokens.index(ids)
         if j < i:
             raise InputError(
-                f"verbalizer: {flat[j][1]!r} and {flat[i][1]!r} are the same to the tokenizer; change one."
+                f"--data.verbalizer: {flat[j][1]!r} and {flat[i][1]!r} are the same to the tokenizer; change one."
             )
     of_words = [filled(ids, tokenizer, causal) for ids in tokens]
     fills = tuple(dict.fromkeys(of_words))

@@ -15,7 +15,8 @@ from lightning.pytorch.utilities import parsing
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers import MODEL_FOR_MASKED_LM_MAPPING as MASKED
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from ptune.tasks.spec import HeadSpec
 
@@ -80,15 +81,17 @@ def tiny(tmp_path_factory):
     """Writes a random checkpoint once a session: tiny("bert", num_hidden_layers=2) -> its folder.
 
     Every weight is random, biases too, and large enough that attention is far from uniform. `pooler=False` leaves out
-    the pooler's weights, as RoBERTa's checkpoints do. The tokenizer beside it reads "w0 w1 ..." and nothing else.
+    the pooler's weights, as RoBERTa's checkpoints do; `lm=True` writes the family's language model. The tokenizer
+    beside it reads "w0 w1 ..." and nothing else.
     """
     folders = {}
 
-    def write(model_type, pooler=True, seed=0, **sizes):
-        key = (model_type, pooler, seed, str(sorted(sizes.items())))
+    def write(model_type, pooler=True, seed=0, lm=False, **sizes):
+        key = (model_type, pooler, seed, lm, str(sorted(sizes.items())))
         if key not in folders:
             config = AutoConfig.for_model(model_type, **FAMILIES.get(model_type, SIZES) | TOKENS | sizes)
-            model = AutoModel.from_config(config, **({} if pooler else {"add_pooling_layer": False}))
+            auto = (AutoModelForMaskedLM if type(config) in MASKED else AutoModelForCausalLM) if lm else AutoModel
+            model = auto.from_config(config, **({} if pooler else {"add_pooling_layer": False}))
             generator = torch.Generator().manual_seed(seed)
             with torch.no_grad():
                 for value in model.parameters():

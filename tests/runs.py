@@ -15,7 +15,16 @@ from unittest import mock
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning's, of jsonargparse
 
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizer
+from tokenizers import ByteLevelBPETokenizer
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    BertTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
 from ptune.cli import CLI, command
 from ptune.tasks import MODULES, task, toy
@@ -52,6 +61,29 @@ def bert(seed: int = 0, layers: int = 2, width: int = 32, positions: int = 64, l
         torch.manual_seed(seed)
         (BertForMaskedLM if lm else BertModel)(config).save_pretrained(folder)
     BertTokenizer(vocab={word: code for code, word in enumerate(vocabulary)}).save_pretrained(folder)
+    return str(folder)
+
+
+@cache
+def gpt2(seed: int = 0) -> str:
+    """The folder of a random GPT-2 with its language model's head, and a byte-level BPE of toy words as GPT-2's.
+
+    It spells a word with the space before it, puts no special token anywhere and has none for masks or padding.
+    """
+    folder, end = FOLDER / f"gpt2-{seed}", "<|endoftext|>"
+    words = [" the", " was", " by", " and", *(f" {word}" for word in [*toy.PEOPLE, *toy.VERBS])]
+    letters = ByteLevelBPETokenizer()
+    letters.train_from_iterator(words * 3, vocab_size=500, special_tokens=[end], show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=letters._tokenizer, eos_token=end, bos_token=end, unk_token=end
+    )
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.2
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return str(folder)
 
 

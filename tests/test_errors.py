@@ -69,10 +69,15 @@ def refusal(words, run_dir) -> str:
 
 
 def words(text: str, place) -> list[str]:
-    """A command line written as one text; MODEL, TASK, DATA and OWN stand for what is right, @ for `place`."""
+    """A command line written as one text; capitals stand for what is right, @ for `place`."""
     short = {
         "MODEL": ("--model", "PTuningV2", "--model.backbone", runs.bert()),
         "TASK": FORMAT,
+        "LM": ("--model", "PTuning", "--model.length", "3", "--model.backbone", runs.bert(lm=True)),
+        "MANUAL": ("--model", "ManualPrompt", "--model.backbone", runs.bert(lm=True)),
+        "PROBE": ("--model", "LinearProbe", "--model.backbone", runs.bert(lm=True)),
+        "GPT": ("--model", "PTuning", "--model.length", "3", "--model.backbone", runs.gpt2()),
+        "WORDS": ("--data.verbalizer", "{no: judge, yes: baker}"),
         "DATA": (*FORMAT, "--data.path", f"{place}/good"),
         "OWN": (*OWN, *LABELS, "--data.path", f"{place}/good"),
     }
@@ -206,6 +211,29 @@ REFUSED = {
     "MODEL DATA --trainer.limit_train_batches 2.5": "trainer 2.5 limit_train_batches",
     "MODEL DATA --trainer.max_epochs -1": "schedule 'linear' trainer.max_epochs trainer.max_steps",
     "MODEL DATA --trainer.callbacks+=EarlyStoppin": "--trainer.callbacks 'EarlyStoppin'",
+    # templates and verbalizers, in a language model's own words
+    "LM DATA WORDS --data.template {sentence1}It": "'{sentence1}It' no [MASK] write",
+    "LM DATA WORDS --data.template {sentence1}[MASK]or[MASK]": "2 [MASK]s write one",
+    "LM DATA WORDS --data.template It[MASK]": "names no column {sentence}",
+    "LM DATA WORDS --data.template {sentence1}[SLOT][MASK]": "[SLOT] [P:n] [MASK]",
+    "LM DATA WORDS --data.template {sentence1}[P:x][MASK]": "[P:x] number [P:3]",
+    "LM DATA WORDS --data.template {sentence1}[P:2][MASK]": "2 slots 3 --model.length 2",
+    "MANUAL DATA WORDS --data.template {sentence1}[P:2][MASK]": "2 slots 0 leave",
+    "LM DATA WORDS --data.template {sentense1}[MASK]": "@good/train.jsonl, line 1: 'sentense1' 'sentence1'",
+    "LM DATA WORDS --data.template task --data.task toy/pair": "--data.template task 'toy/pair' none",
+    "LM DATA --data.template {sentence1}[MASK]": "verbalizer 'no' no word",
+    "LM DATA --data.template {sentence1}[MASK] --data.verbalizer {no:judge}": "verbalizer",
+    "LM DATA --data.template {sentence1}[MASK] --data.verbalizer.no judge": "verbalizer",
+    "LM DATA WORDS": "--data.verbalizer --data.template",
+    "LM DATA WORDS --data.template {sentence1}[MASK] --data.max_length 12": "--data.max_length 12 raise",
+    "LM DATA --data.demonstrations 2": "--data.demonstrations 2 --data.template",
+    "LM DATA WORDS --data.template {sentence1}[MASK] --data.demonstrations 9": "--data.demonstrations 9 3 rows",
+    "LM DATA --data.shots 2": "--data.shots 2 @good/train.jsonl 3 rows 4 1",
+    "GPT DATA WORDS --data.template {sentence1}[MASK]{sentence2}": "'sentence2' behind [MASK] move",
+    "MODEL DATA WORDS --data.template {sentence1}[MASK]": "language-model head lacks template",
+    "PROBE DATA WORDS --data.template {sentence1}[MASK]": "LinearProbe nothing ManualPrompt --data.template",
+    "MANUAL DATA": "ManualPrompt --data.template",
+    "MANUAL DATA WORDS --data.template {sentence1}[MASK]": "ManualPrompt nothing python -m ptune.evaluate",
     # checkpoints
     "MODEL DATA --ckpt_path last": "ckpt_path last.ckpt exist",
     "MODEL DATA --ckpt_path @missing.ckpt": "ckpt_path @missing.ckpt exist",

@@ -25,6 +25,7 @@ FILES = {"config.yaml", "metrics.csv", "best.ckpt", "last.ckpt", "prompts.safete
 MEASURED = {"seconds", "examples_per_second", "tokens_per_second", "peak_memory_mib"}
 NAMES = ("best", "last")
 METHODS = [cls.__name__ for cls in CLASSES["model"]]
+TRAINED = [cls.__name__ for cls in CLASSES["model"] if cls.trains]
 EPOCHS, ROWS, BATCH = 3, 10, 4
 COUNTS = {"validation": 40, "test": 5}
 STEPS = EPOCHS * -(-ROWS // BATCH)
@@ -247,7 +248,7 @@ def test_help_explains_every_option():
 def test_help_of_a_class_explains_each_of_its_options(name):
     text = printed([name])
     options = text.split("\n  --")[1:]
-    assert len(options) > 8
+    assert len(options) == 5 if "ManualPrompt" in name else len(options) > 8
     for option in options:
         explanation = option.split("(type:")[0].split()[2:]  # behind name and placeholder
         assert len(explanation) > 3, option
@@ -256,9 +257,9 @@ def test_help_of_a_class_explains_each_of_its_options(name):
 # ---- options
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRAINED)
 @pytest.mark.parametrize("name", ["toy/single", "toy/pair", "toy/choice", "toy/qa", "toy/tagging"])
-def test_every_method_runs_on_every_format(method, name, tmp_path):
+def test_every_method_that_trains_runs_on_every_format(method, name, tmp_path):
     result = runs.fit(tmp_path / "run", method, name, trainer__max_epochs=1, model__head_lr=0.01)
     task = ptune.task(name)
     assert (result["method"], result["task"], result["monitor"]) == (method, name, task.head.monitor)

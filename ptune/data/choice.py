@@ -80,8 +80,8 @@ class MultipleChoice(Templated):
 
     def _ask(self, rows: list[dict]) -> list[dict]:
         """Each ending has a text of its own and is read at the places of its tokens, `answer_ids`."""
-        half = self.max_length // 2  # a longer ending would leave no room for what comes before
-        endings = [[ids[:half] for ids in pieces(self.tokenizer, row["seconds"], spaced=True)] for row in rows]
+        most = min(self.max_length // 2, self.writer.room)  # a longer ending would leave no room for what comes before
+        endings = [[ids[:most] for ids in pieces(self.tokenizer, row["seconds"], spaced=True)] for row in rows]
         fills = [[filled(ids, self.tokenizer, self.causal) for ids in those] for those in endings]
         texts = self.written(rows, fills)
         return [

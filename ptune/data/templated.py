@@ -108,7 +108,9 @@ class Templated(TaskData):
             self._missing_train()
         rows = parsed[self.task.train]
         if len(rows) < self.demonstrations:
-            raise InputError(f"--data.demonstrations {self.demonstrations}: there are {len(rows)} training rows.")
+            raise InputError(
+                f"--data.demonstrations {self.demonstrations}: there are {len(rows)} training rows, no more."
+            )
         order = list(range(len(rows)))
         random.Random(loader.seed()).shuffle(order)
         of_class: dict[str, int] = {}
@@ -121,6 +123,8 @@ class Templated(TaskData):
         front = pieces(self.tokenizer, [text], spaced=False)[0]
         self.writer = Writer(self.template, self.tokenizer, self.causal, self.max_length, self.slots, front)
         parsed[self.task.train] = [row for i, row in enumerate(rows) if i not in drawn]
+        if not parsed[self.task.train]:
+            del parsed[self.task.train]  # enough to evaluate, nothing to train on
 
     # --- texts -------------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ def pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], spaced: boo
     """
     texts = [text.strip() for text in texts]
     anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
-    behind = [f"a {text}" if spaced else f"a{text}" for text in texts]
+    behind = [f"a {text}" if spaced and text else f"a{text}" for text in texts]
     found = tokenizer(behind, add_special_tokens=False)["input_ids"] if texts else []
     for i, ids in enumerate(found):
         apart = spaced or not texts[i][:1].isalnum()

@@ -1,5 +1,6 @@
 """Rows written as a template says, in tokens."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -38,7 +39,7 @@ class Writer:
     ) -> None:
         if template.slots and template.slots != slots:
             raise InputError(
-                f"template {template.text!r} has {template.slots} slots, but the method fills {slots}; "
+                f"--data.template {template.text!r} has {template.slots} slots, but the method fills {slots}; "
                 + (
                     f"use --model.length {template.slots}."
                     if slots
@@ -55,11 +56,13 @@ class Writer:
             for i, part in enumerate(self.parts)
         ]
         own = self._own()
-        if budget - own < self.ROOM:
+        self.room = budget - own
+        """Tokens there are for the columns and what stands at the mask."""
+        if self.room < self.ROOM:
             raise InputError(
                 f"--data.max_length {budget}: template, slots{' and demonstrations' if front else ''} take {own} "
-                f"tokens, which leaves {max(budget - own, 0)} for the columns; raise it by "
-                f"{self.ROOM - budget + own} or more."
+                f"tokens, which leaves {max(self.room, 0)} for the columns; raise it by {self.ROOM - self.room} or "
+                "more."
             )
 
     def _own(self) -> int:
@@ -85,8 +88,16 @@ class Writer:
         Args:
             columns: tokens of the columns, cut here, the longest first, until the text fits.
             fill: what stands at the mask's place.
+
+        Raises:
+            InputError: what stands at the mask's place alone takes more than `room` tokens.
         """
-        cut = _fit(columns, self.budget - self._own() - len(fill))
+        if len(fill) > self.room:
+            raise InputError(
+                f"--data.max_length {self.budget}: an answer takes {len(fill)} tokens where the template leaves "
+                f"{self.room}; raise it by {len(fill) - self.room} or more."
+            )
+        cut = _fit(columns, self.room - len(fill))
         frame, loose = self.frame, 0 if self.template.slots else self.slots
         ids = [*frame.begin, *[stand_in(self.tokenizer)] * loose, *self.front]
         slots = [False] * len(frame.begin) + [True] * loose + [False] * len(self.front)
@@ -102,6 +113,8 @@ class Writer:
                 case "sep":
                     new = frame.between
                 case _:
+                    if not ids:  # a causal model without a first token, and empty columns: it must read something
+                        ids, slots, types = [stand_in(self.tokenizer)], [False], [segment]
                     at, new = len(ids), list(fill)
             ids += new
             slots += [part.kind == "slots"] * len(new)
@@ -118,11 +131,13 @@ class Writer:
     def text(self, row: Mapping[str, str], word: str) -> str:
         """The row and its answer as plain text, without slots: a demonstration."""
         said = {"text": lambda part: part.text, "column": lambda part: row[part.text], "mask": lambda part: word}
-        return "".join(part.lead + said[part.kind](part) for part in self.template.parts if part.kind in said).strip()
+        told = [said[part.kind](part) if part.kind in said else "" for part in self.template.parts]
+        leads = [part.lead if part.kind in said else " " for part in self.template.parts]
+        return re.sub(" +", " ", "".join(lead + text for lead, text in zip(leads, told, strict=True))).strip()
 
 
 def _fit(columns: Mapping[int, list[int]], room: int) -> dict[int, list[int]]:
-    """Columns cut at their ends to `room` tokens in all, always the longest first."""
+    """Columns cut at their ends to `room` tokens in all (0 or more), always the longest first."""
     lengths = {i: len(ids) for i, ids in columns.items()}
     while sum(lengths.values()) > room:
         longest = max(lengths, key=lengths.__getitem__)

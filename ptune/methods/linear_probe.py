@@ -2,6 +2,7 @@
 
 from typing import final
 
+from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.tuner import PromptTuner
 
@@ -16,6 +17,11 @@ class LinearProbe(PromptTuner):
 
     def __init__(self, lr: float = 1e-3, **common) -> None:
         super().__init__(lr=lr, **common)
+        if self.head.lm:
+            raise InputError(
+                "--model LinearProbe would train nothing: a template is read with the language model's own head; use "
+                "ManualPrompt, or leave --data.template out."
+            )
 
     def prompts(self, batch: Batch) -> None:
         """No prompts."""

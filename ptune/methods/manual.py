@@ -25,6 +25,7 @@ class ManualPrompt(PromptTuner):
     """
 
     trains: ClassVar[bool] = False
+    prior: Tensor | None
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class ManualPrompt(PromptTuner):
             raise InputError("--model ManualPrompt reads a template: add --data.template task, or one of your own.")
         if calibrate and self.task.kind != "cloze":
             raise InputError("--model.calibrate true: only words that stand for labels have a prior; leave it out.")
-        self.prior: Tensor | None = None
+        self.register_buffer("prior", None, persistent=False)  # moves with the model
 
     def prompts(self, batch: Batch) -> None:
         """No prompts."""

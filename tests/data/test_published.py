@@ -20,12 +20,22 @@ SIZES = {
 }
 
 
-def module(name, backbone):
+@pytest.fixture
+def masked(shared):
+    """A real masked language model."""
+    folder = shared.parent / "models" / "minilm-l6-mlm"
+    if not folder.is_dir():
+        pytest.skip(f"no real masked language model: no {folder}")
+    return str(folder)
+
+
+def module(name, backbone, **options):
+    from ptune.data.fill import Fill
     from ptune.data.qa import SpanQA
     from ptune.data.tagging import Tagging
 
-    kinds = {kind.format: kind for kind in (Classification, MultipleChoice, SpanQA, Tagging)}
-    return kinds[task(name).format](name, backbone)
+    kinds = {kind.format: kind for kind in (Classification, MultipleChoice, SpanQA, Tagging, Fill)}
+    return kinds[task(name).format](name, backbone, **options)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -54,3 +64,42 @@ def test_majority_answers_the_most_frequent_training_label(name, majority, share
     data.path = str(shared / name)
     data.setup("fit")
     assert data.majority("validation") == pytest.approx(majority, abs=1e-4)
+
+
+TEMPLATED = {
+    name: [name]
+    for name in "cola sst2 mrpc mnli qnli rte boolq cb copa multirc wic wsc codah".split()  # noqa: SIM905
+} | {f"fewglue/{name}": [f"fewglue/{name}", name] for name in ("boolq", "cb", "copa", "multirc", "rte", "wic", "wsc")}
+"""Folders of each."""
+SOME = 50
+"""Rows of a split that are written as a template says."""
+
+
+@pytest.mark.parametrize("name", TEMPLATED)
+def test_rows_are_written_in_the_tasks_template(name, shared, masked):
+    data = module(name, masked, template="task", max_length=64)
+    splits = source.read(task(name), [str(shared / folder) for folder in TEMPLATED[name]])
+    assert set(task(name).evaluate[:2]) - {"test", "validation_mismatched"} <= set(splits)
+    for rows in splits.values():
+        items = data.encode(data._parse(rows.take(list(range(min(SOME, len(rows.rows)))))), train=False)
+        batch = data.collate(items)
+        assert batch["input_ids"].shape[1] <= 64
+        at = batch["input_ids"].gather(1, batch["answer_at"])
+        assert (at == data.tokenizer.mask_token_id).all(), "every place that is read is a mask"
+        choices = len(task(name).choices) or 1
+        assert len(batch["input_ids"]) == choices * len(batch["labels"])
+
+
+@pytest.mark.parametrize("relation", ["P1303", "P47"])
+def test_facts_of_a_relation_are_read_and_those_of_several_tokens_left_out(relation, shared, masked):
+    name = f"lama/{relation}"
+    data = module(name, masked, path=str(shared / "lama_trex"))
+    data.setup("fit")
+    assert data.splits[-1] == "test"
+    for split, items in data._items.items():
+        raw = source.read(task(name), str(shared / "lama_trex"))[split].rows
+        assert {row["predicate_id"] for row in raw} == {relation}
+        assert len(items) + data.left_out[split] == len(raw)
+        words = data.tokenizer.convert_ids_to_tokens(items["label"][:])
+        spelled = data.tokenizer.backend_tokenizer.normalizer.normalize_str
+        assert set(words) <= {spelled(row["obj_label"].strip()) for row in raw}

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from ptune.data.source import read_file
 from ptune.errors import InputError
 from ptune.tasks import all_tasks, superglue, task
+from ptune.templates import Template, Verbalizer
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 WANTED = (
@@ -58,3 +60,54 @@ def test_table_lists_every_task():
         assert listed[name] == "no"
     assert listed["rte"] == listed["toy/qa"] == "yes"
     assert "lightning" not in done.stderr
+
+
+TEMPLATED = {name: row for name, row in all_tasks().items() if row.template}
+
+
+def test_every_benchmark_of_words_has_a_template():
+    wanted = [
+        "cola",
+        "sst2",
+        "mrpc",
+        "qqp",
+        "mnli",
+        "qnli",
+        "rte",
+        "boolq",
+        "cb",
+        "copa",
+        "multirc",
+        "wic",
+        "wsc",
+        "swag",
+        "codah",
+    ]
+    few = [f"fewglue/{name}" for name in ("boolq", "cb", "copa", "multirc", "rte", "wic", "wsc")]
+    assert {*wanted, *few} <= set(TEMPLATED)
+    assert sum(name.startswith("lama/") for name in TEMPLATED) == 41
+    assert not {"stsb", "squad", "conll2003"} & set(TEMPLATED)
+
+
+@pytest.mark.parametrize("name", TEMPLATED)
+def test_a_tasks_template_parses_and_has_a_word_for_every_label(name):
+    row = TEMPLATED[name]
+    template = Template(row.template)
+    assert template.slots == 0, "any method can fill in its own, or none"
+    if row.format == "classification":
+        assert len(Verbalizer(row.verbalizer, row.labels).words) == len(row.labels)
+    else:
+        assert not row.verbalizer
+    if not name.endswith("copa"):  # whose choices stand before the mask
+        assert not set(template.columns) & set(row.choices)
+
+
+def test_lamas_templates_are_the_published_ones():
+    file = SHARED / "lama_trex" / "relations.jsonl.gz"
+    if not file.is_file():
+        pytest.skip(f"LAMA is not there: no {file}")
+    published = {row["relation"]: row["template"] for row in read_file(file).rows if row["type"] != ""}
+    for name, row in TEMPLATED.items():
+        if name.startswith("lama/"):
+            text = published[name.removeprefix("lama/")].replace("[X]", "{sub_label}").replace("[Y]", "[MASK]")
+            assert text.replace(" .", ".").strip() == row.template

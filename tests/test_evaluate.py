@@ -1,0 +1,161 @@
+"""`python -m ptune.evaluate`: a trained run's own metrics again, and the metrics of a method that trains nothing."""
+
+import json
+
+import pytest
+import runs
+
+from ptune.evaluate import main
+
+TEMPLATE = ("--data.template", "{sentence1} who? {sentence2} [MASK]")
+WORDS = ("--data.verbalizer", "{no: judge, yes: baker}")
+
+
+def evaluate(words) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `ptune.evaluate` in this process."""
+    with runs.mock.patch("runs.command", main):
+        code, out, err = runs.call(words)
+    return code, out, "".join(line for line in err.splitlines(True) if not line.startswith("Seed set to"))
+
+
+def manual(run_dir, *more) -> list[str]:
+    """A command line that trains nothing."""
+    words = ["--model", "ManualPrompt", "--model.backbone", runs.bert(lm=True), "--run_dir", str(run_dir)]
+    words += ["--data", "Classification", "--data.task", "toy/pair", "--data.path", runs.data()]
+    return [*words, *TEMPLATE, *WORDS, *map(str, runs.QUIET), *more]
+
+
+@pytest.fixture(scope="module", params=["PTuningV2", "PTuning", "template"])
+def finished(request, tmp_path_factory):
+    """A finished run: with a task head, with slots, with a template."""
+    run_dir = tmp_path_factory.mktemp("evaluate") / "run"
+    asked = {"model__backbone": runs.bert(lm=True), "data__template": TEMPLATE[1], "data__verbalizer": WORDS[1]}
+    method = "PTuning" if request.param == "template" else request.param
+    # Rates at which the best epoch is not surely the last.
+    runs.fit(run_dir, method, model__lr=0.05, model__length=3, **asked if request.param == "template" else {})
+    return run_dir
+
+
+def test_a_finished_run_is_evaluated_to_its_own_metrics_and_left_as_it_was(finished):
+    before = runs.contents(finished)
+    result = json.loads(before["result.json"])
+    for name in ("evaluation.json", "evaluation-2.json"):
+        code, out, err = evaluate(["--config", finished / "config.yaml", "--run_dir", finished])
+        assert (code, err) == (0, "")
+        after = runs.contents(finished)
+        assert {key: after[key] for key in before} == before
+        assert set(after) - set(before) == {name}
+        evaluation = json.loads(after[name])
+        for split, values in result["metrics"].items():
+            assert evaluation["metrics"][split] == pytest.approx(values, abs=1e-6)
+        same = ("task", "method", "backbone", "fingerprint", "seed", "monitor", "majority", "rows", "best_epoch")
+        for key in (*same, "trained_parameters", "total_parameters", "pooling"):
+            assert evaluation[key] == result[key], key
+        assert f"{100 * result['metrics']['validation']['accuracy']:.2f}" in out
+        before = after
+
+
+def test_another_checkpoint_and_other_data_are_evaluated_if_asked(finished, tmp_path):
+    path = runs.data(train=3, validation=6, test=5)
+    options = ["--config", finished / "config.yaml", "--run_dir", tmp_path / "other", "--data.path", path]
+    code, out, err = evaluate([*options, "--ckpt_path", finished / "last.ckpt"])
+    assert (code, err) == (0, "")
+    assert list(runs.contents(tmp_path)) == ["other/evaluation.json"]
+    evaluation = json.loads((tmp_path / "other" / "evaluation.json").read_text())
+    assert evaluation["rows"]["validation"] == 6
+    assert evaluation["best_epoch"] == 2
+    assert evaluation["steps"] == json.loads((finished / "result.json").read_text())["steps"]
+    assert "toy/pair with" in out
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("missing.ckpt", "ckpt_path: 'missing.ckpt' does not exist; checkpoints in"),
+        ("@config.yaml", "is not a checkpoint that a run wrote"),
+        ("@prompts.safetensors", "is not a checkpoint that a run wrote"),
+        ("@", "does not exist; checkpoints in"),
+    ],
+)
+def test_a_wrong_checkpoint_is_one_sentence_and_nothing_is_written(finished, path, parts):
+    before = runs.contents(finished)
+    path = path.replace("@", f"{finished}/")
+    code, out, err = evaluate(["--config", finished / "config.yaml", "--run_dir", finished, "--ckpt_path", path])
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert parts in err
+    assert runs.contents(finished) == before
+
+
+def test_a_method_that_trains_needs_a_checkpoint(tmp_path):
+    code, _, err = evaluate(runs.line(tmp_path / "run"))
+    assert code == 2
+    assert err == (
+        f"error: ckpt_path: '{tmp_path}/run/best.ckpt' does not exist; checkpoints in '{tmp_path}/run': none.\n"
+    )
+    assert runs.contents(tmp_path) == {}
+
+
+def test_a_checkpoint_of_another_model_is_one_sentence(finished):
+    before = runs.contents(finished)
+    code, _, err = evaluate(
+        ["--config", finished / "config.yaml", "--run_dir", finished, "--model.backbone", runs.bert(seed=3, lm=True)]
+    )
+    assert code == 2
+    assert err.startswith("error: the checkpoint does not fit this model: backbone is ")
+    assert err.count("\n") == 1
+    assert runs.contents(finished) == before
+
+
+def test_direct_use_is_evaluated_without_a_checkpoint_or_training_rows(tmp_path):
+    path = runs.FOLDER / "validation-alone"
+    path.mkdir(exist_ok=True)
+    (path / "validation.jsonl").write_bytes((runs.Path(runs.data()) / "validation.jsonl").read_bytes())
+    code, out, err = evaluate(manual(tmp_path / "run", "--data.path", str(path)))
+    assert (code, err) == (0, "")
+    assert {"evaluation.json", "config.yaml"} >= set(runs.contents(tmp_path / "run")) >= {"evaluation.json"}
+    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert result["metrics"].keys() == {"validation"}
+    assert (result["trained_parameters"], result["steps"], result["epochs"]) == (0, 0, 0)
+    assert result["majority"] == {"validation": {}}
+    assert "ManualPrompt" in out
+
+
+def test_calibration_and_demonstrations_are_options_of_direct_use(tmp_path):
+    losses = {}
+    for name, more in {
+        "plain": (),
+        "again": (),
+        "calibrated": ("--model.calibrate", "true"),
+        "shown": ("--data.demonstrations", "1", "--data.max_length", "64"),
+        "all shown": ("--data.demonstrations", "2", "--data.max_length", "64", "--data.path", runs.data(train=2)),
+    }.items():
+        code, _, err = evaluate(manual(tmp_path / name, *more))
+        assert (code, err) == (0, ""), name
+        losses[name] = json.loads((tmp_path / name / "evaluation.json").read_text())["metrics"]["validation"]["loss"]
+    assert losses.pop("again") == losses["plain"]
+    assert len(set(losses.values())) == 4
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--ckpt_path", "x.ckpt"), "ckpt_path: ManualPrompt trains nothing and has no checkpoint."),
+        (("--data.template", "{sentence1} who?"), "--data.template '{sentence1} who?' has no [MASK]; write one where"),
+        (("--data.path", "/missing"), "--data.path: /missing does not exist"),
+    ],
+)
+def test_mistakes_of_direct_use_are_one_sentence_and_leave_nothing(tmp_path, more, sentence):
+    code, out, err = evaluate(manual(tmp_path / "run", *more))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {sentence}")
+    assert err.count("\n") == 1
+    assert runs.contents(tmp_path) == {}
+
+
+def test_direct_use_is_refused_by_fit_which_names_evaluate(tmp_path):
+    code, _, err = runs.call(manual(tmp_path / "run"))
+    assert code == 2
+    assert err.endswith("error: --model ManualPrompt trains nothing: use python -m ptune.evaluate.\n")
+    assert runs.contents(tmp_path) == {}

@@ -1,0 +1,126 @@
+"""A language model's own head, at chosen positions and words, is transformers' whole forward pass there."""
+
+import pytest
+import torch
+import transformers
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from ptune.backbone import Backbone
+from ptune.errors import InputError
+from ptune.prompts import Prompts
+
+MASKED = (
+    "bert",
+    "roberta",
+    "camembert",
+    "xlm-roberta",
+    "ernie",
+    "electra",
+    "albert",
+    "distilbert",
+    "mpnet",
+    "deberta",
+    "deberta-v2",
+    "modernbert",
+)
+CAUSAL = ("gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen3", "gemma", "gemma2", "gemma3_text", "bloom")
+PLACES, WORDS = torch.tensor([[2, 0], [1, 4], [2, 2]]), torch.tensor([7, 50, 3])
+
+each_family = pytest.mark.parametrize("family", MASKED + CAUSAL)
+
+
+def whole(family: str, folder: str) -> torch.nn.Module:
+    """Transformers' own class with the head on it."""
+    auto = transformers.AutoModelForMaskedLM if family in MASKED else transformers.AutoModelForCausalLM
+    return auto.from_pretrained(folder, attn_implementation="eager").eval()
+
+
+def chosen(values: torch.Tensor) -> torch.Tensor:
+    """The vectors "b t x" at PLACES: "b a x"."""
+    return values[torch.arange(len(values))[:, None], PLACES]
+
+
+@each_family
+def test_scores_at_chosen_places_and_words_are_the_whole_models_there(tiny, batch, family):
+    folder, inputs = tiny(family, lm=True), batch()
+    backbone = Backbone(folder, lm=True).eval()
+    assert backbone.spec.lm == ("masked" if family in MASKED else "causal")
+    with torch.no_grad():
+        expected = chosen(whole(family, folder)(**inputs).logits)
+        hidden = chosen(backbone(inputs))
+        every, few = backbone.lm_scores(hidden), backbone.lm_scores(hidden, WORDS)
+    assert expected.std() > 0.1
+    assert_close(every, expected, atol=1e-5, rtol=1e-4)
+    assert few.shape == (3, 2, 3)
+    assert_close(few, expected[..., WORDS], atol=1e-5, rtol=1e-4)
+
+
+@each_family
+def test_gradients_to_the_hidden_states_do_not_depend_on_how_many_words_are_scored(tiny, batch, family):
+    backbone = Backbone(tiny(family, lm=True), lm=True).eval()
+    weights = torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for few in (True, False):
+        hidden = chosen(backbone(batch()).detach()).requires_grad_()
+        scores = backbone.lm_scores(hidden, WORDS) if few else backbone.lm_scores(hidden)[..., WORDS]
+        (scores * weights).sum().backward()
+        gradients.append(hidden.grad)
+    assert gradients[0].abs().max() > 1e-3
+    assert_close(*gradients, atol=1e-6, rtol=1e-4)
+
+
+@each_family
+def test_gradients_reach_the_word_embeddings_as_in_the_whole_model(tiny, batch, family):
+    """The head and the body of a loaded model are the whole: tied weights get the sum of both their gradients."""
+    folder, inputs = tiny(family, lm=True), batch()
+    model, backbone = whole(family, folder), Backbone(folder, lm=True).eval()
+    labels = torch.tensor([[7, 9], [50, 8], [3, 3]])
+    losses = []
+    for scores in (chosen(model(**inputs).logits), backbone.lm_scores(chosen(backbone(inputs)))):
+        losses.append(F.cross_entropy(scores.flatten(0, 1), labels.flatten()))
+        losses[-1].backward()
+    assert_close(*losses)
+    one, other = (m.get_input_embeddings().weight.grad for m in (model, backbone.model))
+    assert one.abs().max() > 1e-4
+    assert_close(other, one, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", [family for family in MASKED + CAUSAL if family != "bloom"])  # it takes no prefix
+def test_the_loss_of_the_head_moves_a_prefix_and_the_prefix_the_scores(tiny, batch, prefix, family):
+    backbone = Backbone(tiny(family, lm=True), lm=True).eval()
+    backbone.requires_grad_(False)
+    keys_values = prefix(backbone.spec).requires_grad_()
+    with torch.no_grad():
+        without = backbone.lm_scores(chosen(backbone(batch())), WORDS)
+    scores = backbone.lm_scores(chosen(backbone(batch(), Prompts(prefix=keys_values))), WORDS)
+    assert (scores - without).abs().max() > 1e-3
+    F.cross_entropy(scores.flatten(0, 1), torch.zeros(6, dtype=torch.long)).backward()
+    assert (keys_values.grad.abs().amax(dim=(1, 2, 3, 4, 5)) > 0).all(), "every layer's"
+
+
+def test_an_unprompted_backbone_keeps_no_head_unless_asked(tiny):
+    plain, full = Backbone(tiny("bert", lm=True)), Backbone(tiny("bert", lm=True), lm=True)
+    assert plain.lm is None
+    assert plain.fingerprint == full.fingerprint
+    assert {name for name, _ in plain.named_parameters()} <= {name for name, _ in full.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("family", "lm", "reason"),
+    [
+        ("xlnet", True, "'xlnet'.*in an order of its own.*another backbone"),
+        ("t5", False, "'t5'.*has no language model of its own.*leave the template out"),
+        ("bart", False, "'bart'.*has no language model of its own.*leave the template out"),
+        ("bert", False, "no trained language-model head.*'cls.predictions"),
+        ("roberta", False, "no trained language-model head.*'lm_head"),
+        ("albert", False, "no trained language-model head.*'predictions"),
+        ("modernbert", False, "no trained language-model head.*'(head|decoder)"),
+    ],
+)
+def test_a_checkpoint_that_cannot_say_words_is_refused_in_a_sentence(tiny, family, lm, reason):
+    folder = tiny(family, lm=lm)
+    with pytest.raises(InputError, match=reason) as refusal:
+        Backbone(folder, lm=True)
+    assert "\n" not in str(refusal.value)
+    Backbone(folder)  # the body alone is a backbone
