@@ -9,11 +9,12 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from ptune.backbone import Backbone
 from ptune.errors import InputError
@@ -21,7 +22,7 @@ from ptune.heads import Batch, head_for
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
-from ptune.pretrained import Dtype
+from ptune.pretrained import Dtype, describe
 from ptune.prompts import Prompts
 from ptune.tasks.spec import HeadSpec
 from ptune.tuner import PromptTuner
@@ -69,7 +70,10 @@ P = 3
 
 
 def tiny(model_type: str, folder: str) -> str:
-    """Write a random model of this type and the sizes above into `folder`; InputError where its config refuses them."""
+    """Write a random model of this type and the sizes above into `folder`, its language model into `folder`/lm.
+
+    Raises InputError where its config refuses the sizes.
+    """
     try:
         config = AutoConfig.for_model(model_type, **SIZES | FAMILIES.get(model_type, POSITIONS))
         model = AutoModel.from_config(config)
@@ -83,6 +87,9 @@ def tiny(model_type: str, folder: str) -> str:
         for value in model.parameters():
             value.add_(torch.empty_like(value).normal_(std=0.1, generator=generator))
     model.save_pretrained(folder)
+    lm = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}.get(describe(folder).lm or "")
+    if lm is not None:
+        lm.from_config(config).save_pretrained(Path(folder, "lm"))
     return folder
 
 
@@ -132,6 +139,16 @@ def tuned(method: type[PromptTuner], name: str, **arguments) -> str:
         if finite and all(gradient is not None and gradient.any() for gradient in own):
             good.append(kind)
     return "yes" if len(good) == len(HEADS) else ", ".join(good) or "no"
+
+
+@torch.no_grad()
+def language_model(name: str) -> str:
+    """How the language-model head reads a word, if its scores of chosen words are those it gives to them among all."""
+    whole = Path(name, "lm")
+    backbone = Backbone(str(whole) if whole.is_dir() else name, lm=True).eval()
+    states, words = backbone(batch_for()), torch.tensor([5, 7, 9])
+    chosen, among = backbone.lm_scores(states, words), backbone.lm_scores(states)[..., words]
+    return str(backbone.spec.lm) if near(chosen, among, 1e-4) else "no"
 
 
 @torch.no_grad()
@@ -212,7 +229,7 @@ COLUMNS: dict[str, Callable[[str], str]] = {
     "prefix": lambda name: tuned(PTuningV2, name, length=P),
     "soft prompt": lambda name: tuned(PromptTuning, name, length=P, init="random"),
     "fine-tuning": lambda name: tuned(FineTuning, name),
-    "LM head": lambda name: "",
+    "LM head": language_model,
     "shift_positions": shift,
     "checkpointing": checkpointing,
     "attention": attention,
