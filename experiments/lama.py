@@ -1,7 +1,9 @@
-"""LAMA T-REx over 41 relations, manual templates against P-Tuning v1: `python experiments/lama.py DATA BACKBONE [FOLDER]`.
+"""LAMA T-REx over 41 relations, manual templates against P-Tuning v1.
 
-DATA is the folder with LAMA's splits, BACKBONE a masked language model. Runs go to runs/lama, the test precision at 1 of
-every relation to FOLDER/<method>.json (experiments/results/lama). Finished relations are not run again.
+    python experiments/lama.py DATA BACKBONE [FOLDER]
+
+DATA is the folder with LAMA's splits, BACKBONE a masked language model. Runs go to runs/lama, the test precision at 1
+of every relation to FOLDER/<method>.json (experiments/results/lama). Finished relations are not run again.
 """
 
 import json

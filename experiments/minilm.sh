@@ -18,12 +18,12 @@ declare -A epochs=([linear_probe/cola]=5 [fine_tuning/swag]=2 [linear_probe/swag
   [fine_tuning/squad]=2 [linear_probe/squad]=2 [p_tuning_v2/squad]=2)
 declare -A part=([conll2003]="--trainer.limit_train_batches 0.5"
   [squad]="--trainer.limit_train_batches 0.1 --trainer.check_val_every_n_epoch 3")
-mkdir -p experiments/results
+mkdir -p experiments/results/minilm
 for run in "${runs[@]}"; do
   task=${run#*/}
   dir=runs/minilm/$run
   # shellcheck disable=SC2086  # the parts are words
   python -m ptune.fit --config "experiments/$run.yaml" --data.path "$data/${folder[$task]:-$task}" --run_dir "$dir" \
     --trainer.enable_progress_bar false ${epochs[$run]:+--trainer.max_epochs ${epochs[$run]}} ${part[$task]:-}
-  cp "$dir/result.json" "experiments/results/${run/\//-}.json"
+  cp "$dir/result.json" "experiments/results/minilm/${run/\//-}.json"
 done

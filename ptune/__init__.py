@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from ptune.data.qa import SpanQA
     from ptune.data.tagging import Tagging
     from ptune.errors import InputError
+    from ptune.methods.bitfit import BitFit
     from ptune.methods.fine_tuning import FineTuning
     from ptune.methods.linear_probe import LinearProbe
+    from ptune.methods.lora import PEFT, LoRA
     from ptune.methods.manual import ManualPrompt
     from ptune.methods.p_tuning import PromptEncoder, PTuning
     from ptune.methods.p_tuning_v2 import PrefixEncoder, PTuningV2
@@ -31,14 +33,17 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Backbone": "backbone",
+    "BitFit": "methods.bitfit",
     "Classification": "data.classification",
     "Fill": "data.fill",
     "FineTuning": "methods.fine_tuning",
     "HeadSpec": "tasks.spec",
     "InputError": "errors",
     "LinearProbe": "methods.linear_probe",
+    "LoRA": "methods.lora",
     "ManualPrompt": "methods.manual",
     "MultipleChoice": "data.choice",
+    "PEFT": "methods.lora",
     "PTuning": "methods.p_tuning",
     "PTuningV2": "methods.p_tuning_v2",
     "PrefixEncoder": "methods.p_tuning_v2",
@@ -57,13 +62,16 @@ _HOMES = {
 }
 
 __all__ = [
+    "PEFT",
     "Backbone",
+    "BitFit",
     "Classification",
     "Fill",
     "FineTuning",
     "HeadSpec",
     "InputError",
     "LinearProbe",
+    "LoRA",
     "ManualPrompt",
     "MultipleChoice",
     "PTuning",

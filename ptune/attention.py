@@ -2,22 +2,29 @@
 
 `transformers` lets attention functions be registered by name and hands every keyword of `model(**batch, prefix=...)`
 down to them. So a prefix is one keyword: no KV cache (whose positions shift and which gradient checkpointing drops), no
-forked modeling files. Registered here are `ptune_sdpa` and `ptune_eager`: the library's own functions on keys and
-values to which the prefix has been concatenated.
+forked modeling files. Registered here are `ptune_sdpa`, `ptune_eager`, `ptune_flex` and `ptune_fa2`: the library's
+own functions on keys and values to which the prefix has been concatenated.
 """
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import flex_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.masking_utils import eager_mask, flash_attention_mask, sdpa_mask
+from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
+from ptune.errors import InputError
 from ptune.prompts import Prompts
+
+Attention = Literal["sdpa", "eager", "flex", "flash"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Visitor:
 
 
 def _widen(mask: Tensor | None, query: Tensor, p: int, causal: bool) -> Tensor | None:
-    """The mask "b 1 t s" with p more columns on the left, which every query sees."""
+    """The mask "b 1 t s" (flash: "b s") with p more columns on the left, which every query sees."""
     if mask is not None:
         return F.pad(mask, (p, 0), value=True if mask.dtype == torch.bool else 0.0)
     if not causal:
@@ -72,11 +79,15 @@ def _with_prefix(base: Callable) -> Callable:
         keys, values, gate = found
         if gate is not None:
             text, weights = base(module, query, key, value, attention_mask, **kwargs)
-            apart = kwargs | {"is_causal": False, "position_bias": None}
+            apart = kwargs | {"is_causal": False, "position_bias": None, "sliding_window": None}
             prompt, _ = base(module, query, keys, values, None, **apart)
             return text + torch.tanh(gate)[:, None] * prompt, weights
         p = keys.shape[2]
         causal = kwargs.pop("is_causal", None)
+        if base is _flash:  # it aligns its causal mask to the lower right
+            mask = None if attention_mask is None else _widen(attention_mask.bool(), query, p, False)
+            keys, values = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+            return base(module, query, keys, values, mask, is_causal=causal, **kwargs)
         # Without a mask SDPA asks the module and takes it for causal where it does not say; eager sees everything.
         silent = base is sdpa_attention_forward
         causal = bool(getattr(module, "is_causal", silent) if causal is None else causal)
@@ -100,9 +111,103 @@ def _eager(module: nn.Module, *args, **kwargs) -> tuple[Tensor, Tensor | None]:
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
+@cache
+def _compiled_flex() -> Callable:
+    return torch.compile(flex_attention)
+
+
+def flex_gap(device: torch.device) -> str:
+    """Why flex attention cannot train on this device; empty where it can."""
+    return "" if device.type == "cuda" else f"flex attention has no backward pass on {device.type} in torch"
+
+
+def _flex(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    position_bias: Tensor | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs,
+) -> tuple[Tensor, None]:
+    """Flex attention; `attention_mask` "b 1 t s" is added to the scores.
+
+    Compiled on a GPU, torch's reference elsewhere: transformers' own would be compiled on the CPU too.
+    """
+    if dropout or s_aux is not None:
+        what = "attention sinks" if s_aux is not None else "dropout of attention (backbone_dropout)"
+        raise InputError(f"attention: 'flex' has no {what}; use sdpa.")
+    gap = flex_gap(query.device)
+    if gap and torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
+        raise InputError(f"attention: {gap}, so it is for inference there; use sdpa.")
+    shape = (*query.shape[:3], key.shape[2])
+    biases = [x.expand(shape) for x in (position_bias, attention_mask) if x is not None]
+
+    def score_mod(score, b, h, i, j):
+        if softcap is not None:
+            score = softcap * torch.tanh(score / softcap)
+        for bias in biases:
+            score = score + bias[b, h, i, j]
+        return score
+
+    run = _compiled_flex() if query.is_cuda and not torch.compiler.is_compiling() else flex_attention
+    output = run(query, key, value, score_mod=score_mod, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
+    return output.transpose(1, 2), None  # type: ignore[union-attr]
+
+
+def _flash(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs,
+) -> tuple[Tensor, None]:
+    """Flash attention 2; `attention_mask` "b s" says which keys are text."""
+    t, s = query.shape[2], key.shape[2]
+    if s > t and sliding_window is not None and s > sliding_window:
+        raise InputError(
+            f"attention: 'flash' would hide the prefix behind the sliding window of {sliding_window}; use sdpa."
+        )
+    if query.dtype == torch.float32 and not torch.is_autocast_enabled(query.device.type):
+        raise InputError(
+            "attention: 'flash' needs 16 bits; use backbone_dtype: bf16, or --trainer.precision bf16-mixed."
+        )
+    output = _flash_attention_forward(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attention_mask,
+        query_length=t,
+        is_causal=bool(getattr(module, "is_causal", True) if is_causal is None else is_causal),
+        dropout=dropout,
+        softmax_scale=scaling,
+        softcap=softcap,
+        sliding_window=sliding_window,
+        s_aux=s_aux,
+        attn_implementation="flash_attention_2",
+    )
+    return output, None
+
+
 attend = _with_prefix(sdpa_attention_forward)
 """For families that have no attention interface: see `ptune.backbones`."""
 
-for _name, _base, _mask in (("sdpa", sdpa_attention_forward, sdpa_mask), ("eager", _eager, eager_mask)):
+for _name, _base, _mask in (
+    ("sdpa", sdpa_attention_forward, sdpa_mask),
+    ("eager", _eager, eager_mask),
+    ("flex", _flex, eager_mask),
+    ("fa2", _flash, flash_attention_mask),  # transformers takes a name with "flash" in it for one of its own
+):
     AttentionInterface.register(f"ptune_{_name}", _with_prefix(_base))
     AttentionMaskInterface.register(f"ptune_{_name}", _mask)

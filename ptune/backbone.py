@@ -2,13 +2,16 @@
 
 import copy
 import hashlib
+import importlib.util
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import (
     MODEL_FOR_TEXT_ENCODING_MAPPING,
     MODEL_MAPPING,
@@ -17,12 +20,11 @@ from transformers import (
     PretrainedConfig,
 )
 
-import ptune.attention  # noqa: F401  registers the attention functions
-from ptune.attention import Visitor
+from ptune.attention import Attention, Visitor
 from ptune.backbones import adapt
 from ptune.errors import InputError
 from ptune.lm import LMHead, load
-from ptune.pretrained import Pool, describe, locate, sentence_pooling
+from ptune.pretrained import Dtype, Pool, describe, locate, precision, sentence_pooling
 from ptune.prompts import Prompts
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -31,10 +33,21 @@ _PROBE = torch.tensor([[5, 6, 7, 8, 7, 6, 8, 5]])
 """A text that tells how a backbone works, whatever it says."""
 
 
-def _attention_function(config: PretrainedConfig, attention: str) -> str | None:
-    """The registered function for this family: eager where it has no SDPA, None where it has its attention built in."""
+def _attention_function(config: PretrainedConfig, attention: Attention) -> str | None:
+    """The registered function for this family: eager where it has no SDPA, None where it has its attention built in.
+
+    Raises InputError for flex and flash where the family, the machine or the installation lacks them.
+    """
+    if attention == "flash" and not torch.cuda.is_available():
+        raise InputError("attention: 'flash' needs an NVIDIA GPU, and this machine shows none; use sdpa.")
+    if attention == "flash" and importlib.util.find_spec("flash_attn") is None:
+        raise InputError("attention: 'flash' needs the package flash-attn; pip install flash-attn, or use sdpa.")
     family = MODEL_MAPPING.get(type(config), None)
     family = family[0] if isinstance(family, tuple) else family
+    if attention in ("flex", "flash"):
+        if not getattr(family, {"flex": "_supports_flex_attn", "flash": "_supports_flash_attn"}[attention], False):
+            raise InputError(f"attention: {attention!r} is not there for model type {config.model_type!r}; use sdpa.")
+        return {"flex": "ptune_flex", "flash": "ptune_fa2"}[attention]
     if family is None or not family._can_set_attn_implementation():
         return None
     return f"ptune_{attention if family._supports_sdpa else 'eager'}"
@@ -48,8 +61,9 @@ class Backbone(nn.Module):
         dropout: keep the checkpoint's dropout; False sets every dropout probability to 0. Never done through `eval()`:
             transformers checkpoints gradients in train mode only.
         checkpointing: recompute activations in the backward pass.
-        attention: `sdpa` or `eager`.
+        attention: `sdpa`, `eager`, `flex` (on the CPU for inference alone) or `flash` (on a GPU).
         pool: how one vector is read from a text; `auto` takes what the checkpoint was trained with.
+        dtype: `fp32`, or of weights that stay frozen `bf16`, `int8` or `int4`; hidden states are fp32 all the same.
         lm: keep the checkpoint's language-model head, as `lm`; without one it is refused.
     """
 
@@ -58,12 +72,14 @@ class Backbone(nn.Module):
         name: str,
         dropout: bool = False,
         checkpointing: bool = False,
-        attention: Literal["sdpa", "eager"] = "sdpa",
+        attention: Attention = "sdpa",
         pool: Pool = "auto",
+        dtype: Dtype = "fp32",
         lm: bool = False,
     ) -> None:
         super().__init__()
         self.spec = describe(name)
+        self.dtype, self.attention = dtype, attention
         config = copy.deepcopy(self.spec.config)  # models that share a config share its attention implementation
         config.use_cache = False
         if not dropout:
@@ -79,9 +95,9 @@ class Backbone(nn.Module):
             "pretrained_model_name_or_path": locate(name),
             "config": config,
             "attn_implementation": _attention_function(config, attention),
-            "dtype": torch.float32,
             "use_safetensors": True,
             "output_loading_info": True,
+            **precision(dtype),
         }
         self.lm: LMHead | None = None
         try:
@@ -92,7 +108,7 @@ class Backbone(nn.Module):
                 self.model, loading = auto.from_pretrained(**options)
         except InputError:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
             raise InputError(f"backbone {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
         missing = [key for key in loading["missing_keys"] if not key.startswith("pooler.")]
         if missing:
@@ -103,17 +119,27 @@ class Backbone(nn.Module):
         if encoder_of_two:
             self.model = self.model.get_encoder()
         adapt(self.model, config.model_type)
-        self.model.train()
+        if dtype != "fp32":
+            self._lower()
+        self.train()  # from_pretrained returns eval mode
         if checkpointing:
             self._checkpoint()
         self.fingerprint = self._fingerprint(random=loading["missing_keys"])
         self._number_layers()
+        self._placed = self._needs_positions()
         self._choose_pooling(pool, trained_pooler=not loading["missing_keys"])
         if self.lm is not None and self.spec.lm == "causal" and not self._causal():
             raise InputError(
                 f"backbone {name!r} (model type {config.model_type!r}): its language model predicts words in an order "
                 "of its own, which no template has; leave the template out, or choose another backbone."
             )
+
+    def _lower(self) -> None:
+        """Bring to bf16 what `from_pretrained` leaves: parameters made as fp32 outside of layers (XLNet, DeBERTa)."""
+        kept = {*(self.model._keep_in_fp32_modules or ()), *(self.model._keep_in_fp32_modules_strict or ())}
+        for name, value in self.model.named_parameters():
+            if value.dtype == torch.float32 and not any(part in name for part in kept):
+                value.data = value.data.bfloat16()
 
     def _checkpoint(self) -> None:
         model = self.model
@@ -130,7 +156,7 @@ class Backbone(nn.Module):
 
     def _choose_pooling(self, pool: Pool, trained_pooler: bool) -> None:
         pooler = getattr(self.model, "pooler", None)  # absent in most families, None in some
-        self.pooler = pooler if isinstance(pooler, nn.Module) and trained_pooler else None
+        self.pooler = pooler.float() if isinstance(pooler, nn.Module) and trained_pooler else None
         if pool == "auto":
             pool = sentence_pooling(self.spec.name) or self._family_pooling()
         if pool == "pooler" and self.pooler is None:
@@ -156,16 +182,22 @@ class Backbone(nn.Module):
     @contextmanager
     def _still(self) -> Iterator[Int[Tensor, "b t"]]:
         """A look at how the backbone works, without dropout and gradients: a text to try it on."""
-        training = self.model.training
+        training, function = self.model.training, self.model.config._attn_implementation
         self.model.eval()
+        if self.attention in ("flex", "flash"):  # a look may be on the CPU still
+            self.model.set_attn_implementation(_attention_function(self.spec.config, "sdpa"))
         try:
             with torch.no_grad():
                 yield _PROBE.to(self.model.device)  # Lightning loads onto its own device
         finally:
             self.model.train(training)
+            if self.attention in ("flex", "flash"):
+                self.model.set_attn_implementation(function)
 
     def _causal(self) -> bool:
         """Whether a token sees nothing of what follows it."""
+        if self.dtype == "int8":  # which columns LLM.int8() leaves in 16 bits, all tokens decide: believe the layers
+            return all(getattr(module, "is_causal", False) for module in self._attentions) and bool(self._attentions)
         with self._still() as probe:
             one, other = (self.model(input_ids=ids).last_hidden_state[0, 0] for ids in (probe, probe.flip(1)))
         return torch.equal(one, other)
@@ -173,6 +205,7 @@ class Backbone(nn.Module):
     def _number_layers(self) -> None:
         """Number the attention modules in the order they run, and find the layers the keyword does not reach."""
         visitor = Visitor()
+        self._attentions = visitor.modules
         try:
             with self._still() as probe:
                 self.model(input_ids=probe, prefix=visitor)
@@ -237,7 +270,65 @@ class Backbone(nn.Module):
                 "from outside, so its text cannot be shifted; leave it out."
             )
 
-    @property
+    def _needs_positions(self) -> bool:
+        """Whether a text behind padding stands too far right unless its positions are given."""
+        pad = self.spec.config.get_text_config().pad_token_id or 0
+        with self._still() as probe:
+            ids, mask = F.pad(probe, (2, 0), value=pad), F.pad(torch.ones_like(probe), (2, 0))
+            inputs = {"input_ids": ids, "attention_mask": mask}
+            positions = self._places({"input_ids": ids, "attention_mask": mask}, shift=0)
+            try:
+                told = self.model(**inputs, position_ids=positions).last_hidden_state
+            except TypeError:  # its forward knows no position_ids
+                return False
+            return not torch.equal(told[:, 2:], self.model(**inputs).last_hidden_state[:, 2:])
+
+    def _places(self, batch: dict[str, Tensor], shift: int) -> Int[Tensor, "b t"]:
+        """Positions in the family's own counting; tokens left of the text stand where it starts."""
+        b, t = batch["input_ids"].shape
+        places = torch.arange(t, device=batch["input_ids"].device).expand(b, t)
+        if (mask := batch.get("attention_mask")) is not None:
+            places = (places - mask.int().argmax(1, keepdim=True)).clamp(min=0)
+        return places + shift + self.first_position
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether texts in one row, told apart by positions that start again, do not see each other."""
+        if self.attention == "flash":
+            return False
+        with self._still() as probe:
+            one, t = probe.flip(1), probe.shape[1]
+            positions = torch.arange(t, device=probe.device).repeat(2)[None] + self.first_position
+            try:
+                packed = self.model(input_ids=torch.cat([probe, one], dim=1), position_ids=positions)
+            except TypeError:
+                return False
+            alone, packed = self.model(input_ids=one).last_hidden_state, packed.last_hidden_state[:, t:]
+        slack = 1e-3 if self.dtype == "fp32" else 0.05
+        return bool((packed - alone).norm() <= slack * alone.norm())
+
+    def require_packing(self) -> None:
+        """Raise InputError unless packed texts do not see each other."""
+        if not self.packs:
+            raise InputError(
+                f"position_ids: backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) does not tell "
+                "texts in one row apart by their positions; give each text a row of its own."
+            )
+
+    def unread(self, weights: dict[str, nn.Parameter]) -> set[str]:
+        """Names of those `weights` that no output depends on, such as XLNet's `mask_emb`; found by their gradients."""
+        with self._still() as probe, torch.enable_grad():
+            batch = {"input_ids": probe, "attention_mask": torch.ones_like(probe)}
+            try:
+                hidden = self.model(**batch, token_type_ids=torch.zeros_like(probe)).last_hidden_state
+            except TypeError:
+                hidden = self.model(**batch).last_hidden_state
+            output = hidden.sum() + self.pool(hidden, batch).sum()
+            output = output if self.lm is None else output + self.lm_scores(hidden).sum()
+            found = torch.autograd.grad(output, [*weights.values()], allow_unused=True)
+        return {name for name, gradient in zip(weights, found, strict=True) if gradient is None}
+
+    @cached_property
     def first_position(self) -> int:
         """Index of the first token's position: 0, or padding index + 1 where the position table has one (RoBERTa)."""
         words = self.model.get_input_embeddings()
@@ -255,7 +346,7 @@ class Backbone(nn.Module):
     def _fingerprint(self, random: Collection[str]) -> str:
         """16 hex digits of names, shapes and the first values of all weights: the same weights, the same backbone.
 
-        `random` weights, which the checkpoint lacks and nothing reads, are left out.
+        `random` weights, which the checkpoint lacks and nothing reads, are left out. Other weights than fp32 say so.
         """
         digest = hashlib.sha256()
         for name, value in sorted(self.model.state_dict().items()):
@@ -263,29 +354,39 @@ class Backbone(nn.Module):
                 continue
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.flatten()[:256].float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return digest.hexdigest()[:16] + ("" if self.dtype == "fp32" else f"-{self.dtype}")
 
     def embed(self, input_ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t e"]:
         """Word embeddings alone, before positions, types and normalisation."""
         return self.model.get_input_embeddings()(input_ids)
 
     def forward(self, batch: dict[str, Tensor], prompts: Prompts | None = None) -> Float[Tensor, "b t d"]:
-        """Last hidden states of every token. `batch["slots"]` "b t" marks where `prompts.embeds` replace embeddings."""
+        """Last hidden states of every token, in fp32 for weights of another `dtype`.
+
+        `batch["slots"]` "b t" marks where `prompts.embeds` replace embeddings. `batch["position_ids"]` "b t" packs
+        texts into rows: each text's positions start again at 0; InputError where the family would not see that.
+        """
         inputs: dict[str, Any] = {key: batch[key] for key in INPUTS if key in batch}
-        if prompts is None:
-            return self.model(**inputs).last_hidden_state
+        prompts = prompts or Prompts()
+        mask, packed = batch.get("attention_mask"), batch.get("position_ids")
+        if packed is not None:
+            self.require_packing()
+            inputs.pop("attention_mask", None)  # transformers looks at positions only without one
+            places = packed if mask is None else packed * mask  # a padding token is a text of its own
+            inputs["position_ids"] = places + prompts.shift + self.first_position
+        elif prompts.shift or (self._placed and mask is not None):
+            inputs["position_ids"] = self._places(batch, prompts.shift)
         if prompts.embeds is not None:
             words = self.embed(inputs.pop("input_ids"))
-            vectors = prompts.embeds.to(words.dtype).expand(len(words), -1, -1)
+            (b, t), p = words.shape[:2], prompts.embeds.shape[1]
+            # masked_scatter reads on in order and ignores what is left over: a row of packed texts has slots for each.
+            vectors = prompts.embeds.to(words.dtype).expand(b if packed is None else b * (t // p), -1, -1)
             inputs["inputs_embeds"] = words.masked_scatter(batch["slots"][..., None], vectors)
         if prompts.prefix is not None:
             self.require_prefix()
             inputs["prefix"] = prompts
-        if prompts.shift:
-            b, t = batch["input_ids"].shape
-            start = prompts.shift + self.first_position
-            inputs["position_ids"] = torch.arange(start, start + t, device=batch["input_ids"].device).expand(b, t)
-        return self.model(**inputs).last_hidden_state
+        hidden = self.model(**inputs).last_hidden_state
+        return hidden if self.dtype == "fp32" else hidden.float()
 
     def lm_scores(
         self, hidden: Float[Tensor, "... d"], words: Int[Tensor, " u"] | None = None

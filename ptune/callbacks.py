@@ -24,9 +24,8 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
     """What is trained, and the choices a reader needs to reproduce the run."""
     choice = model.hparams
     backbone = model.backbone
-    total = sum(value.numel() for value in backbone.parameters())
     trained = model.trained()
-    count = sum(value.numel() for value in trained.values())
+    count, total = sum(value.numel() for value in trained.values()), model.backbone_size
     lines = [f"{type(model).__name__} of {choice['backbone']} ({backbone.fingerprint}) on {model.task.task}"]
     for group, tensors in model.groups().items():
         n = sum(value.numel() for value in tensors.values())

@@ -158,7 +158,8 @@ class CLI(LightningCLI):
         """The run's choices as columns."""
         model = {key: value for key, value in self.model.hparams.items() if key != "head"}
         trainer = {key: self.config.trainer[key] for key in ("max_epochs", "precision", "accumulate_grad_batches")}
-        data = {key: self.config.data.init_args.get(key) for key in ("path", "batch_size", "max_length")}
+        choices = ("path", "batch_size", "max_length", "shots", "data_seed", "template", "demonstrations")
+        data = {key: self.config.data.init_args.get(key) for key in choices}
         return {
             "method": type(self.model).__name__,
             "task": self.datamodule.task.name,

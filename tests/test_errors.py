@@ -190,6 +190,17 @@ REFUSED = {
     "--model PromptTuning OWN --data.task.labels [] --data.task.metrics [pearson] --model.init labels": "init 'labels' "
     "'custom' vocab",
     "--model PTuning DATA --model.backbone_lr -1": "backbone_lr: -1.0 0",
+    # adapters
+    "--model LoRA DATA --model.rank 0": "rank: 0 1",
+    "--model LoRA DATA --model.alpha 0": "alpha: 0.0 0",
+    "--model LoRA DATA --model.dropout 1": "dropout: 1.0 below 1",
+    "--model LoRA DATA --model.targets query": "targets: 'query' all-linear [query, value]",
+    "--model LoRA DATA --model.targets [qery]": "targets: LoraConfig 'qery' query",
+    "--model PEFT DATA --model.config IA2Config": "config: 'IA2Config' 'IA3Config'",
+    "--model PEFT DATA --model.config PrefixTuningConfig": "config: PrefixTuningConfig --model PTuningV2",
+    "--model PEFT DATA --model.config AdaLoraConfig": "config: AdaLoraConfig IA3Config",
+    "--model PEFT DATA --model.config VeraConfig": "VeraConfig shared state",
+    "--model PEFT DATA --model.options {'target_module':['query']}": "options: 'target_module' 'target_modules'",
     "MODEL DATA --data.batch_size 0": "--data.batch_size 0 1",
     "MODEL DATA --data.workers -1": "--data.workers -1 0",
     "MODEL DATA --seed_everything x": "--seed_everything 'x' int",

@@ -16,6 +16,7 @@ CASES = {
     "backbone dropout": {"method": "FineTuning", "model__lr": 1e-3},
     "accumulated gradients": {"method": "PTuningV2", "trainer__accumulate_grad_batches": 2, "model__mlp": 8},
     "validation within the epoch": {"method": "PTuningV2", "trainer__val_check_interval": 2},
+    "adapters that drop out": {"method": "LoRA", "model__dropout": 0.3},
     "decay by the epoch": {"method": "PTuningV2", "name": "toy/tagging", "model__schedule": "exponential"},
 }
 WHEN = {"step": "every_n_train_steps=1", "validation": "monitor=val/loss", "epoch": "save_on_train_epoch_end=true"}

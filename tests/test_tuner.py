@@ -15,13 +15,28 @@ from torch.utils.data import DataLoader
 
 from ptune.callbacks import Telemetry
 from ptune.errors import InputError
+from ptune.methods.bitfit import BitFit
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
+from ptune.methods.lora import PEFT, LoRA
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
 
 HEAD = {"head.linear.weight", "head.linear.bias"}
 MLP = {"prompt.encoder.embedding"} | {f"prompt.encoder.mlp.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")}
+LAYERS = [f"backbone.model.encoder.layer.{i}." for i in range(3)]
+QUERIES = {
+    f"{layer}attention.self.{x}.lora_{y}.default.weight" for layer in LAYERS for x in ("query", "value") for y in "AB"
+}
+IA3 = {
+    f"{layer}{x}.ia3_l.default"
+    for layer in LAYERS
+    for x in ("attention.self.key", "attention.self.value", "attention.output.dense", "output.dense")
+}
+BIASED = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+BIASED += ("attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm")
+BIASES = {f"{layer}{x}.bias" for layer in LAYERS for x in BIASED}
+BIASES |= {"backbone.model.embeddings.LayerNorm.bias", "backbone.pooler.dense.bias"}
 METHODS = {  # arguments, and the trained tensors beside the head; None: the backbone's
     "linear probe": (LinearProbe, {}, set()),
     "fine-tuning": (FineTuning, {}, None),
@@ -30,6 +45,9 @@ METHODS = {  # arguments, and the trained tensors beside the head; None: the bac
     "prefix, identity": (PTuningV2, {"init": "identity"}, {"prompt.encoder.flat", "prompt.gate"}),
     "prefix, last layer": (PTuningV2, {"layers": "last:1"}, {"prompt.encoder.flat"}),
     "input prompts": (PromptTuning, {"length": 2, "init": "random"}, {"prompt.vectors"}),
+    "lora": (LoRA, {"rank": 2}, QUERIES),
+    "ia3": (PEFT, {"config": "IA3Config"}, IA3),
+    "bitfit": (BitFit, {}, BIASES),
 }
 each_method = pytest.mark.parametrize("name", METHODS)
 LABELS = torch.tensor([0, 1, 2])
@@ -124,7 +142,10 @@ def test_every_backbone_can_be_tuned_without_a_prefix(build, train, batch, name,
     before = snapshot(model)
     train(model)
     moved = {key for key, value in snapshot(model).items() if not torch.equal(value, before[key])}
-    assert moved == set(model.trained()) - {"backbone.model.mask_emb"}  # XLNet's, for its pretraining
+    assert moved == set(model.trained())
+    if name == "fine-tuning":
+        unread = {"backbone.model.mask_emb"} if family == "xlnet" else set()  # for its pretraining
+        assert {key for key in before if key.startswith("backbone.")} - moved == unread
     assert scores(model, batch()).shape == (3, 3)
 
 
@@ -227,6 +248,9 @@ BERT = 60 * 32 + 48 * 32 + 2 * 32 + 2 * 32 + 3 * (4 * (32 * 32 + 32) + 2 * 32 * 
         ("prefix, identity", 20 * 2 * 3 * 32 + 3 * 4),
         ("prefix, last layer", 20 * 2 * 1 * 32),
         ("input prompts", 2 * 32),
+        ("lora", 3 * 2 * 2 * 2 * 32),
+        ("ia3", 3 * (3 * 32 + 48)),
+        ("bitfit", 32 + 3 * (7 * 32 + 48) + 32),
     ],
 )
 def test_the_printed_count_is_the_formulas(build, trainer, batch, capsys, name, count):

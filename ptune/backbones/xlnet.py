@@ -30,5 +30,9 @@ class Attention(PrefixAttention, XLNetRelativeAttention):
 class Model(PrefixModel, XLNetModel):
     """Its layers take no keywords; it cannot checkpoint gradients."""
 
+    def relative_positional_encoding(self, *args, **kwargs):
+        """Waves "s b d", in the weights' own precision: transformers has them in fp32 always."""
+        return super().relative_positional_encoding(*args, **kwargs).to(self.dtype)
+
 
 CLASSES = (Model, Attention)

@@ -44,6 +44,7 @@ class TaskData(L.LightningDataModule, ABC):
         shots: Few-shot: train on so many rows a class and choose the checkpoint on as many others of the training split
             (`dev`), as LM-BFF draws them; 0 takes all rows.
         data_seed: Which few shots; LM-BFF has 13, 21, 42, 87 and 100.
+        pad_to_multiple_of: Pad batches to lengths of these steps, up to max_length: a compiled model sees few shapes.
     """
 
     format: ClassVar[Format]
@@ -60,6 +61,7 @@ class TaskData(L.LightningDataModule, ABC):
         workers: int = 0,
         shots: int = 0,
         data_seed: int = 13,
+        pad_to_multiple_of: int = 1,
     ):
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer rows to evaluate than processes
@@ -71,6 +73,7 @@ class TaskData(L.LightningDataModule, ABC):
         self.slots = slots
         self.workers = workers
         self.shots, self.data_seed = shots, data_seed
+        self.pad_to_multiple_of = pad_to_multiple_of
         if self.task.format != self.format:
             raise InputError(
                 f"task {self.task.name!r} is a {self.task.format} task, not {self.format}:"
@@ -80,7 +83,7 @@ class TaskData(L.LightningDataModule, ABC):
             raise InputError(f"task {self.task.name!r}: --data.task.text must name the columns to read, e.g. '[a,b]'.")
         if not self.task.evaluate:
             raise InputError(f"task {self.task.name!r}: --data.task.evaluate must name the split to validate on.")
-        least = {"batch_size": 1, "slots": 0, "workers": 0, "shots": 0, "data_seed": 0}
+        least = {"batch_size": 1, "slots": 0, "workers": 0, "shots": 0, "data_seed": 0, "pad_to_multiple_of": 1}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise InputError(f"--data.{name} {getattr(self, name)}: must be at least {smallest}.")
@@ -253,6 +256,8 @@ class TaskData(L.LightningDataModule, ABC):
         """Values a token, as a tensor: `slot` put in at the prompt slots, `fill` at the padding on the right."""
         at, p = self.slot_at, self.slots
         t = max(len(row) for row in values)
+        step = self.pad_to_multiple_of
+        t = max(t, min(-(-(t + p) // step) * step, self.max_length) - p)
         rows = [row[:at] + [slot] * p + row[at:] + [fill] * (t - len(row)) for row in values]
         return torch.tensor(rows)
 

@@ -322,3 +322,22 @@ def test_another_process_may_write_the_cache_first(folder, backbone, monkeypatch
     data = load(folder(train=ROWS, validation=ROWS), PAIR, backbone)
     assert len(data._items["train"]) == len(ROWS)
     assert not [name for name in names() if name.startswith(".")]
+
+
+@pytest.mark.parametrize(("step", "lengths"), [(1, {9, 11, 17, 20}), (8, {16, 20}), (64, {20})])
+@pytest.mark.parametrize("slots", [0, 3])
+def test_batches_have_few_lengths_if_padded_in_steps(folder, backbone, step, lengths, slots):
+    rows = [{"a": "one " * n, "b": "two", "y": "no"} for n in (5, 7, 13, 16)]  # and four tokens more
+    path, limit = folder(train=rows, validation=rows), 20 + slots
+    data, plain = (
+        load(path, PAIR, backbone, batch_size=1, slots=slots, max_length=limit, pad_to_multiple_of=s) for s in (step, 1)
+    )
+    found = set()
+    for batch, narrow in zip(data.val_dataloader(), plain.val_dataloader(), strict=True):
+        t = narrow["input_ids"].shape[1]
+        found.add(batch["input_ids"].shape[1])
+        assert all(torch.equal(batch[name][:, :t], narrow[name]) for name in ("input_ids", "attention_mask"))
+        assert not batch["attention_mask"][:, t:].any()
+    if not slots:
+        assert found == lengths
+    assert all(t % step == 0 or t == limit for t in found)

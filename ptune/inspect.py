@@ -1,0 +1,223 @@
+"""What a trained prompt is and who reads it: `python -m ptune.inspect RUN_DIR`.
+
+Prints Markdown tables: the tokens of the vocabulary nearest to each vector at the input; by layer, the norms of a
+prefix's keys and values, and how much attention the text pays to the prompt, on a batch of the run's validation data.
+The same as a picture is RUN_DIR/inspect.png, which needs `ptune[plot]`.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptune.data.tokenizer import load
+from ptune.errors import InputError
+from ptune.extras import require
+from ptune.finished import Arguments, command, read
+from ptune.heads import Batch
+from ptune.tuner import PromptTuner
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NEAREST = 3
+"""Tokens listed for each vector."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What `look` finds; norms are means over vectors, a key or value taken over all heads."""
+
+    layers: tuple[int, ...]
+    """Numbers of the layers that the rows of `attention` and `norms` belong to."""
+    attention: Float[Tensor, "l p"] | None
+    """Attention that a token of the text pays to each vector, mean over heads and tokens; None for gated prefixes,
+    whose attention is apart, and for families that do not tell their weights."""
+    even: Float[Tensor, " l"] | None
+    """What the sums of `attention` would be if each token of the text paid the same to all that it sees."""
+    norms: Float[Tensor, "l two"] | None
+    """Norms of the keys (0) and values (1) of a prefix; None for vectors at the input."""
+    text_norms: Float[Tensor, "l two"] | None
+    """The same of the keys and values of a text without the prefix."""
+    vectors: Float[Tensor, "p e"] | None
+    """Vectors at the input; None for a prefix."""
+    tokens: list[tuple[list[str], list[str]]]
+    """For each vector at the input the nearest tokens by cosine and by L2 distance, nearest first."""
+
+
+@torch.no_grad()
+def look(model: PromptTuner, batch: Batch) -> Findings:
+    """Look at the prompt of a model that was built with `attention: eager`, in eval mode.
+
+    Raises InputError for a method without prompts.
+    """
+    prompts = model.prompts(batch)
+    if prompts is None:
+        raise InputError(f"model: {type(model).__name__} has no prompt to look at.")
+    backbone, text = model.backbone, batch["attention_mask"].bool()
+    if prompts.prefix is None:
+        layers, norms, text_norms = tuple(range(model.spec.layers)), None, None
+        vectors = prompts.embeds[0]  # type: ignore[index]
+        tokens = nearest(vectors, backbone.model.get_input_embeddings().weight, model.hparams["backbone"])
+        slots, p = batch["slots"], len(vectors)
+        text = text & ~slots
+    else:
+        layers, vectors, tokens = prompts.layers or tuple(range(model.spec.layers)), None, []
+        norms = _norms(prompts.prefix)
+        text_norms = _norms(backbone.keys_values(batch["input_ids"][:1, text[0]]))[list(layers)]
+        slots, p = None, prompts.prefix.shape[4]
+
+    def paid(weights: Float[Tensor, "b t s"]) -> Float[Tensor, "n p"]:
+        """What the n tokens of the text pay to the prompt; s is the prefix and the input."""
+        if slots is None:
+            return weights[..., :p][text]
+        return weights.mT[slots].view(len(slots), p, -1).mT[text]
+
+    seen = _attention(model, batch) if prompts.gate is None else {}
+    attention, even = [], []
+    for weights in (seen[layer] for layer in layers if seen):
+        attention.append(paid(weights.mean(1)).mean(0))
+        visible = (weights > 0).any(1).float()
+        even.append((paid(visible).sum(1) / visible.sum(2)[text]).mean())
+    return Findings(
+        layers=layers,
+        attention=torch.stack(attention).cpu() if attention else None,
+        even=torch.stack(even).cpu() if even else None,
+        norms=norms,
+        text_norms=text_norms,
+        vectors=vectors,
+        tokens=tokens,
+    )
+
+
+def nearest(
+    vectors: Float[Tensor, "p e"], words: Float[Tensor, "v e"], backbone: str
+) -> list[tuple[list[str], list[str]]]:
+    """For each vector the NEAREST tokens of the vocabulary by cosine and by L2 distance, nearest first."""
+    tokenizer = load(backbone)
+    words = words[: len(tokenizer)]  # some tables are padded
+    cosine = F.normalize(vectors, dim=1) @ F.normalize(words, dim=1).T
+    found = cosine.topk(NEAREST).indices, torch.cdist(vectors, words).topk(NEAREST, largest=False).indices
+
+    def names(ids: list[int]) -> list[str]:
+        return [str(token) for token in tokenizer.convert_ids_to_tokens(ids)]
+
+    return [
+        (names(by_cosine), names(by_distance))
+        for by_cosine, by_distance in zip(*(ids.tolist() for ids in found), strict=True)
+    ]
+
+
+def _norms(prefix: Float[Tensor, "l two b h p k"]) -> Float[Tensor, "l two"]:
+    return prefix.norm(dim=(3, 5)).mean((2, 3)).cpu()
+
+
+def _attention(model: PromptTuner, batch: Batch) -> dict[int, Float[Tensor, "b heads t s"]]:
+    """Attention weights by layer; {} where a family's modules do not return them."""
+    seen: dict[int, Tensor] = {}
+
+    def note(module: nn.Module, args: tuple, output: object) -> None:
+        values = output if isinstance(output, tuple) else ()
+        found = [value for value in values if isinstance(value, Tensor) and value.ndim == 4]
+        if found:
+            seen[module.prefix_layer] = found[-1]  # type: ignore[index]
+
+    hooks = [m.register_forward_hook(note) for m in model.backbone.model.modules() if "prefix_layer" in vars(m)]
+    try:
+        model.backbone(batch, model.prompts(batch))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen if len(seen) == model.spec.layers else {}
+
+
+def tables(findings: Findings, title: str) -> str:
+    """The findings in Markdown."""
+    parts = [f"# {title}"]
+    if findings.vectors is not None:
+        rows = [
+            [str(i), f"{vector.norm():.3f}", *(" ".join(f"`{_plain(token)}`" for token in near) for near in tokens)]
+            for i, (vector, tokens) in enumerate(zip(findings.vectors, findings.tokens, strict=True))
+        ]
+        parts.append(_table(["vector", "norm", "nearest by cosine", "nearest by L2"], rows))
+    head, columns = ["layer"], [[str(layer) for layer in findings.layers]]
+    if findings.norms is not None and findings.text_norms is not None:
+        for i, name in enumerate(("key", "value")):
+            for whose, norms in (("prompt", findings.norms), ("text", findings.text_norms)):
+                head.append(f"{name} norm, {whose}")
+                columns.append([f"{value:.3f}" for value in norms[:, i].tolist()])
+    if findings.attention is not None and findings.even is not None:
+        for name, shares in (("attention to the prompt", findings.attention.sum(1)), ("if even", findings.even)):
+            head.append(name)
+            columns.append([f"{value:.1%}" for value in shares.tolist()])
+    if len(columns) > 1:
+        parts.append(_table(head, [list(row) for row in zip(*columns, strict=True)]))
+    if findings.attention is None:
+        parts.append("Attention is not told: the prefix is gated, or the backbone's modules do not return weights.")
+    return "\n\n".join(parts)
+
+
+def _plain(token: str) -> str:
+    return token.replace("|", "\\|").replace("`", "'")
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def picture(findings: Findings, title: str) -> "Figure":
+    """Attention by layer and vector, and the norms, side by side."""
+    figure = require("matplotlib.figure", "plot").Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    figure.suptitle(title)
+    labels = [str(layer) for layer in findings.layers]
+    if findings.attention is None:
+        left.text(0.5, 0.5, "attention to the prompt\nis not told", ha="center", va="center")
+        left.set_axis_off()
+    else:
+        image = left.imshow(findings.attention.numpy(), aspect="auto", cmap="viridis", vmin=0)
+        left.set(title="attention of the text", xlabel="vector", ylabel="layer")
+        left.set_yticks(range(len(labels)), labels)
+        figure.colorbar(image, ax=left)
+    if findings.norms is None:
+        norms = findings.vectors.norm(dim=1).tolist()  # type: ignore[union-attr]
+        right.bar(range(len(norms)), norms)
+        right.set(title="norm", xlabel="vector")
+    else:
+        for i, name in enumerate(("key", "value")):
+            for whose, values, style in (("prompt", findings.norms, "-"), ("text", findings.text_norms, ":")):
+                right.plot(labels, values[:, i].tolist(), f"C{i}{style}", marker=".", label=f"{name}, {whose}")  # type: ignore[index]
+        right.set(title="mean norm", xlabel="layer", ylim=(0, None))
+        right.legend()
+    return figure
+
+
+def main(args: list[str] | None = None) -> str:
+    """Look at the run that the command line names; tables, and where the picture is."""
+    parser = Arguments("python -m ptune.inspect", description="Look at the prompt of a finished run.")
+    parser.add_argument("run_dir", type=Path, help="directory of a finished run")
+    parser.add_argument("--no-picture", action="store_true", help="tables alone; needs no matplotlib")
+    arguments = parser.parse_args(args)
+    file = arguments.run_dir / "inspect.png"
+    if not arguments.no_picture:
+        require("matplotlib", "plot")
+        if file.exists():
+            raise InputError(f"{file}: exists; move it away, or use --no-picture.")
+    model, data = read(arguments.run_dir, "--model.attention", "eager")
+    data.setup("fit")
+    findings = look(model, next(iter(data.val_dataloader())))
+    title = f"{type(model).__name__} on {model.task.task}"
+    text = tables(findings, f"{title}: {arguments.run_dir}")
+    if arguments.no_picture:
+        return text
+    picture(findings, title).savefig(file, dpi=150)
+    return f"{text}\n\nPicture: {file}"
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

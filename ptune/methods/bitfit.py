@@ -1,0 +1,38 @@
+"""BitFit (Ben Zaken et al. 2022): of the backbone, the biases alone are trained."""
+
+from typing import final
+
+from torch import nn
+
+from ptune.backbone import Backbone
+from ptune.errors import InputError
+from ptune.heads import Batch
+from ptune.tuner import PromptTuner
+
+
+@final
+class BitFit(PromptTuner):
+    """Train the backbone's biases, those of its normalisations included, and the head.
+
+    Args:
+        lr: Peak learning rate of the biases.
+    """
+
+    def __init__(self, lr: float = 1e-3, **common) -> None:
+        super().__init__(lr=lr, **common)
+
+    def prepare(self, backbone: Backbone) -> None:
+        """Refuse a backbone without biases (Llama, T5)."""
+        if not self.tuned(backbone):
+            raise InputError(
+                f"backbone {self.hparams['backbone']!r} (model type {self.spec.config.model_type!r}) has no biases to "
+                "train; choose another backbone or method."
+            )
+
+    def tuned(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+        """What the family calls a bias: `bias` of a layer, `q_bias` of DeBERTa, `r_w_bias` of XLNet."""
+        return {name: value for name, value in backbone.named_parameters() if name.endswith("bias")}
+
+    def prompts(self, batch: Batch) -> None:
+        """No prompts."""
+        return None

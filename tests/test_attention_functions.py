@@ -1,0 +1,151 @@
+"""`attention: flex` and `flash`: the same attention through other kernels, or a sentence that says why not."""
+
+import pytest
+import torch
+from test_conformance import FAMILIES, text
+from torch.testing import assert_close
+
+import ptune.attention
+from ptune.backbone import Backbone
+from ptune.errors import InputError
+from ptune.methods.fine_tuning import FineTuning
+from ptune.methods.linear_probe import LinearProbe
+from ptune.methods.p_tuning_v2 import PTuningV2
+from ptune.prompts import Prompts
+
+P = 4
+WITHOUT_FLEX = ("gpt2", "xlnet", "deberta", "deberta-v2", "mpnet")
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+
+
+# ---- flex
+
+
+@pytest.fixture
+def flex_keys(monkeypatch):
+    """The number of keys in each call of flex attention, in order."""
+    lengths, function = [], ptune.attention.flex_attention
+
+    def spy(query, key, *args, **kwargs):
+        lengths.append(key.shape[2])
+        return function(query, key, *args, **kwargs)
+
+    monkeypatch.setattr(ptune.attention, "flex_attention", spy)
+    return lengths
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in WITHOUT_FLEX])
+def test_flex_is_eager_to_float_error(tiny, batch, prefix, flex_keys, family):
+    eager, flex = (Backbone(tiny(family), attention=attention) for attention in ("eager", "flex"))
+    kv, gate = prefix(eager.spec, P), torch.ones(eager.spec.layers, eager.spec.heads)
+    inputs, unpadded = batch(), batch((7, 7))
+    flex_keys.clear()
+    cases = [(inputs, Prompts(prefix=kv)), (unpadded, Prompts(prefix=kv))]
+    if family in ("bert", "llama", "t5"):
+        cases += [(unpadded, None), (inputs, Prompts(prefix=kv, gate=gate))]
+    with torch.no_grad():
+        for rows, prompts in cases:
+            one, other = (text(backbone(rows, prompts), rows) for backbone in (eager, flex))
+            assert_close(other, one, atol=1e-5, rtol=1e-5)
+    assert flex_keys == [7 + P] * 6 + ([7] * 3 + [7, P] * 3) * (len(cases) == 4)
+
+
+@pytest.mark.parametrize("family", WITHOUT_FLEX)
+def test_a_family_without_flex_is_refused(tiny, family):
+    with pytest.raises(InputError, match=f"attention: 'flex' is not there for model type '{family}'; use sdpa"):
+        Backbone(tiny(family), attention="flex")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="flex attention trains on a GPU")
+@pytest.mark.parametrize("method", [PTuningV2, FineTuning])
+def test_training_with_flex_on_the_cpu_is_refused_before_the_first_step(tiny, head, fit, batch, method):
+    model = method(backbone=tiny("bert"), head=head("classify"), attention="flex", backbone_dropout=False)
+    with pytest.raises(InputError, match=r"attention: flex attention has no backward pass on cpu in torch.* sdpa"):
+        fit(model, [batch(labels=torch.tensor([0, 1, 2]))])
+
+
+def test_a_probe_trains_with_flex_on_the_cpu(tiny, head, fit, batch, flex_keys):
+    model = LinearProbe(backbone=tiny("bert"), head=head("classify"), attention="flex")
+    assert fit(model, [batch(labels=torch.tensor([0, 1, 2]))]).global_step == 1
+    assert flex_keys
+
+
+def test_a_gradient_through_flex_on_the_cpu_is_refused(tiny, batch, prefix):
+    backbone = Backbone(tiny("bert"), attention="flex")
+    with pytest.raises(InputError, match="no backward pass on cpu"):
+        backbone(batch(), Prompts(prefix=prefix(backbone.spec, P)))
+
+
+def test_dropout_with_flex_is_refused(tiny, batch):
+    backbone = Backbone(tiny("bert"), attention="flex", dropout=True)
+    with pytest.raises(
+        InputError, match=r"attention: 'flex' has no dropout of attention \(backbone_dropout\); use sdpa"
+    ):
+        backbone(batch())
+
+
+# ---- flash: no GPU here, so a stand-in for its kernel, which is what its documentation says
+
+
+def kernel(q, k, v, mask, query_length, is_causal, softmax_scale, sliding_window=None, **kwargs):
+    """Flash attention 2 of "b t h k" written out: the causal mask is aligned to the lower right, `mask` "b s"."""
+    t, s = q.shape[1], k.shape[1]
+    assert t == query_length
+    k, v = (x.repeat_interleave(q.shape[2] // x.shape[2], dim=2) for x in (k, v))
+    distance = torch.arange(t)[:, None] + s - t - torch.arange(s)
+    seen = torch.ones(t, s, dtype=torch.bool) if not is_causal else distance >= 0
+    if sliding_window is not None:
+        seen = seen & (distance.abs() < sliding_window)
+    seen = seen[None, None] if mask is None else seen & mask.bool()[:, None, None]
+    scores = torch.einsum("bthk,bshk->bhts", q, k) * softmax_scale
+    weights = scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1)
+    return torch.einsum("bhts,bshk->bthk", weights, v)
+
+
+@pytest.fixture
+def flash(monkeypatch, tiny):
+    """Builds a backbone in bf16 that believes in a GPU and runs the stand-in."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: name)
+    monkeypatch.setattr("ptune.backbone.adapt", lambda model, family: None)
+    monkeypatch.setattr(ptune.attention, "_flash_attention_forward", kernel)
+    return lambda family, **sizes: Backbone(tiny(family, **sizes), attention="flash", dtype="bf16")
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama", "qwen3", "opt", "distilbert", "bart"])
+def test_flash_sees_the_prefix_and_the_text(tiny, batch, prefix, flash, family):
+    plain, ours = Backbone(tiny(family), dtype="bf16"), flash(family)
+    kv, gate = prefix(plain.spec, P), torch.ones(plain.spec.layers, plain.spec.heads)
+    with torch.no_grad():
+        for inputs in (batch(), batch((7, 7)), batch(side="left")):
+            for prompts in (None, Prompts(prefix=kv), Prompts(prefix=kv, gate=gate)):
+                expected, found = (text(backbone(inputs, prompts), inputs) for backbone in (plain, ours))
+                assert (found - expected).norm() < 0.03 * expected.norm()
+
+
+def test_packed_texts_with_flash_are_refused(batch, flash):
+    with pytest.raises(InputError, match="give each text a row of its own"):
+        flash("llama")(batch() | {"position_ids": torch.arange(7).expand(3, -1)})
+
+
+def test_flash_with_a_window_that_would_hide_the_prefix_is_refused(batch, prefix, flash):
+    backbone = flash("mistral", sliding_window=3)
+    with pytest.raises(InputError, match="attention: 'flash' would hide the prefix behind the sliding window of 3"):
+        backbone(batch(), Prompts(prefix=prefix(backbone.spec, P)))
+
+
+def test_flash_in_fp32_is_refused(tiny, batch, flash):
+    with pytest.raises(InputError, match="attention: 'flash' needs 16 bits; use backbone_dtype: bf16"):
+        Backbone(tiny("bert"), attention="flash")(batch())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_flash_without_a_gpu_is_refused(tiny):
+    with pytest.raises(InputError, match="attention: 'flash' needs an NVIDIA GPU, and this machine shows none"):
+        Backbone(tiny("bert"), attention="flash", dtype="bf16")
+
+
+def test_flash_without_its_package_is_refused(tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InputError, match="attention: 'flash' needs the package flash-attn"):
+        Backbone(tiny("bert"), attention="flash", dtype="bf16")

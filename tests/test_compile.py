@@ -1,0 +1,59 @@
+"""A tuned model compiles into one graph a batch length, and not again when a length comes back."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from ptune.methods.p_tuning_v2 import PTuningV2
+from ptune.methods.prompt_tuning import PromptTuning
+
+P = 3
+METHODS = {
+    "prefix": (PTuningV2, {"length": P, "prefix_dropout": 0.0}),
+    "gated prefix": (PTuningV2, {"length": P, "prefix_dropout": 0.0, "init": "identity"}),
+    "soft prompt": (PromptTuning, {"length": P}),
+}
+
+
+def batch_of_length(batch, t, seed, slots):
+    """Three texts, the longest of t tokens, with slots behind the first token."""
+    inputs = batch((t, t - 1, t - 3), seed=seed, labels=torch.tensor([0, 1, 2]))
+    where = torch.zeros(3, t, dtype=torch.bool)
+    where[:, 1 : 1 + P] = True
+    return inputs | {"slots": where} if slots else inputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "method", "dynamic", "graphs"),
+    [
+        ("bert", "prefix", False, 3),
+        ("bert", "soft prompt", False, 3),
+        ("llama", "prefix", False, 3),
+        ("llama", "soft prompt", False, 3),
+        ("llama", "gated prefix", None, 2),  # torch's default: the second length is the last that it is told
+    ],
+)
+def test_there_are_as_many_graphs_as_lengths(tiny, head, batch, family, method, dynamic, graphs):
+    cls, arguments = METHODS[method]
+    model = cls(backbone=tiny(family), head=head("classify"), head_dropout=0.0, **arguments)
+    model.configure_model()
+    compiled_graphs = []
+
+    def count(graph, inputs):
+        compiled_graphs.append(graph)
+        return graph
+
+    def loss(inputs):
+        total, rows = model.head.loss(model(inputs), inputs)
+        return total / rows
+
+    torch.compiler.reset()
+    compiled = torch.compile(loss, fullgraph=True, dynamic=dynamic, backend=count)
+    for seed, t in enumerate((8, 16, 24, 8, 24)):
+        inputs = batch_of_length(batch, t, seed, model.slots)
+        weights = [*model.trained().values()]
+        assert_close(compiled(inputs), expected := loss(inputs), atol=1e-5, rtol=1e-5)
+        found = torch.autograd.grad(compiled(inputs), weights)
+        assert_close(found, torch.autograd.grad(expected, weights), atol=1e-5, rtol=1e-4)
+    assert len(compiled_graphs) == graphs

@@ -1,0 +1,142 @@
+"""A frozen backbone in bf16, int8 or int4, under prompts and heads in fp32."""
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+from test_conformance import FAMILIES, text
+
+from ptune.backbone import Backbone
+from ptune.errors import InputError
+from ptune.methods.fine_tuning import FineTuning
+from ptune.methods.linear_probe import LinearProbe
+from ptune.methods.p_tuning import PTuning
+from ptune.methods.p_tuning_v2 import PTuningV2
+from ptune.methods.prompt_tuning import PromptTuning
+from ptune.prompts import Prompts
+
+P = 4
+METHODS = {
+    "prefix": (PTuningV2, {"length": P}),
+    "gated prefix": (PTuningV2, {"length": P, "init": "identity"}),
+    "soft prompt": (PromptTuning, {"length": P}),
+    "encoded prompt": (PTuning, {"length": P}),
+    "probe": (LinearProbe, {}),
+}
+quantized = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed (ptune[quantized])"
+)
+each_dtype = pytest.mark.parametrize(
+    "dtype", ["bf16", *(pytest.param(dtype, marks=quantized) for dtype in ("int8", "int4"))]
+)
+
+
+def hidden_and_gradient(backbone, inputs, kv):
+    """The text's hidden states under a prefix, and the prefix's gradient."""
+    leaf = kv.clone().requires_grad_()
+    hidden = text(backbone.requires_grad_(False)(inputs, Prompts(prefix=leaf)), inputs)
+    hidden.pow(3).mean().backward()
+    return hidden.detach(), leaf.grad
+
+
+def distance(one, other):
+    """Of two tensors, relative to the second."""
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bf16_is_fp32_to_its_precision_in_every_family(tiny, batch, prefix, family):
+    inputs, full, half = batch(), Backbone(tiny(family)), Backbone(tiny(family), dtype="bf16")
+    assert {value.dtype for value in half.model.parameters()} == {torch.bfloat16}
+    kv = prefix(full.spec, P)
+    expected, found = (hidden_and_gradient(backbone, inputs, kv) for backbone in (full, half))
+    assert {tensor.dtype for tensor in found} == {torch.float32}
+    assert 1e-4 < distance(found[0], expected[0]) < 0.03
+    assert distance(found[1], expected[1]) < 0.15
+    assert half.pooling == full.pooling
+
+
+@quantized
+@pytest.mark.parametrize(("dtype", "near"), [("int8", 0.05), ("int4", 0.4)])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "deberta", "xlnet", "t5", "modernbert"])
+def test_quantized_weights_are_smaller_and_near(tiny, batch, prefix, family, dtype, near):
+    inputs, full, small = batch(), Backbone(tiny(family)), Backbone(tiny(family), dtype=dtype)
+    kv = prefix(full.spec, P)
+    expected, found = (hidden_and_gradient(backbone, inputs, kv) for backbone in (full, small))
+    assert {tensor.dtype for tensor in found} == {torch.float32}
+    assert 1e-3 < distance(found[0], expected[0]) < near
+    assert distance(found[1], expected[1]) < 3 * near
+    assert small.pooling == full.pooling
+    sizes = [sum(value.nbytes for value in backbone.model.parameters()) for backbone in (small, full)]
+    assert sizes[0] < 0.5 * sizes[1]
+
+
+@pytest.fixture
+def build(tiny, head):
+    """A model with its weights loaded."""
+
+    def make(method, dtype, family="bert"):
+        torch.manual_seed(0)
+        cls, arguments = METHODS[method]
+        model = cls(backbone=tiny(family), head=head("classify"), backbone_dtype=dtype, lr=0.1, **arguments)
+        model.configure_model()
+        return model
+
+    return make
+
+
+def rows(batch):
+    """A batch with P slots behind the first token."""
+    slots = torch.zeros(3, 7, dtype=torch.bool)
+    slots[:, 1 : 1 + P] = True
+    return batch(lengths=(7, 6, 6), labels=torch.tensor([0, 1, 2]), slots=slots)
+
+
+@each_dtype
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_trained_is_fp32_and_moves_and_the_backbone_does_not(build, fit, batch, method, dtype):
+    model = build(method, dtype)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    trained = model.trained()
+    assert {value.dtype for value in trained.values()} == {torch.float32}
+    inputs = rows(batch) if model.slots else {k: v for k, v in rows(batch).items() if k != "slots"}
+    runner = fit(model, [inputs] * 2)  # from the second step on, what stands behind a zero gate moves
+    assert {name for name, value in model.named_parameters() if not torch.equal(value, before[name])} == set(trained)
+    states = runner.optimizers[0].state.values()
+    assert {state["exp_avg"].dtype for state in states} == {torch.float32}
+
+
+@each_dtype
+def test_saved_prompts_say_the_precision_they_were_trained_for(build, batch, tmp_path, dtype):
+    model, inputs = build("prefix", dtype).eval(), rows(batch)
+    model.save_prompts(tmp_path / "prompts")
+    again = build("prefix", dtype).eval()
+    again.prompt.encoder.flat.data.zero_()
+    again.load_prompts(tmp_path / "prompts")
+    with torch.no_grad():
+        assert torch.equal(again(inputs), model(inputs))
+    with pytest.raises(InputError, match=rf"fingerprint is \w+-{dtype} there and \w+ here"):
+        build("prefix", "fp32").load_prompts(tmp_path / "prompts")
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8", "int4"])
+def test_fine_tuning_a_backbone_of_fewer_bits_is_refused(tiny, head, dtype):
+    with pytest.raises(InputError, match=f"backbone_dtype: '{dtype}' is for a frozen backbone, and FineTuning trains"):
+        FineTuning(backbone=tiny("bert"), head=head("classify"), backbone_dtype=dtype)
+
+
+@pytest.mark.parametrize("package", ["bitsandbytes", "accelerate"])
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_without_the_package_it_is_an_input_error_that_names_the_extra(tiny, monkeypatch, dtype, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"backbone_dtype: '{dtype}' needs .*{package}.*ptune\[quantized\]"):
+        Backbone(tiny("bert"), dtype=dtype)
+
+
+def test_a_pooler_reads_fp32(tiny, batch):
+    full, half = (Backbone(tiny("bert"), pool="pooler", dtype=dtype) for dtype in ("fp32", "bf16"))
+    with torch.no_grad():
+        expected, found = (backbone.pool(backbone(batch()), batch()) for backbone in (full, half))
+    assert found.dtype == torch.float32
+    assert distance(found, expected) < 0.03

@@ -1,0 +1,176 @@
+"""What every family does with every method and head, and random shapes of models, prompts and batches."""
+
+import pytest
+import torch
+from conftest import SIZES, batch_of, prefix_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_conformance import FAMILIES, text
+from torch.testing import assert_close
+
+from ptune.backbone import Backbone
+from ptune.backbones.__main__ import tuned
+from ptune.errors import InputError
+from ptune.methods.fine_tuning import FineTuning
+from ptune.methods.p_tuning import PTuning
+from ptune.methods.p_tuning_v2 import PTuningV2
+from ptune.methods.prompt_tuning import PromptTuning
+from ptune.prompts import Prompts
+
+P = 3
+METHODS = {
+    "prefix": (PTuningV2, {"length": P}),
+    "soft prompt": (PromptTuning, {"length": P, "init": "random"}),
+    "encoded prompt": (PTuning, {"length": P}),
+    "fine-tuning": (FineTuning, {}),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_every_head_all_that_is_declared_gets_a_gradient(tiny, family, method):
+    cls, arguments = METHODS[method]
+    assert tuned(cls, tiny(family), **arguments) == "yes"
+
+
+@pytest.mark.parametrize("method", ["prefix", "soft prompt"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_prompts_score_bit_for_bit_in_another_model(tiny, head, batch, tmp_path, family, method):
+    cls, arguments = METHODS[method]
+    slots = torch.zeros(3, 7, dtype=torch.bool)
+    slots[:, :P] = True
+    inputs, found = batch((7, 6, 6), slots=slots), []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = cls(backbone=tiny(family), head=head("classify"), **arguments)
+        model.configure_model()
+        model.eval()
+        with torch.no_grad():
+            if seed == 0:
+                model.save_prompts(tmp_path / "prompts")
+            else:
+                found.append(model(inputs))
+                model.load_prompts(tmp_path / "prompts")
+            found.append(model(inputs))
+    saved, other, loaded = found
+    assert torch.equal(loaded, saved)
+    assert not torch.equal(other, saved)
+
+
+# ---- layers that differ in size, or share keys and values
+
+GEMMA = (
+    SIZES
+    | {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 4}
+    | {"num_key_value_heads": 2, "head_dim": 8, "vocab_size_per_layer_input": 60, "hidden_size_per_layer_input": 8}
+)
+SHARED = GEMMA | {"num_kv_shared_layers": 2, "laurel_rank": 4, "altup_num_inputs": 2}
+DIFFERING = GEMMA | {"global_head_dim": 16}
+
+
+def test_layers_that_share_keys_and_values_have_prefixes_of_their_own(tiny, batch, prefix):
+    backbone, inputs = Backbone(tiny("gemma3n_text", **SHARED)), batch()
+    kv = prefix(backbone.spec, P).requires_grad_()
+    text(backbone(inputs, Prompts(prefix=kv)), inputs).pow(3).sum().backward()
+    assert (kv.grad.abs().amax((2, 3, 4, 5)) > 0).all()
+
+
+def test_layers_that_differ_in_head_size_take_no_prefix_and_say_so(tiny, batch, head):
+    path = tiny("gemma4_text", **DIFFERING)
+    assert tuned(FineTuning, path) == "yes"
+    model = PTuningV2(backbone=path, head=head("classify"))
+    with pytest.raises(InputError, match=r"its layers differ in key size \[\(2, 8, 8\), \(2, 16, 16\)\]"):
+        model.configure_model()
+
+
+# ---- random shapes
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny):
+    """Backbones of random sizes, each loaded once: loaded("llama", layers, heads, kv_heads)."""
+    backbones = {}
+
+    def load(family, layers, heads, groups):
+        key = (family, layers, heads, groups if family == "llama" else 1)
+        if key not in backbones:
+            t5 = {"num_layers": layers, "num_heads": heads, "d_kv": 8}
+            sizes = {"num_hidden_layers": layers, "num_attention_heads": heads}
+            sizes |= {"num_key_value_heads": heads // key[3]} if family == "llama" else {}
+            backbones[key] = Backbone(tiny(family, **(t5 if family == "t5" else sizes)))
+        return backbones[key]
+
+    return load
+
+
+cases = given(
+    family=st.sampled_from(["bert", "llama", "t5", "distilbert"]),
+    layers=st.integers(1, 3),
+    heads=st.sampled_from([2, 4]),
+    groups=st.sampled_from([1, 2]),
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    p=st.integers(1, 6),
+    own=st.booleans(),
+    seed=st.integers(0, 99),
+)
+hundred = settings(max_examples=100, deadline=None, database=None, derandomize=True)
+close = {"atol": 2e-5, "rtol": 2e-5}
+
+
+def check_rows(backbone, inputs, prompts_for):
+    """The hidden states of a padded batch, which must be those of its texts one by one."""
+    together = backbone(inputs, prompts_for(slice(None)))
+    for row, length in enumerate(inputs["attention_mask"].sum(1)):
+        alone = {key: value[row : row + 1, :length] for key, value in inputs.items() if key != "attention_mask"}
+        assert_close(together[row, :length], backbone(alone, prompts_for(slice(row, row + 1)))[0], **close)
+    return text(together, inputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gated", [False, True], ids=["prefix", "gated prefix"])
+def test_a_prefix_of_any_shape_is_a_set_seen_by_every_text(loaded, gated):
+    @hundred
+    @cases
+    def check(family, layers, heads, groups, lengths, p, own, seed):
+        backbone = loaded(family, layers, heads, groups)
+        inputs = batch_of(lengths, seed=seed)
+        kv = prefix_of(backbone.spec, p, rows=len(lengths) if own else 1, seed=seed)
+        gate = torch.ones(layers, heads) if gated else None
+
+        def prompts_for(rows, kv=kv, gate=gate):
+            return Prompts(prefix=kv[:, :, rows] if own else kv, gate=gate)
+
+        with torch.no_grad():
+            found = check_rows(backbone, inputs, prompts_for)
+            order = torch.randperm(p, generator=torch.Generator().manual_seed(seed))
+            permuted = backbone(inputs, prompts_for(slice(None), kv[..., order, :]))
+            assert_close(text(permuted, inputs), found, **close)
+            plain = text(backbone(inputs), inputs)
+            assert (found - plain).abs().max() > 1e-4
+            if gated:
+                closed = backbone(inputs, prompts_for(slice(None), gate=torch.zeros(layers, heads)))
+                assert_close(text(closed, inputs), plain, **close)
+
+    check()
+
+
+@pytest.mark.slow
+def test_a_soft_prompt_of_any_shape_is_as_the_tokens_whose_embeddings_it_holds(loaded):
+    @hundred
+    @cases
+    def check(family, layers, heads, groups, lengths, p, own, seed):
+        backbone = loaded(family, layers, heads, groups)
+        n = len(lengths)
+        tokens = torch.randint(5, 60, (n if own else 1, p), generator=torch.Generator().manual_seed(seed))
+        inputs = batch_of([1 + p + length for length in lengths], seed=seed)
+        slots = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+        slots[:, 1 : 1 + p] = True
+        words = inputs | {"input_ids": inputs["input_ids"].masked_scatter(slots, tokens.expand(n, p))}
+        with torch.no_grad():
+            vectors = backbone.embed(tokens)
+            found = check_rows(
+                backbone, inputs | {"slots": slots}, lambda rows: Prompts(embeds=vectors[rows] if own else vectors)
+            )
+            assert_close(found, text(backbone(words), words), **close)
+
+    check()

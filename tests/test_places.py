@@ -1,0 +1,104 @@
+"""Where a text stands in its row changes nothing: padding on either side, or packed with others."""
+
+import pytest
+import torch
+from test_conformance import CAUSAL, FAMILIES, UNSHIFTED, text
+from torch.testing import assert_close
+
+from ptune.backbone import Backbone
+from ptune.errors import InputError
+from ptune.methods.p_tuning_v2 import PTuningV2
+from ptune.prompts import Prompts
+
+P = 4
+LENGTHS = (7, 5, 3)
+PLACED = [family for family in FAMILIES if family != "bart"]  # which counts from the left edge, and cannot be told
+PACKED = [family for family in CAUSAL if family != "opt"]
+
+
+def prompts_of(kind, backbone, prefix):
+    """No prompts, a prefix, a gated one, or one that shifts positions."""
+    kv = prefix(backbone.spec, P)
+    gate = torch.ones(backbone.spec.layers, backbone.spec.heads)
+    return {
+        "plain": None,
+        "prefix": Prompts(prefix=kv),
+        "gated": Prompts(prefix=kv, gate=gate),
+        "shifted": Prompts(prefix=kv, shift=P),
+    }[kind]
+
+
+def packed(inputs, pad=0):
+    """The texts of a batch in one row behind each other, then `pad` tokens of padding."""
+    lengths = inputs["attention_mask"].sum(1).tolist()
+    ids = torch.cat([text(inputs["input_ids"], inputs), torch.ones(pad, dtype=torch.long)])[None]
+    positions = torch.cat([*(torch.arange(length) for length in lengths), torch.arange(pad)])[None]
+    mask = {"attention_mask": (torch.arange(ids.shape[1]) < sum(lengths)).long()[None]} if pad else {}
+    return {"input_ids": ids, "position_ids": positions} | mask
+
+
+@pytest.mark.parametrize("kind", ["plain", "prefix", "gated", "shifted"])
+@pytest.mark.parametrize("family", PLACED)
+def test_padding_on_the_left_is_padding_on_the_right(tiny, batch, prefix, family, kind):
+    if kind == "shifted" and family in UNSHIFTED:
+        pytest.skip("takes no positions from outside")
+    backbone = Backbone(tiny(family))
+    prompts = prompts_of(kind, backbone, prefix)
+    with torch.no_grad():
+        right, left = (
+            text(backbone(inputs, prompts), inputs) for inputs in (batch(LENGTHS), batch(LENGTHS, side="left"))
+        )
+    assert_close(left, right, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pad", [0, 2])
+@pytest.mark.parametrize("kind", ["plain", "prefix", "gated", "shifted"])
+@pytest.mark.parametrize("family", PACKED)
+def test_packed_texts_are_texts_in_rows_of_their_own(tiny, batch, prefix, family, kind, pad):
+    backbone = Backbone(tiny(family))
+    prompts, inputs = prompts_of(kind, backbone, prefix), batch(LENGTHS)
+    with torch.no_grad():
+        rows, together = text(backbone(inputs, prompts), inputs), backbone(packed(inputs, pad), prompts)
+    assert_close(together[0, : sum(LENGTHS)], rows, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_prefix_of_a_packed_row_learns_from_every_text(tiny, batch, prefix, family):
+    backbone, gradients = Backbone(tiny(family)).requires_grad_(False), []
+    for inputs in (batch(LENGTHS), packed(batch(LENGTHS))):
+        kv = prefix(backbone.spec, P).requires_grad_()
+        hidden = backbone(inputs, Prompts(prefix=kv))
+        (text(hidden, inputs) if "attention_mask" in inputs else hidden).pow(3).sum().backward()
+        gradients.append(kv.grad)
+    assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_each_packed_text_has_its_soft_prompt(tiny, batch, family):
+    backbone, inputs = Backbone(tiny(family)), batch(LENGTHS)
+    slots = torch.zeros(3, 7, dtype=torch.bool)
+    slots[:, :2] = True
+    prompts = Prompts(embeds=torch.randn(1, 2, 32))
+    with torch.no_grad():
+        rows = text(backbone(inputs | {"slots": slots}, prompts), inputs)
+        together = backbone(packed(inputs) | {"slots": text(slots, inputs)[None]}, prompts)
+    assert_close(together[0], rows, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["opt", "bert", "xlnet", "t5", "modernbert", "deberta-v2"])
+def test_a_family_whose_packed_texts_would_see_each_other_is_refused(tiny, batch, family):
+    with pytest.raises(InputError, match=rf"position_ids: .*'{family}'.* give each text a row of its own"):
+        Backbone(tiny(family))(packed(batch()))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["classify", "tag"])
+def test_scores_of_a_method_do_not_depend_on_the_side_of_the_padding(tiny, batch, head, family, kind):
+    model = PTuningV2(backbone=tiny(family), head=head(kind), length=P)
+    model.configure_model()
+    model.eval()
+    with torch.no_grad():
+        right, left = (model(batch(LENGTHS, side=side)) for side in ("right", "left"))
+        if kind == "tag":
+            right, left = text(right, batch(LENGTHS)), text(left, batch(LENGTHS, side="left"))
+    assert_close(left, right, atol=1e-5, rtol=1e-5)
