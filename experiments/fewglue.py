@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 SEEDS = {"manual": (11,), "fine_tuning": (11, 12, 13), "fine_tuning_cloze": (11, 12, 13), "p_tuning": (11, 12, 13)}
 SLOTS = {
     "cb": "{premise} Question: {hypothesis}? [P] Answer: [MASK].",
-    "rte": "{sentence1} Question: {sentence2}? [P] Answer: [MASK].",
+    "rte": "{premise} Question: {hypothesis}? [P] Answer: [MASK].",
     "wic": "{sentence1} {sentence2} [P] Does {word} have the same meaning in both sentences? [MASK].",
 }
 

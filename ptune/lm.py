@@ -73,4 +73,4 @@ def load(spec: BackboneSpec, **options: Any) -> tuple[Any, LMHead, dict[str, Any
             "which a template is read with; leave the template out, or choose a language model's checkpoint."
         )
     loading["missing_keys"] = [key.removeprefix(prefix) for key in loading["missing_keys"]]
-    return body, LMHead(model).train(), loading  # from_pretrained leaves it in eval mode
+    return body, LMHead(model), loading

@@ -13,8 +13,7 @@ WORDS = ("--data.verbalizer", "{no: judge, yes: baker}")
 
 def evaluate(words) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of `ptune.evaluate` in this process."""
-    with runs.mock.patch("runs.command", main):
-        code, out, err = runs.call(words)
+    code, out, err = runs.call(words, main)
     return code, out, "".join(line for line in err.splitlines(True) if not line.startswith("Seed set to"))
 
 

@@ -7,8 +7,10 @@ from torch.testing import assert_close
 
 from ptune.data.classification import Classification
 from ptune.errors import InputError
+from ptune.methods.bitfit import BitFit
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
+from ptune.methods.lora import LoRA
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
@@ -23,6 +25,8 @@ ARGUMENTS = {
     PTuning: {"length": P},
     PromptTuning: {"length": P},
     FineTuning: {"backbone_dropout": False},
+    BitFit: {},
+    LoRA: {},
 }
 each_method = pytest.mark.parametrize("method", ARGUMENTS)
 
@@ -100,7 +104,7 @@ def test_steps_lower_the_loss_and_move_what_the_method_trains_and_nothing_else(m
         assert any(name.startswith("backbone.lm.") for name in moved) == ("bert" in data.backbone), "GPT-2's is tied"
     else:
         assert moved == set(model.trained())
-        assert all(name.startswith("prompt.") for name in moved)
+        assert all(name.startswith("backbone." if method in (BitFit, LoRA) else "prompt.") for name in moved)
 
 
 @each_method
