@@ -7,26 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from ptune.cli import command
+from ptune.backbones import __main__ as support
+from ptune.evaluate import main as evaluate
+from ptune.fit import main as fit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BASH = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
-FIT = [line.split("ptune.fit")[1] for line in BASH.splitlines() if "-m ptune.fit" in line]
+COMMANDS = [line for line in BASH.splitlines() if "-m ptune.fit" in line or "-m ptune.evaluate" in line]
+TABLES = runpy.run_path(str(ROOT / "experiments/table.py"))
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("experiments/*/*.yaml"))
 
 
-@pytest.mark.parametrize("line", FIT)
-def test_every_fit_command_parses(line, capsys, monkeypatch, tmp_path):
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_parses(line, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["ptune"])  # Lightning warns where a command line is given twice
-    args = shlex.split(line.split("  #")[0])
+    module, *args = shlex.split(line.split("  #")[0].partition(" -m ")[2])
     if "runs/x/config.yaml" in args:  # of a run that the reader has made
         args[args.index("runs/x/config.yaml")] = "experiments/quickstart.yaml"
     if not any("help" in arg for arg in args):
         args.append("--print_config")
     with pytest.raises(SystemExit) as done:
-        command(args)
+        {"ptune.fit": fit, "ptune.evaluate": evaluate}[module](args)
     assert not done.value.code
     assert capsys.readouterr().out
 
@@ -52,9 +55,22 @@ def test_the_python_example_runs(minilm, monkeypatch, tmp_path):
     assert (tmp_path / "rte.safetensors").stat().st_size < 6_000_000
 
 
-def test_the_table_is_the_committed_results():
-    table = runpy.run_path(str(ROOT / "experiments/table.py"))["table"]
-    assert f"experiments/table.py -->\n{table(ROOT / 'experiments/results')}\n<!-- end -->" in README
+@pytest.mark.parametrize("name", TABLES["TABLES"])
+def test_a_table_is_the_committed_results(name):
+    table = TABLES["TABLES"][name](TABLES["RESULTS"] / name)
+    assert f"experiments/table.py {name} -->\n{table}\n<!-- end -->" in README
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "llama", "xlnet", "gemma4_text"])
+def test_a_line_of_the_matrix_is_what_is_measured(family, tmp_path):
+    cells, _ = support.probe(support.tiny(family, str(tmp_path)))
+    assert f"\n{support.line([family, *cells.values()])}\n" in README
+
+
+def test_the_matrix_has_every_family():
+    rows = re.findall(r"^\| ([a-z0-9_-]+) \| (?:yes|no)", README.partition("ptune.backbones -->")[2], re.M)
+    assert rows == list(support.FAMILIES)
 
 
 @pytest.mark.parametrize("path", CONFIGS)
