@@ -36,7 +36,7 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
     effective = batch * trainer.world_size * trainer.accumulate_grad_batches
     choices = {
         "weights": f"{backbone.dtype}, attention {backbone.attention}",
-        "pooling": backbone.pooling,
+        "reading": model.task.template or (f"pooled: {backbone.pooling}" if model.head.pools else "every token"),
         "positions": f"{backbone.room or 'unlimited'}, text from {model.shift}",
         "dropout": f"backbone {'on' if choice['backbone_dropout'] else 'off'}, head {choice['head_dropout']}",
         "device": f"{trainer.strategy.root_device}, precision {trainer.precision}",

@@ -15,7 +15,7 @@ import transformers
 from jsonargparse import Namespace
 from jsonargparse._util import import_object
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ptune.callbacks import Last, Telemetry
 from ptune.data.base import TaskData
-from ptune.errors import InputError
+from ptune.errors import InputError, nearest
 from ptune.loggers import MetricsFile, Wandb
 from ptune.options import Parser, plain_words, refuse_linked, root
 from ptune.result import evaluate, report, table, write
@@ -110,8 +110,11 @@ class CLI(LightningCLI):
         default = Path("runs", task, type(model).__name__, f"{backbone}-s{seed}")
         self.run_dir = str(self.config.run_dir or default)
         self.open()  # mistakes in the data surface before a directory is made
-        make(self.run_dir)
         config = self.config_init["trainer"]
+        given = config.callbacks or []
+        given = given if isinstance(given, list) else [given]
+        self.check_monitors(given)
+        make(self.run_dir)
         wanted = config.logger
         own = wanted if isinstance(wanted, list) else [wanted] if isinstance(wanted, Logger) else []
         loggers = [*self.files(), *own]
@@ -122,13 +125,23 @@ class CLI(LightningCLI):
         last = Last(self.run_dir, "last", enable_version_counter=False)
         # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
         begin = LambdaCallback(on_train_start=lambda trainer, model: self.begin(trainer))
-        callbacks = [begin, self.telemetry, LearningRateMonitor("step"), self.best, last, *(config.callbacks or [])]
+        callbacks = [begin, self.telemetry, LearningRateMonitor("step"), self.best, last, *given]
         try:
             return super().instantiate_trainer(
                 logger=loggers, callbacks=callbacks, default_root_dir=self.run_dir, **kwargs
             )
         except (MisconfigurationException, ValueError) as error:
             raise InputError(f"trainer: {error}") from error
+
+    def check_monitors(self, callbacks: list[Callback]) -> None:
+        """Raise InputError for a callback that looks at a metric no run logs: Lightning would after an epoch."""
+        logged = [f"val/{name}" for name in (*self.datamodule.task.metrics, "loss")] + ["train/loss"]
+        for callback in callbacks:
+            if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor not in (None, *logged):
+                raise InputError(
+                    f"trainer.callbacks: {type(callback).__name__}'s monitor {callback.monitor!r} is not logged; "
+                    f"{nearest(str(callback.monitor), logged)}"
+                )
 
     def open(self) -> None:
         """Read the data and find the checkpoint to go on from; InputError where either is not as it must be."""

@@ -211,6 +211,9 @@ REFUSED = {
     "MODEL DATA --trainer.limit_train_batches 2.5": "trainer 2.5 limit_train_batches",
     "MODEL DATA --trainer.max_epochs -1": "schedule 'linear' trainer.max_epochs trainer.max_steps",
     "MODEL DATA --trainer.callbacks+=EarlyStoppin": "--trainer.callbacks 'EarlyStoppin'",
+    "MODEL DATA --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor val/acuracy": (
+        "EarlyStopping 'val/acuracy' 'val/accuracy'"
+    ),
     # templates and verbalizers, in a language model's own words
     "LM DATA WORDS --data.template {sentence1}It": "'{sentence1}It' no [MASK] write",
     "LM DATA WORDS --data.template {sentence1}[MASK]or[MASK]": "2 [MASK]s write one",

@@ -165,7 +165,7 @@ def test_the_prompts_of_a_run_give_its_scores_again(finished):
         "head.linear.weight, head.linear.bias",
         "2,626",
         "% of the backbone's",
-        "pooling   pooler",
+        "reading   pooled: pooler",
         "positions 64, text from 0",
         "dropout   backbone off, head 0.1",
         "batch     4 (4 x 1 processes x 1 batches)",
