@@ -42,7 +42,7 @@ def main(data: str, backbone: str, folder: str = str(HERE / "results/fewglue")) 
                 if (evaluate if method == "manual" else fit)(words):
                     raise SystemExit(2)
                 done = Path(run, "evaluation.json" if method == "manual" else "result.json")
-                result.write_text(done.read_text())
+                result.write_text(done.read_text().replace(backbone, Path(backbone).name))  # where it lies says nothing
 
 
 if __name__ == "__main__":

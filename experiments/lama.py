@@ -43,6 +43,7 @@ def main(data: str, backbone: str, folder: str = str(HERE / "results/lama")) -> 
                 "seconds": round(result["seconds"], 1),
             }
         summary = {key: result[key] for key in KEPT} | {"method": result["method"], "relations": relations}
+        summary["backbone"] = Path(backbone).name  # where it lies says nothing
         Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder, f"{method}.json").write_text(json.dumps(summary, indent=1) + "\n")
 
