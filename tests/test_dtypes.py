@@ -123,7 +123,7 @@ def test_saved_prompts_say_the_precision_they_were_trained_for(build, batch, tmp
 @pytest.mark.parametrize("dtype", ["bf16", "int8", "int4"])
 def test_fine_tuning_a_backbone_of_fewer_bits_is_refused(tiny, head, dtype):
     with pytest.raises(InputError, match=f"backbone_dtype: '{dtype}' is for a frozen backbone, and FineTuning trains"):
-        FineTuning(backbone=tiny("bert"), head=head("classify"), backbone_dtype=dtype)
+        FineTuning(backbone=tiny("bert"), head=head("classify"), backbone_dtype=dtype).configure_model()
 
 
 @pytest.mark.parametrize("package", ["bitsandbytes", "accelerate"])
