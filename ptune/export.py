@@ -26,6 +26,7 @@ from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
 from ptune.pretrained import locate
+from ptune.templates import Template
 from ptune.tuner import PromptTuner
 
 if TYPE_CHECKING:
@@ -150,6 +151,11 @@ def _counterpart(model: PromptTuner) -> str:
         raise InputError("backbone_lr: the backbone was trained, too, which a prompt of PEFT does not hold; use 0.")
     if model.spec.embedding_width != model.spec.width:
         raise InputError(f"backbone {backbone!r}: PEFT fails where embeddings are narrower than layers; use a prefix.")
+    if model.task.template and Template(model.task.template).slots:
+        raise InputError(
+            f"--data.template {model.task.template!r} has slots of its own, and PEFT puts a soft prompt in front of "
+            "the text; use a template without."
+        )
     if text_start(load(backbone)):
         raise InputError(
             f"backbone {backbone!r}: PEFT puts a soft prompt in front of its first special token, ptune behind it, "

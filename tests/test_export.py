@@ -1,5 +1,7 @@
 """Prompts to PEFT and back: the adapter gives the scores of the model it was written from, or is refused."""
 
+from dataclasses import replace
+
 import peft
 import pytest
 import runs
@@ -163,6 +165,13 @@ def test_an_adapter_that_peft_made_scores_here_as_there_and_stays_trainable(buil
 
 
 # ---- refusals
+
+
+def test_slots_within_a_template_are_refused(build, tmp_path):
+    model = build(PromptTuning, "gpt2")
+    model.task = replace(model.task, template="{text} [P:3] It was [MASK].")
+    with pytest.raises(InputError, match="has slots of its own, and PEFT puts a soft prompt in front"):
+        write_adapter(model, tmp_path / "adapter", head=False)
 
 
 @pytest.mark.parametrize(
