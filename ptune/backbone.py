@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from ptune.attention import Attention, Visitor
-from ptune.backbones import adapt
+from ptune.backbones import QueryModel, adapt
 from ptune.errors import InputError
 from ptune.lm import LMHead, load
 from ptune.pretrained import Dtype, Pool, describe, locate, precision, sentence_pooling
@@ -321,6 +321,8 @@ class Backbone(nn.Module):
         """Names of those `weights` that no output depends on, such as XLNet's `mask_emb`; found by their gradients."""
         with self._still() as probe, torch.enable_grad():
             batch = {"input_ids": probe, "attention_mask": torch.ones_like(probe)}
+            if self.lm is not None and isinstance(self.model, QueryModel):
+                batch["answer_at"] = torch.ones_like(probe[:, :1])
             try:
                 hidden = self.model(**batch, token_type_ids=torch.zeros_like(probe)).last_hidden_state
             except TypeError:
@@ -367,6 +369,7 @@ class Backbone(nn.Module):
 
         `batch["slots"]` "b t" marks where `prompts.embeds` replace embeddings. `batch["position_ids"]` "b t" packs
         texts into rows: each text's positions start again at 0; InputError where the family would not see that.
+        `batch["answer_at"]` "b a" are the places that a template's answer is read at, which XLNet must know.
         """
         inputs: dict[str, Any] = {key: batch[key] for key in INPUTS if key in batch}
         prompts = prompts or Prompts()
@@ -387,6 +390,8 @@ class Backbone(nn.Module):
         if prompts.prefix is not None:
             self.require_prefix()
             inputs["prefix"] = prompts
+        if "answer_at" in batch and isinstance(self.model, QueryModel):
+            inputs["answer_at"] = batch["answer_at"]
         hidden = self.model(**inputs).last_hidden_state
         return hidden if self.dtype == "fp32" else hidden.float()
 

@@ -1,22 +1,31 @@
 """`LMHead`: a pretrained language model's own head, for chosen positions and chosen words only."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from ptune.errors import InputError
 from ptune.pretrained import BackboneSpec
 
 
+@dataclass
+class _States(BaseModelOutputWithPastAndCrossAttentions):
+    """What heads look for in the output of a body."""
+
+    mems: None = None
+    """XLNet's."""
+
+
 class _Given(nn.Module):
     """Stands for the body of a language model: its last hidden states are what it is given."""
 
-    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)  # type: ignore[arg-type]
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _States:
+        return _States(last_hidden_state=inputs_embeds)  # type: ignore[arg-type]
 
     @property
     def decoder(self) -> nn.Module:
@@ -51,6 +60,12 @@ class LMHead(nn.Module):
         return logits.float().view(*hidden.shape[:-1], -1)
 
 
+def auto(spec: BackboneSpec) -> Any:
+    """Transformers' auto class for a family's language model; it counts XLNet's among the causal ones."""
+    masked = spec.lm == "masked" and type(spec.config) in MODEL_FOR_MASKED_LM_MAPPING
+    return AutoModelForMaskedLM if masked else AutoModelForCausalLM
+
+
 def load(spec: BackboneSpec, **options: Any) -> tuple[Any, LMHead, dict[str, Any]]:
     """The body of a pretrained language model, its head, and what loading says; `options` go to `from_pretrained`.
 
@@ -62,8 +77,7 @@ def load(spec: BackboneSpec, **options: Any) -> tuple[Any, LMHead, dict[str, Any
             f"backbone {spec.name!r} (model type {spec.config.model_type!r}) has no language model of its own, which a "
             "template is read with; leave the template out, or choose another backbone."
         )
-    auto: Any = AutoModelForMaskedLM if spec.lm == "masked" else AutoModelForCausalLM
-    model, loading = auto.from_pretrained(**options)
+    model, loading = auto(spec).from_pretrained(**options)
     body = model.base_model
     prefix = f"{model.base_model_prefix}."
     missing = [key for key in loading["missing_keys"] if not key.startswith(prefix)]

@@ -107,7 +107,10 @@ def _language_model(config: PretrainedConfig) -> Literal["masked", "causal"] | N
         return None  # its encoder is the backbone, and has no language model
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         return "masked"
-    return "causal" if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else None
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return None
+    # XLNet's reads both sides of a place whose own token it does not see (Yang et al. 2019, section 2.3): a mask.
+    return "masked" if getattr(config, "attn_type", None) == "bi" else "causal"
 
 
 def precision(dtype: Dtype) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import torch
 import transformers
 from torch.nn import functional as F
 from torch.testing import assert_close
+from transformers import XLNetLMHeadModel
 
 from ptune.backbone import Backbone
 from ptune.errors import InputError
@@ -109,7 +110,6 @@ def test_an_unprompted_backbone_keeps_no_head_unless_asked(tiny):
 @pytest.mark.parametrize(
     ("family", "lm", "reason"),
     [
-        ("xlnet", True, "'xlnet'.*in an order of its own.*another backbone"),
         ("t5", False, "'t5'.*has no language model of its own.*leave the template out"),
         ("bart", False, "'bart'.*has no language model of its own.*leave the template out"),
         ("bert", False, "no trained language-model head.*'cls.predictions"),
@@ -124,3 +124,35 @@ def test_a_checkpoint_that_cannot_say_words_is_refused_in_a_sentence(tiny, famil
         Backbone(folder, lm=True)
     assert "\n" not in str(refusal.value)
     Backbone(folder)  # the body alone is a backbone
+
+
+def test_a_language_model_of_another_order_is_refused(tiny, monkeypatch):
+    folder = tiny("gpt2", lm=True)
+    monkeypatch.setattr(Backbone, "_causal", lambda self: False)
+    with pytest.raises(InputError, match=r"'gpt2'.*in an order of its own.*another backbone"):
+        Backbone(folder, lm=True)
+
+
+def test_xlnets_answer_is_read_by_its_query_stream(tiny):
+    """As its permutation language model reads it: places are asked for, and nobody sees the tokens that stand there."""
+    folder = tiny("xlnet", lm=True)
+    backbone = Backbone(folder, lm=True).eval()
+    ids, at = torch.tensor([[5, 9, 8, 30, 27, 7], [6, 8, 7, 1, 1, 1]]), torch.tensor([[2, 3], [1, 1]])
+    batch = {"input_ids": ids, "attention_mask": (ids != 1).long(), "answer_at": at}
+    targets = F.one_hot(at, 6).float()
+    unseen = targets.amax(1, keepdim=True).expand(-1, 6, -1)
+    model = XLNetLMHeadModel.from_pretrained(folder).eval()
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    expected = model(**inputs, perm_mask=unseen, target_mapping=targets).logits
+    hidden = backbone(batch)
+    assert_close(backbone.lm_scores(hidden[torch.arange(2)[:, None], at]), expected)
+    other = batch | {"input_ids": ids.clone().index_put((torch.tensor([0]), torch.tensor([2])), torch.tensor(40))}
+    assert torch.equal(backbone(other), hidden)
+
+
+def test_a_prefix_reaches_xlnets_query_stream_in_every_layer(tiny, prefix):
+    backbone = Backbone(tiny("xlnet", lm=True), lm=True).eval()
+    keys_values = prefix(backbone.spec).requires_grad_()
+    batch = {"input_ids": torch.tensor([[5, 9, 8, 30]]), "answer_at": torch.tensor([[2]])}
+    backbone.lm_scores(backbone(batch, Prompts(prefix=keys_values))[:, 2], WORDS).sum().backward()
+    assert (keys_values.grad.abs().amax(dim=(1, 2, 3, 4, 5)) > 0).all()

@@ -67,6 +67,13 @@ class PrefixModel(nn.Module):
                 module.prefix = None
 
 
+class QueryModel(PrefixModel):
+    """Mixed into a model whose language model reads a place by a query that does not see the place's own token.
+
+    Its forward takes `answer_at` "b a": the last hidden states at these places are the queries', all others 0.
+    """
+
+
 class PrefixLayer(nn.Module):
     """Mixed into a layer that can be checkpointed: it is recomputed in the backward pass, when the loan is over.
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 import transformers
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
 from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.heads import Batch, head_for
+from ptune.lm import auto
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
@@ -87,9 +88,9 @@ def tiny(model_type: str, folder: str) -> str:
         for value in model.parameters():
             value.add_(torch.empty_like(value).normal_(std=0.1, generator=generator))
     model.save_pretrained(folder)
-    lm = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}.get(describe(folder).lm or "")
-    if lm is not None:
-        lm.from_config(config).save_pretrained(Path(folder, "lm"))
+    spec = describe(folder)
+    if spec.lm is not None:
+        auto(spec).from_config(config).save_pretrained(Path(folder, "lm"))
     return folder
 
 
@@ -146,7 +147,7 @@ def language_model(name: str) -> str:
     """How the language-model head reads a word, if its scores of chosen words are those it gives to them among all."""
     whole = Path(name, "lm")
     backbone = Backbone(str(whole) if whole.is_dir() else name, lm=True).eval()
-    states, words = backbone(batch_for()), torch.tensor([5, 7, 9])
+    states, words = backbone(batch_for() | {"answer_at": torch.ones(4, 1, dtype=torch.long)}), torch.tensor([5, 7, 9])
     chosen, among = backbone.lm_scores(states, words), backbone.lm_scores(states)[..., words]
     return str(backbone.spec.lm) if near(chosen, among, 1e-4) else "no"
 

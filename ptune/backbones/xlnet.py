@@ -1,9 +1,10 @@
-"""XLNet: content attention with r_w_bias; position and segment scores are its bias."""
+"""XLNet: content attention with r_w_bias; position and segment scores are its bias. Both streams read the prefix."""
 
 import torch
+from torch.nn import functional as F
 from transformers.models.xlnet.modeling_xlnet import XLNetModel, XLNetRelativeAttention
 
-from ptune.backbones import PrefixAttention, PrefixModel
+from ptune.backbones import PrefixAttention, QueryModel
 
 
 class Attention(PrefixAttention, XLNetRelativeAttention):
@@ -27,8 +28,22 @@ class Attention(PrefixAttention, XLNetRelativeAttention):
         return self.attend(query, key, value, bias, self.scale, self.dropout.p).transpose(0, 1)
 
 
-class Model(PrefixModel, XLNetModel):
+class Model(QueryModel, XLNetModel):
     """Its layers take no keywords; it cannot checkpoint gradients."""
+
+    def forward(self, input_ids=None, answer_at=None, **kwargs):
+        """The model's own; with `answer_at` "b a" the query stream at these places, whose tokens nobody sees."""
+        if answer_at is None:
+            return super().forward(input_ids, **kwargs)
+        words = kwargs["inputs_embeds"] if input_ids is None else input_ids
+        b, t = words.shape[:2]
+        places = F.one_hot(answer_at, t).to(self.dtype)  # "b a t"
+        hidden_from_all = (places.sum(1, keepdim=True) > 0).to(self.dtype).expand(-1, t, -1)
+        output = super().forward(input_ids, perm_mask=hidden_from_all, target_mapping=places, **kwargs)
+        index = answer_at[..., None].expand(-1, -1, self.config.d_model)
+        queries = output.last_hidden_state
+        output.last_hidden_state = queries.new_zeros(b, t, self.config.d_model).scatter(1, index, queries)
+        return output
 
     def relative_positional_encoding(self, *args, **kwargs):
         """Waves "s b d", in the weights' own precision: transformers has them in fp32 always."""
