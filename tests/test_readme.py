@@ -62,6 +62,7 @@ def test_a_table_is_the_committed_results(name):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("family", ["bert", "llama", "xlnet", "gemma4_text"])
 def test_a_line_of_the_matrix_is_what_is_measured(family, tmp_path):
     cells, _ = support.probe(support.tiny(family, str(tmp_path)))
