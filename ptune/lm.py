@@ -1,6 +1,5 @@
 """`LMHead`: a pretrained language model's own head, for chosen positions and chosen words only."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -13,12 +12,12 @@ from ptune.errors import InputError
 from ptune.pretrained import BackboneSpec
 
 
-@dataclass
 class _States(BaseModelOutputWithPastAndCrossAttentions):
-    """What heads look for in the output of a body."""
+    """The output of a body of which only the last hidden states are there: what else a head looks for is None."""
 
-    mems: None = None
-    """XLNet's."""
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 class _Given(nn.Module):
@@ -55,7 +54,10 @@ class LMHead(nn.Module):
         if words is None:
             logits = self.model(**flat).logits
         else:
-            rows = {f"{self.decoder}.{name}": value[words] for name, value in decoder.named_parameters()}
+            # The decoder's, and a bias beside it (ESM): what is left of the model has no other rows of words.
+            own, bias = f"{self.decoder}.", decoder.weight.shape[:1]  # type: ignore[index]
+            named = self.model.named_parameters()
+            rows = {name: value[words] for name, value in named if name.startswith(own) or value.shape == bias}
             logits = functional_call(self.model, rows, (), flat).logits
         return logits.float().view(*hidden.shape[:-1], -1)
 

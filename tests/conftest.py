@@ -67,6 +67,7 @@ FAMILIES = {
     "llama": SIZES | {"num_key_value_heads": 2},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "mistral": SIZES | {"num_key_value_heads": 2, "sliding_window": 3},
+    "mixtral": SIZES | {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4},
     "modernbert": SIZES | {"cls_token_id": 3, "sep_token_id": 4, "local_attention": 4},
     "opt": SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "qwen3": SIZES | {"num_key_value_heads": 2, "head_dim": 16},
