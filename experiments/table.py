@@ -1,4 +1,4 @@
-"""Markdown tables of the committed results: `python experiments/table.py [minilm | lecture | fewglue | lama]`."""
+"""Markdown tables of the committed results: `python experiments/table.py [NAME]`, a name of `TABLES`."""
 
 import json
 import sys
@@ -45,6 +45,17 @@ def table(folder: Path) -> str:
     return "\n".join(rows)
 
 
+def lecture(folder: Path) -> str:
+    """One row a method: the metric on both splits; without seconds, which these runs took beside others."""
+    rows = ["| method | validation | test | majority (test) | trained parameters |", "|" + "---|" * 5]
+    for r in results(folder):
+        scores = [percent(r["metrics"][split]["accuracy"]) for split in ("validation", "test")]
+        base = percent(r["majority"]["test"]["accuracy"])
+        method = f"{r['method']}, template" if asked(r) else r["method"]
+        rows.append(f"| {method} | {' | '.join(scores)} | {base} | {r['trained_parameters']:,} |")
+    return "\n".join(rows)
+
+
 def seeds(folder: Path) -> str:
     """One row a task and method: mean and standard deviation over seeds on the validation split."""
     groups = defaultdict(list)
@@ -78,7 +89,18 @@ def lama(folder: Path) -> str:
     return "\n".join(rows)
 
 
-TABLES = {"minilm": table, "lecture": table, "fewglue": seeds, "lama": lama}
+def speed(file: Path) -> str:
+    """One row a method of the lecture: seconds of a training step against fine-tuning's."""
+    found = json.loads(file.with_suffix(".json").read_text())["methods"]
+    rows = ["| method | trained parameters | ms a step of 32 | against fine-tuning |", "|" + "---|" * 4]
+    for name, values in sorted(found.items(), key=lambda item: item[1]["ratio"]):
+        rows.append(
+            f"| {name} | {values['trained_parameters']:,} | {values['milliseconds']:.0f} | {values['ratio']:.2f} |"
+        )
+    return "\n".join(rows)
+
+
+TABLES = {"minilm": table, "lecture": lecture, "speed": speed, "fewglue": seeds, "lama": lama}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or TABLES:
