@@ -1,13 +1,12 @@
 """Finished runs, read again, and the frame of the commands that read them."""
 
 import argparse
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ptune.cli import CLI
+from ptune.cli import CLI, guarded
 from ptune.data.base import TaskData
 from ptune.errors import InputError
 from ptune.options import root
@@ -53,9 +52,4 @@ def read(run_dir: Path, *options: str) -> tuple[PromptTuner, TaskData]:
 
 def command(main: Callable[[], str]) -> int:
     """Print what `main` returns; a mistake in the input becomes one sentence on stderr and exit code 2."""
-    try:
-        print(main())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return guarded(lambda _: print(main()), None)
