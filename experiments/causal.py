@@ -49,7 +49,7 @@ def main(data: str, name: str) -> None:
     backbone = ptune.Backbone(name, lm=True).requires_grad_(False)
     train, held_out = (blocks(tokenizer, find(Path(data), split), count) for split, count in SPLITS.items())
     spec = backbone.spec
-    prefix = ptune.PrefixEncoder(LENGTH, spec.layers, spec.kv_heads, spec.head_size)
+    prefix = ptune.PrefixEncoder(LENGTH, spec.kv_sizes)
     optimizer = torch.optim.AdamW(prefix.parameters(), lr=3e-2, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, STEPS)
     before, start = measure(backbone, held_out), time.perf_counter()

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +26,7 @@ from ptune.backbones import QueryModel, adapt
 from ptune.errors import InputError
 from ptune.lm import LMHead, load
 from ptune.pretrained import Dtype, Pool, describe, locate, precision, sentence_pooling
-from ptune.prompts import Prompts
+from ptune.prompts import KeysValues, Prompts
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -125,6 +126,9 @@ class Backbone(nn.Module):
         if checkpointing:
             self._checkpoint()
         self.fingerprint = self._fingerprint(random=loading["missing_keys"])
+        # Not `inputs_embeds`: some families read more from input ids (Gemma 3n and 4 an embedding for each layer).
+        self._filled: tuple[Tensor, Tensor] | None = None
+        self.model.get_input_embeddings().register_forward_hook(self._fill)
         self._number_layers()
         self._placed = self._needs_positions()
         self._choose_pooling(pool, trained_pooler=not loading["missing_keys"])
@@ -223,8 +227,8 @@ class Backbone(nn.Module):
             module.prefix_layer if application is None else application
             for module, application in zip(visitor.modules, visitor.applications, strict=True)
         ]
-        shapes = {(k.shape[1], k.shape[3], v.shape[3]) for k, v in zip(visitor.keys, visitor.values, strict=True)}
-        size = (self.spec.kv_heads, self.spec.head_size, self.spec.head_size)
+        sizes = tuple((key.shape[1], key.shape[3]) for key in visitor.keys)
+        value_sizes = tuple((value.shape[1], value.shape[3]) for value in visitor.values)
         self.deaf = ""
         if layers != list(range(self.spec.layers)):
             stacks = [
@@ -243,8 +247,9 @@ class Backbone(nn.Module):
             else:
                 times, modules = len(layers), len(set(visitor.modules))
                 self.deaf = f"its {self.spec.layers} layers run {times} attentions in {modules} modules, not one each"
-        elif shapes != {size}:
-            self.deaf = f"its layers differ in key size {sorted(shapes)}, where the config says {size}"
+        elif sizes != self.spec.kv_sizes or value_sizes != sizes:
+            keys, values, told = (sorted({*found}) for found in (sizes, value_sizes, self.spec.kv_sizes))
+            self.deaf = f"its config says heads and head sizes {told}, but its keys have {keys} and its values {values}"
 
     def require_prefix(self) -> None:
         """Raise InputError unless every layer of this backbone consumes its own prefix exactly once a forward pass."""
@@ -256,13 +261,10 @@ class Backbone(nn.Module):
 
     def require_shift(self) -> None:
         """Raise InputError unless a shift of the text's positions reaches this backbone."""
-        spec = self.spec  # where positions are relative, only a prefix can tell that the text moved
-        prefix = torch.ones(spec.layers, 2, 1, spec.kv_heads, 1, spec.head_size, device=self.model.device)
-        prefix[:, :, :, :, :, ::2] = -1
-        prompts = (Prompts(prefix=None if self.deaf else prefix, shift=shift) for shift in (0, 1))
+        spec, prompts = self.spec, self._landmark()
         try:
             with self._still() as probe:
-                here, there = (self({"input_ids": probe}, prompt) for prompt in prompts)
+                here, there = (self({"input_ids": probe}, replace(prompts, shift=shift)) for shift in (0, 1))
             moved = not torch.equal(here, there)
         except TypeError:  # its forward knows no position_ids
             moved = False
@@ -272,12 +274,21 @@ class Backbone(nn.Module):
                 "from outside, so its text cannot be shifted; leave it out."
             )
 
+    def _landmark(self) -> Prompts:
+        """A prefix, where the family reads one: only it tells where a text stands if positions are relative."""
+        if self.deaf:
+            return Prompts()
+        layers = tuple(torch.ones(2, 1, h, 1, k, device=self.model.device) for h, k in self.spec.kv_sizes)
+        for layer in layers:
+            layer[..., ::2] = -1
+        return Prompts(prefix=layers)
+
     def _needs_positions(self) -> bool:
         """Whether a text behind padding stands too far right unless its positions are given."""
         pad = self.spec.config.get_text_config().pad_token_id or 0
         with self._still() as probe:
             ids, mask = F.pad(probe, (2, 0), value=pad), F.pad(torch.ones_like(probe), (2, 0))
-            inputs = {"input_ids": ids, "attention_mask": mask}
+            inputs = {"input_ids": ids, "attention_mask": mask} | ({} if self.deaf else {"prefix": self._landmark()})
             positions = self._places({"input_ids": ids, "attention_mask": mask}, shift=0)
             try:
                 told = self.model(**inputs, position_ids=positions).last_hidden_state
@@ -334,13 +345,21 @@ class Backbone(nn.Module):
 
     @cached_property
     def first_position(self) -> int:
-        """Index of the first token's position: 0, or padding index + 1 where the position table has one (RoBERTa)."""
-        words = self.model.get_input_embeddings()
-        for table in self.model.modules():
-            is_table = isinstance(table, nn.Embedding) and table.num_embeddings == self.spec.positions
-            if is_table and table is not words and table.padding_idx is not None:
-                return table.padding_idx + 1
-        return 0
+        """The family's number for the position of the first token: 0, or padding index + 1 (RoBERTa); found by trying."""
+        pad = self.spec.config.get_text_config().pad_token_id
+        with self._still() as probe:
+            t = probe.shape[1]
+            if pad is None or self.spec.positions is None or pad + 1 + t > self.spec.positions:
+                return 0
+            plain, gaps = self.model(input_ids=probe).last_hidden_state, {}
+            for first in (0, pad + 1):
+                places = torch.arange(first, first + t, device=probe.device)[None]
+                try:
+                    told = self.model(input_ids=probe, position_ids=places).last_hidden_state
+                except TypeError:  # its forward knows no position_ids
+                    return 0
+                gaps[first] = float((told - plain).norm())
+        return min(gaps, key=gaps.__getitem__)
 
     @property
     def room(self) -> int | None:
@@ -364,12 +383,21 @@ class Backbone(nn.Module):
         """Word embeddings alone, before positions, types and normalisation."""
         return self.model.get_input_embeddings()(input_ids)
 
+    def _fill(self, words: nn.Module, inputs: tuple, output: Float[Tensor, "b t e"]) -> Float[Tensor, "b t e"]:
+        """Hook of the word embeddings: put vectors into the slots of a forward pass that has some."""
+        if self._filled is None:
+            return output
+        (slots, vectors), self._filled = self._filled, None
+        slots = F.pad(slots, (0, output.shape[1] - slots.shape[1]))  # Longformer pads texts to its window
+        return output.masked_scatter(slots[..., None], vectors.to(output.dtype))
+
     def forward(self, batch: dict[str, Tensor], prompts: Prompts | None = None) -> Float[Tensor, "b t d"]:
         """Last hidden states of every token, in fp32 for weights of another `dtype`.
 
-        `batch["slots"]` "b t" marks where `prompts.embeds` replace embeddings. `batch["position_ids"]` "b t" packs
-        texts into rows: each text's positions start again at 0; InputError where the family would not see that.
-        `batch["answer_at"]` "b a" are the places that a template's answer is read at, which XLNet must know.
+        `batch["slots"]` "b t" marks where `prompts.embeds` replace word embeddings, whatever ids stand there.
+        `batch["position_ids"]` "b t" packs texts into rows: each text's positions start again at 0; InputError where
+        the family would not see that. `batch["answer_at"]` "b a" are the places that a template's answer is read at,
+        which XLNet must know.
         """
         inputs: dict[str, Any] = {key: batch[key] for key in INPUTS if key in batch}
         prompts = prompts or Prompts()
@@ -379,20 +407,29 @@ class Backbone(nn.Module):
             inputs.pop("attention_mask", None)  # transformers looks at positions only without one
             places = packed if mask is None else packed * mask  # a padding token is a text of its own
             inputs["position_ids"] = places + prompts.shift + self.first_position
-        elif prompts.shift or (self._placed and mask is not None):
+        elif (
+            prompts.shift or (self._placed and mask is not None) or (self.first_position and prompts.embeds is not None)
+        ):
+            # RoBERTa counts the ids that are not padding, which a slot's may be.
             inputs["position_ids"] = self._places(batch, prompts.shift)
         if prompts.embeds is not None:
-            words = self.embed(inputs.pop("input_ids"))
-            (b, t), p = words.shape[:2], prompts.embeds.shape[1]
+            (b, t), p = batch["input_ids"].shape, prompts.embeds.shape[1]
             # masked_scatter reads on in order and ignores what is left over: a row of packed texts has slots for each.
-            vectors = prompts.embeds.to(words.dtype).expand(b if packed is None else b * (t // p), -1, -1)
-            inputs["inputs_embeds"] = words.masked_scatter(batch["slots"][..., None], vectors)
+            self._filled = batch["slots"], prompts.embeds.expand(b if packed is None else b * (t // p), -1, -1)
         if prompts.prefix is not None:
             self.require_prefix()
             inputs["prefix"] = prompts
         if "answer_at" in batch and isinstance(self.model, QueryModel):
             inputs["answer_at"] = batch["answer_at"]
-        hidden = self.model(**inputs).last_hidden_state
+        try:
+            hidden = self.model(**inputs).last_hidden_state
+            if self._filled is not None:
+                raise InputError(
+                    f"backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) does not look its words "
+                    "up where they are stored, so it reads no soft prompt; use a prefix."
+                )
+        finally:
+            self._filled = None
         return hidden if self.dtype == "fp32" else hidden.float()
 
     def lm_scores(
@@ -421,10 +458,10 @@ class Backbone(nn.Module):
                 return torch.einsum("bt,btd->bd", weights, hidden)
         return hidden[torch.arange(len(hidden), device=hidden.device), index]
 
-    def keys_values(self, input_ids: Int[Tensor, "b t"]) -> Float[Tensor, "l two b h t k"]:
+    def keys_values(self, input_ids: Int[Tensor, "b t"]) -> KeysValues:
         """Keys and values that real tokens have in every layer."""
         self.require_prefix()
         visitor = Visitor()
         with self._still():
             self.model(input_ids=input_ids.to(self.model.device), prefix=visitor)
-        return torch.stack([torch.stack(pair) for pair in zip(visitor.keys, visitor.values, strict=True)])
+        return tuple(torch.stack(pair) for pair in zip(visitor.keys, visitor.values, strict=True))

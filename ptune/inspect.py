@@ -6,6 +6,7 @@ The same as a picture is RUN_DIR/inspect.png, which needs `ptune[plot]`.
 """
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,14 +64,16 @@ def look(model: PromptTuner, batch: Batch) -> Findings:
     if prompts.prefix is None:
         layers, norms, text_norms = tuple(range(model.spec.layers)), None, None
         vectors = prompts.embeds[0]  # type: ignore[index]
-        tokens = nearest(vectors, backbone.model.get_input_embeddings().weight, model.hparams["backbone"])
+        table = backbone.model.get_input_embeddings().weight
+        words = backbone.embed(torch.arange(len(table), device=table.device))  # scaled, where a family does (Gemma)
+        tokens = nearest(vectors, words, model.hparams["backbone"])
         slots, p = batch["slots"], len(vectors)
         text = text & ~slots
     else:
         layers, vectors, tokens = prompts.layers or tuple(range(model.spec.layers)), None, []
         norms = _norms(prompts.prefix)
         text_norms = _norms(backbone.keys_values(batch["input_ids"][:1, text[0]]))[list(layers)]
-        slots, p = None, prompts.prefix.shape[4]
+        slots, p = None, prompts.prefix[0].shape[3]
 
     def paid(weights: Float[Tensor, "b t s"]) -> Float[Tensor, "n p"]:
         """What the n tokens of the text pay to the prompt; s is the prefix and the input."""
@@ -113,8 +116,8 @@ def nearest(
     ]
 
 
-def _norms(prefix: Float[Tensor, "l two b h p k"]) -> Float[Tensor, "l two"]:
-    return prefix.norm(dim=(3, 5)).mean((2, 3)).cpu()
+def _norms(prefix: Iterable[Float[Tensor, "two b h p k"]]) -> Float[Tensor, "l two"]:
+    return torch.stack([layer.norm(dim=(2, 4)).mean((1, 2)) for layer in prefix]).cpu()
 
 
 def _attention(model: PromptTuner, batch: Batch) -> dict[int, Float[Tensor, "b heads t s"]]:

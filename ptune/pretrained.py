@@ -58,8 +58,8 @@ class BackboneSpec:
     width: int
     layers: int
     heads: int
-    kv_heads: int
-    head_size: int
+    kv_sizes: tuple[tuple[int, int], ...]
+    """Key/value heads and head size of every layer."""
     embedding_width: int
     """Width of the word embeddings, which ELECTRA has narrower than its layers."""
     positions: int | None
@@ -84,8 +84,8 @@ def describe(name: str) -> BackboneSpec:
     if not getattr(text, "num_attention_heads", None):
         raise InputError(f"backbone {name!r}: model type {config.model_type!r} has no attention; choose a Transformer.")
     positions = getattr(text, "max_position_embeddings", None)
-    # Where layers differ (Gemma 4), the first one's sizes; the weights show that they do, and a prefix is refused.
-    layer = text.per_layer_config[0] if getattr(text, "is_heterogeneous", False) else text
+    differ = getattr(text, "is_heterogeneous", False)  # Gemma 4's do
+    layers = [text.per_layer_config[i] if differ else text for i in range(text.num_hidden_layers)]
     return BackboneSpec(
         name=name,
         config=config,
@@ -95,8 +95,13 @@ def describe(name: str) -> BackboneSpec:
         or text.hidden_size,
         layers=text.num_hidden_layers,
         heads=text.num_attention_heads,
-        kv_heads=getattr(layer, "num_key_value_heads", None) or text.num_attention_heads,
-        head_size=getattr(layer, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        kv_sizes=tuple(
+            (
+                getattr(layer, "num_key_value_heads", None) or text.num_attention_heads,
+                getattr(layer, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+            )
+            for layer in layers
+        ),
         positions=positions if positions and positions > 0 else None,  # XLNet says -1 for unlimited
         lm=_language_model(config),
     )

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
+KeysValues = tuple[Float[Tensor, "two b _ p _"], ...]
+"""Key (0) and value (1) "b h p k" of each layer; layers may differ in h and k."""
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -20,12 +23,12 @@ class Prompts:
 
     embeds: Float[Tensor, "n s e"] | None = None
     """Vectors for the s prompt slots of the input, in the width of the word embeddings; n is 1 or b."""
-    prefix: Float[Tensor, "l two b h p k"] | None = None
-    """Key (0) and value (1) of every prompted layer."""
+    prefix: Float[Tensor, "l two b h p k"] | KeysValues | None = None
+    """Keys and values of every prompted layer: apart, or where the layers are of one size as one tensor."""
     gate: Float[Tensor, "l heads"] | None = None
     """One gate a query head of every prompted layer."""
     layers: tuple[int, ...] | None = None
-    """The layer each row of `prefix` belongs to; None: row i is layer i."""
+    """The layer each entry of `prefix` belongs to; None: entry i is layer i."""
     shift: int = 0
     """How far the positions of the text move: p where a prefix occupies positions as the P-Tuning v2 authors' does."""
     application: int | None = None

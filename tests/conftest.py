@@ -50,12 +50,24 @@ BART_SIZES = {"d_model": 32} | {
     for part in ("encoder", "decoder")
     for size, value in (("layers", 3), ("attention_heads", 4), ("ffn_dim", 48))
 }
+GEMMA_SIZES = {
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "sliding_window": 4,
+    "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    "num_kv_shared_layers": 1,
+    "vocab_size_per_layer_input": VOCABULARY,
+    "hidden_size_per_layer_input": 8,
+}
 FAMILIES = {
     "albert": SIZES | {"embedding_size": 16},
     "bart": BART_SIZES | {"max_position_embeddings": POSITIONS},
     "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
     "deberta": SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
     "deberta-v2": SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
+    "deepseek_v2": SIZES
+    | {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 3},
     "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": POSITIONS},
     "electra": SIZES | {"embedding_size": 16},
     "gemma": SIZES | {"num_key_value_heads": 1, "head_dim": 16},
@@ -63,6 +75,11 @@ FAMILIES = {
     "gemma3_text": SIZES
     | {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4}
     | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    # Layers 1 and 2 have keys of another size; layer 2 has none of its own, it takes layer 1's.
+    "gemma3n_text": SIZES | GEMMA_SIZES | {"laurel_rank": 4, "altup_num_inputs": 2},
+    "gemma4_text": SIZES
+    | GEMMA_SIZES
+    | {"global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": True},
     "gpt2": GPT_SIZES | {"n_positions": POSITIONS},
     "llama": SIZES | {"num_key_value_heads": 2},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
@@ -119,8 +136,9 @@ def batch_of(lengths=(7, 5, 3), side="right", seed=0, **columns):
 
 
 def prefix_of(spec, length=4, rows=1, layers=None, seed=0):
-    """Random keys and values for all layers, or for `layers` of them: "l two b h p k"."""
-    shape = (layers or spec.layers, 2, rows, spec.kv_heads, length, spec.head_size)
+    """Random keys and values for all layers, or for `layers` of them: "l two b h p k", h and k the largest layer's."""
+    heads, sizes = zip(*spec.kv_sizes, strict=True)
+    shape = (layers or spec.layers, 2, rows, max(heads), length, max(sizes))
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 

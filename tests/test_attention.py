@@ -142,8 +142,7 @@ def test_causal_without_padding_it_is_the_cache_route_too(tiny, batch, prefix, f
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "gpt2"])
 def test_the_same_table_in_peft_gives_the_same_hidden_states(tiny, batch, family, attention):
     backbone = Backbone(tiny(family), attention=attention)
-    s = backbone.spec
-    encoder = PrefixEncoder(P, s.layers, s.kv_heads, s.head_size)
+    encoder = PrefixEncoder(P, backbone.spec.kv_sizes)
     nn.init.normal_(encoder.flat)
     theirs = get_peft_model(
         AutoModel.from_pretrained(tiny(family), attn_implementation=attention),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_conformance import FAMILIES, text
+from test_conformance import FAMILIES, prompted, text
 from torch.testing import assert_close
 
 import ptune.attention
@@ -41,7 +41,7 @@ def test_flex_is_eager_to_float_error(tiny, batch, prefix, flex_keys, family):
     kv, gate = prefix(eager.spec, P), torch.ones(eager.spec.layers, eager.spec.heads)
     inputs, unpadded = batch(), batch((7, 7))
     flex_keys.clear()
-    cases = [(inputs, Prompts(prefix=kv)), (unpadded, Prompts(prefix=kv))]
+    cases = [(inputs, prompted(eager, kv)), (unpadded, prompted(eager, kv))]
     if family in ("bert", "llama", "t5"):
         cases += [(unpadded, None), (inputs, Prompts(prefix=kv, gate=gate))]
     with torch.no_grad():

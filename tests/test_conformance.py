@@ -14,14 +14,17 @@ from ptune.prompts import Prompts
 
 P = 4
 LAYERS = range(3)
-CAUSAL = ("gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen3", "gemma", "gemma2", "gemma3_text")
+GEMMAS = ("gemma2", "gemma3_text", "gemma3n_text", "gemma4_text")
+CAUSAL = ("gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen3", "gemma", *GEMMAS)
 CACHED = (*CAUSAL, "bert", "roberta", "electra", "camembert", "xlm-roberta", "ernie")
 OWN = ("xlnet", "deberta", "deberta-v2", "mpnet")  # attention of their own: no SDPA, no interface
 CACHELESS = (*OWN, "albert", "distilbert", "modernbert", "t5", "bart")
 FAMILIES = (*CACHED, *CACHELESS)
 WITHOUT_CHECKPOINTING = ("xlnet", "mpnet", "albert")
 UNSHIFTED = ("xlnet", "deberta-v2", "t5", "bart")
-WIDE = {family: {"sliding_window": 40} for family in ("mistral", "gemma2", "gemma3_text")}
+UNSHARED = {key: {"num_kv_shared_layers": 0} for key in GEMMAS[2:]}  # in which no layer reads another's keys
+# A cache falls out of a narrow window, a prefix does not.
+WIDE = {family: {"sliding_window": 40} | UNSHARED.get(family, {}) for family in ("mistral", *GEMMAS)}
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -36,6 +39,15 @@ def attention_of(family):
     return "eager" if family in (*OWN, "gemma2") else "sdpa"
 
 
+def prompted(backbone, kv, **rest):
+    """Prompts of keys and values as large as the largest layer's, cut to the size of each where layers differ."""
+    sizes = backbone.spec.kv_sizes
+    if len(set(sizes)) > 1:
+        chosen = (sizes[layer] for layer in rest.get("layers", LAYERS))
+        kv = tuple(layer[:, :, :h, :, :k] for layer, (h, k) in zip(kv, chosen, strict=True))
+    return Prompts(prefix=kv, **rest)
+
+
 def automodel(path, family):
     """What transformers loads: of an encoder-decoder, the encoder."""
     model = AutoModel.from_pretrained(path, attn_implementation=attention_of(family)).eval()
@@ -45,15 +57,15 @@ def automodel(path, family):
 @each_family
 def test_every_layer_consumes_its_own_prefix_once(tiny, batch, prefix, monkeypatch, family):
     backbone = Backbone(tiny(family))
-    kv, at, consumed = prefix(backbone.spec, P), Prompts.at, []
+    whole, at, consumed = prompted(backbone, prefix(backbone.spec, P)), Prompts.at, []
 
     def spy(self, module, key, value):
         found = at(self, module, key, value)
-        consumed.append([row for row in LAYERS if torch.equal(found[0][:1], kv[row, 0])])
+        consumed.append([row for row in LAYERS if torch.equal(found[0][:1], whole.prefix[row][0])])
         return found
 
     monkeypatch.setattr(Prompts, "at", spy)
-    backbone(batch(), Prompts(prefix=kv))
+    backbone(batch(), whole)
     assert consumed == [[0], [1], [2]]
 
 
@@ -61,7 +73,7 @@ def test_every_layer_consumes_its_own_prefix_once(tiny, batch, prefix, monkeypat
 def test_the_key_and_value_of_each_layer_change_the_output_and_get_gradient(tiny, batch, prefix, family):
     backbone = Backbone(tiny(family)).requires_grad_(False)
     inputs, kv = batch(), prefix(backbone.spec, P).requires_grad_()
-    output = text(backbone(inputs, Prompts(prefix=kv)), inputs)
+    output = text(backbone(inputs, prompted(backbone, kv)), inputs)
     output.pow(3).sum().backward()
     assert (kv.grad.abs().amax((2, 3, 5)) > 1e-4).all(), "one number a layer, key and value, and vector"
     with torch.no_grad():
@@ -69,7 +81,7 @@ def test_the_key_and_value_of_each_layer_change_the_output_and_get_gradient(tiny
             for half in range(2):
                 other = kv.detach().clone()
                 other[layer, half] *= -1
-                moved = (text(backbone(inputs, Prompts(prefix=other)), inputs) - output).abs().max()
+                moved = (text(backbone(inputs, prompted(backbone, other)), inputs) - output).abs().max()
                 assert moved > 1e-3, (layer, half)
 
 
@@ -77,7 +89,7 @@ def test_the_key_and_value_of_each_layer_change_the_output_and_get_gradient(tiny
 def test_without_prompts_it_is_automodel_bit_for_bit_even_after_a_prompted_pass(tiny, batch, prefix, family):
     backbone, model = Backbone(tiny(family)), automodel(tiny(family), family)
     with torch.no_grad():
-        backbone(batch(), Prompts(prefix=prefix(backbone.spec, P)))
+        backbone(batch(), prompted(backbone, prefix(backbone.spec, P)))
         assert torch.equal(backbone(batch()), model(**batch()).last_hidden_state)
 
 
@@ -88,11 +100,11 @@ def test_a_zero_gate_is_the_backbone_and_an_open_one_is_not(tiny, batch, prefix,
     gate = torch.zeros(backbone.spec.layers, backbone.spec.heads)
     with torch.no_grad():
         plain = backbone(inputs)
-        assert_close(backbone(inputs, Prompts(prefix=kv, gate=gate)), plain, atol=3e-6, rtol=0)
+        assert_close(backbone(inputs, prompted(backbone, kv, gate=gate)), plain, atol=3e-6, rtol=0)
         for layer in LAYERS:
             opened = gate.clone()
             opened[layer] = 1.0
-            assert text(backbone(inputs, Prompts(prefix=kv, gate=opened)) - plain, inputs).abs().max() > 1e-3
+            assert text(backbone(inputs, prompted(backbone, kv, gate=opened)) - plain, inputs).abs().max() > 1e-3
 
 
 @each_family
@@ -102,8 +114,8 @@ def test_layers_left_out_are_as_without_prefix(tiny, batch, prefix, family):
     gate = torch.zeros(backbone.spec.layers, backbone.spec.heads)
     gate[1] = 1.0
     with torch.no_grad():
-        some = backbone(inputs, Prompts(prefix=kv[1:2], gate=gate[1:2], layers=(1,)))
-        assert_close(some, backbone(inputs, Prompts(prefix=kv, gate=gate)), atol=3e-6, rtol=0)
+        some = backbone(inputs, prompted(backbone, kv[1:2], gate=gate[1:2], layers=(1,)))
+        assert_close(some, backbone(inputs, prompted(backbone, kv, gate=gate)), atol=3e-6, rtol=0)
 
 
 @pytest.mark.parametrize("gated", [False, True], ids=["", "gated"])
@@ -113,10 +125,10 @@ def test_a_padded_batch_with_own_prefixes_is_its_texts_one_by_one(tiny, batch, p
     inputs, kv = batch(), prefix(backbone.spec, P, rows=3)
     gate = torch.ones(backbone.spec.layers, backbone.spec.heads) if gated else None
     with torch.no_grad():
-        together = backbone(inputs, Prompts(prefix=kv, gate=gate))
+        together = backbone(inputs, prompted(backbone, kv, gate=gate))
         for row, length in enumerate(inputs["attention_mask"].sum(1)):
             one = {"input_ids": inputs["input_ids"][row : row + 1, :length]}
-            alone = backbone(one, Prompts(prefix=kv[:, :, row : row + 1], gate=gate))
+            alone = backbone(one, prompted(backbone, kv[:, :, row : row + 1], gate=gate))
             assert_close(together[row, :length], alone[0], atol=1e-5, rtol=1e-5)
 
 
@@ -126,18 +138,18 @@ def test_sdpa_is_eager(tiny, batch, prefix, family):
     for attention in ("sdpa", "eager"):
         backbone = Backbone(tiny(family), attention=attention)
         with torch.no_grad():
-            outputs.append(text(backbone(inputs, Prompts(prefix=prefix(backbone.spec, P))), inputs))
+            outputs.append(text(backbone(inputs, prompted(backbone, prefix(backbone.spec, P))), inputs))
     assert_close(*outputs, atol=1e-5, rtol=1e-5)
 
 
 @each_family
 def test_models_of_one_family_do_not_disturb_each_other(tiny, batch, prefix, family):
     first = Backbone(tiny(family))
-    prompts = Prompts(prefix=prefix(first.spec, P))
+    prompts = prompted(first, prefix(first.spec, P))
     with torch.no_grad():
         before = first(batch(), prompts)
         second = Backbone(tiny(family, seed=1))
-        second(batch(), Prompts(prefix=prefix(second.spec, P, seed=1)))
+        second(batch(), prompted(second, prefix(second.spec, P, seed=1)))
         assert torch.equal(first(batch(), prompts), before)
         model = automodel(tiny(family), family)
         assert type(model).__module__.startswith("transformers."), "classes are replaced in our model alone"
@@ -157,7 +169,7 @@ def test_a_shift_of_positions_reaches_the_model_or_is_refused(tiny, family):
 def test_the_keys_and_values_of_real_tokens_fit_as_a_prefix(tiny, batch, family):
     backbone = Backbone(tiny(family))
     kv = backbone.keys_values(batch(lengths=(P,))["input_ids"])
-    assert kv.shape == (3, 2, 1, backbone.spec.kv_heads, P, backbone.spec.head_size)
+    assert [layer.shape for layer in kv] == [(2, 1, h, P, k) for h, k in backbone.spec.kv_sizes]
     with torch.no_grad():
         assert backbone(batch(), Prompts(prefix=kv)).isfinite().all()
 
@@ -167,17 +179,17 @@ def test_the_keys_and_values_of_real_tokens_fit_as_a_prefix(tiny, batch, family)
 
 @pytest.mark.parametrize("family", CACHED)
 def test_it_equals_transformers_cache_route(tiny, batch, prefix, family):
-    path = tiny(family, **WIDE.get(family, {}))  # a cache falls out of a narrow window, a prefix does not
+    path = tiny(family, **WIDE.get(family, {}))
     backbone = Backbone(path)
     inputs, kv = batch(), prefix(backbone.spec, P)
     model = automodel(path, family)
     cache = DynamicCache(config=model.config)
-    for layer, (keys, values) in enumerate(kv.expand(-1, -1, 3, -1, -1, -1)):
-        cache.update(keys, values, layer)
+    for layer, (keys, values) in enumerate(prompted(backbone, kv).prefix):
+        cache.update(keys.expand(3, -1, -1, -1), values.expand(3, -1, -1, -1), layer)
     wide = F.pad(inputs["attention_mask"], (P, 0), value=1)
     with torch.no_grad():
         theirs = model(**inputs | {"attention_mask": wide}, past_key_values=cache).last_hidden_state
-        ours = backbone(inputs, Prompts(prefix=kv, shift=P))
+        ours = backbone(inputs, prompted(backbone, kv, shift=P))
     assert_close(text(ours, inputs), text(theirs, inputs), atol=5e-6, rtol=0)
 
 
@@ -320,7 +332,7 @@ def test_every_attention_equals_its_familys_formula_in_loops(tiny, batch, prefix
             module.register_forward_hook(lambda m, args, output: seen["outputs"].append(output[0]))
         else:
             project.register_forward_pre_hook(lambda m, args: seen["outputs"].append(args[0]))
-    backbone(inputs, Prompts(prefix=kv))
+    backbone(inputs, prompted(backbone, kv))
     assert len(seen["inputs"]) == len(seen["outputs"]) == 3
     for layer, module in enumerate(visitor.modules):
         hidden = seen["inputs"][layer]
@@ -340,7 +352,7 @@ def gradients(backbone, batch, kv, gate, run=lambda backbone, inputs, prompts: b
     """The loss and the gradients of a prefix and a gate, both fresh leaves."""
     leaves = [kv.clone().requires_grad_(), gate.clone().requires_grad_()]
     inputs = batch()
-    loss = text(run(backbone, inputs, Prompts(prefix=leaves[0], gate=leaves[1])), inputs).pow(3).mean()
+    loss = text(run(backbone, inputs, prompted(backbone, leaves[0], gate=leaves[1])), inputs).pow(3).mean()
     loss.backward()
     return [loss.detach(), *(leaf.grad for leaf in leaves)]
 
@@ -350,11 +362,12 @@ def gradients(backbone, batch, kv, gate, run=lambda backbone, inputs, prompts: b
 def test_checkpointing_recomputes_and_changes_no_output_and_no_gradient(
     tiny, batch, prefix, monkeypatch, family, reentrant
 ):
+    sizes = UNSHARED.get(family, {}) if reentrant else {}  # through keys of another layer it has no gradient
     at, read = Prompts.at, []
     monkeypatch.setattr(Prompts, "at", lambda self, *args: read.append(None) or at(self, *args))
     results, reads = [], []
     for checkpointing in (False, True):
-        backbone = Backbone(tiny(family), checkpointing=checkpointing).requires_grad_(False)
+        backbone = Backbone(tiny(family, **sizes), checkpointing=checkpointing).requires_grad_(False)
         if checkpointing and reentrant:
             model = backbone.model
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -417,14 +430,14 @@ def test_each_application_of_alberts_layer_is_recomputed_with_its_own_prefix(
 def test_a_family_whose_layers_would_not_read_the_prefix_is_refused(tiny, batch, prefix, family, sizes, reason):
     backbone = Backbone(tiny(family, **sizes))
     with pytest.raises(InputError, match=rf"model type '{family}'.*{reason}"):
-        backbone(batch(), Prompts(prefix=prefix(backbone.spec, P)))
+        backbone(batch(), prompted(backbone, prefix(backbone.spec, P)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [*CACHELESS, "gemma3_text"])
 def test_it_compiles_into_one_graph(tiny, batch, prefix, family):
     backbone = Backbone(tiny(family))
-    prompts, inputs = Prompts(prefix=prefix(backbone.spec, P)), batch()
+    prompts, inputs = prompted(backbone, prefix(backbone.spec, P)), batch()
     torch.compiler.reset()
     with torch.no_grad():
         compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")(inputs, prompts)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from test_conformance import FAMILIES, text
+from test_conformance import FAMILIES, prompted, text
 
 from ptune.backbone import Backbone
 from ptune.errors import InputError
@@ -14,7 +14,6 @@ from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
-from ptune.prompts import Prompts
 
 P = 4
 METHODS = {
@@ -35,7 +34,7 @@ each_dtype = pytest.mark.parametrize(
 def hidden_and_gradient(backbone, inputs, kv):
     """The text's hidden states under a prefix, and the prefix's gradient."""
     leaf = kv.clone().requires_grad_()
-    hidden = text(backbone.requires_grad_(False)(inputs, Prompts(prefix=leaf)), inputs)
+    hidden = text(backbone.requires_grad_(False)(inputs, prompted(backbone, leaf)), inputs)
     hidden.pow(3).mean().backward()
     return hidden.detach(), leaf.grad
 

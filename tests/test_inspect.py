@@ -46,7 +46,7 @@ def test_attention_to_a_prefix_is_that_of_transformers_cache_route(build, batch,
     found = look(model, batch)
     theirs = AutoModel.from_pretrained(model.hparams["backbone"], attn_implementation="eager").eval()
     cache = DynamicCache(config=theirs.config)
-    for layer, (keys, values) in enumerate(model.prompt.encoder().detach().expand(-1, -1, 3, -1, -1, -1)):
+    for layer, (keys, values) in enumerate(torch.stack(model.prompt.encoder()).detach().expand(-1, -1, 3, -1, -1, -1)):
         cache.update(keys, values, layer)
     mask = batch["attention_mask"]
     wide = torch.cat([torch.ones(3, 4, dtype=torch.long), mask], dim=1)
@@ -92,7 +92,7 @@ def test_norms_are_means_over_vectors_by_layer(build, batch):
     table = model.prompt.encoder.flat.detach().view(4, 2, 2, 32)  # "p l two (h k)"
     assert_close(found.norms, table.norm(dim=-1).mean(0))
     own = model.backbone.keys_values(batch["input_ids"][:1])
-    assert_close(found.text_norms, own.transpose(3, 4).flatten(4).norm(dim=-1).mean((2, 3))[[0, 2]])
+    assert_close(found.text_norms, torch.stack(own).transpose(3, 4).flatten(4).norm(dim=-1).mean((2, 3))[[0, 2]])
     assert found.layers == (0, 2)
     assert "| 2 | " in tables(found, "x")
     assert "| 1 | " not in tables(found, "x")

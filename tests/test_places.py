@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_conformance import CAUSAL, FAMILIES, UNSHIFTED, text
+from test_conformance import CAUSAL, FAMILIES, UNSHIFTED, prompted, text
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone
@@ -22,9 +22,9 @@ def prompts_of(kind, backbone, prefix):
     gate = torch.ones(backbone.spec.layers, backbone.spec.heads)
     return {
         "plain": None,
-        "prefix": Prompts(prefix=kv),
-        "gated": Prompts(prefix=kv, gate=gate),
-        "shifted": Prompts(prefix=kv, shift=P),
+        "prefix": prompted(backbone, kv),
+        "gated": prompted(backbone, kv, gate=gate),
+        "shifted": prompted(backbone, kv, shift=P),
     }[kind]
 
 

@@ -156,8 +156,8 @@ def language_model(name: str) -> str:
 def hidden(backbone: Backbone, left: bool = False) -> Tensor:
     """Hidden states of the text, under a prefix where the backbone takes one: "n d"."""
     spec, batch = backbone.spec, batch_for(left=left)
-    shape = (spec.layers, 2, 1, spec.kv_heads, P, spec.head_size)
-    prefix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    prefix = tuple(torch.randn(2, 1, h, P, k, generator=generator) for h, k in spec.kv_sizes)
     states = backbone.eval()(batch, None if backbone.deaf else Prompts(prefix=prefix))
     return states[batch["attention_mask"].bool()]
 

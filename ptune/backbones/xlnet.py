@@ -31,15 +31,16 @@ class Attention(PrefixAttention, XLNetRelativeAttention):
 class Model(QueryModel, XLNetModel):
     """Its layers take no keywords; it cannot checkpoint gradients."""
 
-    def forward(self, input_ids=None, answer_at=None, **kwargs):
+    def forward(self, input_ids, answer_at=None, **kwargs):
         """The model's own; with `answer_at` "b a" the query stream at these places, whose tokens nobody sees."""
+        # Here, where texts are rows as the slots of soft prompts are: the model itself turns them into columns first.
+        kwargs["inputs_embeds"] = self.word_embedding(input_ids)
         if answer_at is None:
-            return super().forward(input_ids, **kwargs)
-        words = kwargs["inputs_embeds"] if input_ids is None else input_ids
-        b, t = words.shape[:2]
+            return super().forward(**kwargs)
+        b, t = input_ids.shape
         places = F.one_hot(answer_at, t).to(self.dtype)  # "b a t"
         hidden_from_all = (places.sum(1, keepdim=True) > 0).to(self.dtype).expand(-1, t, -1)
-        output = super().forward(input_ids, perm_mask=hidden_from_all, target_mapping=places, **kwargs)
+        output = super().forward(perm_mask=hidden_from_all, target_mapping=places, **kwargs)
         index = answer_at[..., None].expand(-1, -1, self.config.d_model)
         queries = output.last_hidden_state
         output.last_hidden_state = queries.new_zeros(b, t, self.config.d_model).scatter(1, index, queries)

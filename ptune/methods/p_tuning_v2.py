@@ -4,6 +4,7 @@ Equivalent in layout and initialisation to THUDM/P-tuning-v2 b1520c9, model/pref
 in PEFT. Differences, each a choice: text positions are not shifted unless asked, a frozen backbone has no dropout.
 """
 
+from collections.abc import Sequence
 from typing import Literal, final
 
 import torch
@@ -15,30 +16,28 @@ from ptune.backbone import Backbone
 from ptune.data.tokenizer import text_ids
 from ptune.errors import InputError
 from ptune.heads import Batch
-from ptune.prompts import Prompts
+from ptune.prompts import KeysValues, Prompts
 from ptune.tuner import PromptTuner
 
 
 class PrefixEncoder(nn.Module):
     """p keys and values for each of l layers, as a flat table or through an MLP.
 
-    The table is "p (2 l h k)" in the authors' order: block 2i is layer i's key, block 2i + 1 its value. With `mlp` > 0
-    it is computed: Embedding(p, width), Linear(width, mlp), tanh, Linear(mlp, 2 l h k).
+    The table is "p f" in the authors' order: block 2i is layer i's key, block 2i + 1 its value, each of h k numbers.
+    With `mlp` > 0 it is computed: Embedding(p, width), Linear(width, mlp), tanh, Linear(mlp, f).
 
     Args:
         length: p, prompt length in vectors.
-        layers: l, how many layers are prompted.
-        heads: h, key/value heads a layer.
-        head_size: k.
+        sizes: for each of the l prompted layers its key/value heads h and their size k.
         width: d, width of the MLP's embedding; unused without one.
         mlp: hidden size of the MLP, 0 for none.
     """
 
-    def __init__(self, length: int, layers: int, heads: int, head_size: int, width: int = 0, mlp: int = 0) -> None:
+    def __init__(self, length: int, sizes: Sequence[tuple[int, int]], width: int = 0, mlp: int = 0) -> None:
         super().__init__()
-        self.shape = (length, layers, 2, heads, head_size)
+        self.sizes = tuple(sizes)
         self.mlp: nn.Sequential | None = None
-        features = 2 * layers * heads * head_size
+        features = sum(self.features)
         if mlp:
             self.embedding = nn.Parameter(torch.empty(length, width))
             self.mlp = nn.Sequential(nn.Linear(width, mlp), nn.Tanh(), nn.Linear(mlp, features))
@@ -52,14 +51,23 @@ class PrefixEncoder(nn.Module):
         """The flat table, computed by the MLP if there is one."""
         return self.flat if self.mlp is None else self.mlp(self.embedding)
 
-    def forward(self) -> Float[Tensor, "l two b h p k"]:
-        """Keys and values; the batch axis is 1."""
-        return self.table().view(self.shape).permute(1, 2, 3, 0, 4).unsqueeze(2)
+    @property
+    def features(self) -> list[int]:
+        """Columns of the table that each layer has."""
+        return [2 * heads * size for heads, size in self.sizes]
+
+    def forward(self, n: int = 1, dropout: float = 0.0) -> KeysValues:
+        """Keys and values, b = n; dropout is drawn anew for each of the n texts."""
+        table = F.dropout(self.table().expand(n, -1, -1), dropout, training=dropout > 0)
+        return tuple(
+            layer.unflatten(2, (2, *size)).permute(2, 0, 3, 1, 4)
+            for layer, size in zip(table.split(self.features, dim=2), self.sizes, strict=True)
+        )
 
     @torch.no_grad()
-    def set(self, prefix: Float[Tensor, "l two b h p k"]) -> None:
+    def set(self, prefix: KeysValues) -> None:
         """Write keys and values (b = 1) into the flat table."""
-        self.flat.copy_(prefix.squeeze(2).permute(3, 0, 1, 2, 4).reshape(self.flat.shape))
+        self.flat.copy_(torch.cat([layer[:, 0].permute(2, 0, 1, 3).flatten(1) for layer in prefix], dim=1))
 
     def fold(self) -> None:
         """Replace the MLP by the table it computes: same prefix, fewer parameters, no MLP at inference."""
@@ -125,9 +133,8 @@ class PTuningV2(PromptTuner):
             raise InputError("shift_positions: true moves the text, so init: identity would not be the identity.")
         spec = self.spec
         self.layers = chosen_layers(layers, spec.layers)
-        l = len(self.layers)
-        encoder = PrefixEncoder(length, l, spec.kv_heads, spec.head_size, spec.width, mlp)
-        self.prompt = GatedPrefix(encoder, (l, spec.heads) if init == "identity" else None)
+        encoder = PrefixEncoder(length, [spec.kv_sizes[layer] for layer in self.layers], spec.width, mlp)
+        self.prompt = GatedPrefix(encoder, (len(self.layers), spec.heads) if init == "identity" else None)
 
     @property
     def shift(self) -> int:
@@ -141,29 +148,26 @@ class PTuningV2(PromptTuner):
             backbone.require_shift()
         if self.hparams["init"] == "text":
             ids = text_ids(self.hparams["backbone"], self.hparams["init_text"], self.hparams["length"])
-            self.prompt.encoder.set(backbone.keys_values(ids)[list(self.layers)])
+            found = backbone.keys_values(ids)
+            self.prompt.encoder.set(tuple(found[layer] for layer in self.layers))
 
     def prompts(self, batch: Batch) -> Prompts:
         """The prefix of every prompted layer; with dropout, one draw for each of the n texts."""
-        prefix = self.prompt.encoder()
-        if self.training and self.hparams["prefix_dropout"]:
-            n = len(batch["input_ids"])
-            prefix = F.dropout(prefix.expand(-1, -1, n, -1, -1, -1), self.hparams["prefix_dropout"])
+        dropout = self.hparams["prefix_dropout"] if self.training else 0.0
+        prefix = self.prompt.encoder(len(batch["input_ids"]) if dropout else 1, dropout)
         return Prompts(prefix=prefix, gate=self.prompt.gate, layers=self.layers, shift=self.shift)
 
     def layer_norms(self) -> dict[str, Tensor]:
         """Norm of each layer's keys and values, and of the gradient of the weights they are read or computed from."""
         encoder = self.prompt.encoder
-        l = len(self.layers)
-        norms = {"prompt_norm": encoder.table().detach().unflatten(1, (l, -1)).norm(dim=(0, 2))}
+        norms = {"prompt_norm": encoder.table().detach()}
         weight: nn.Parameter = encoder.flat if encoder.mlp is None else encoder.mlp[-1].weight  # type: ignore[assignment]
         if weight.grad is not None:
-            gradient = weight.grad.T if encoder.mlp is None else weight.grad
-            norms["prompt_grad_norm"] = gradient.unflatten(0, (l, -1)).flatten(1).norm(dim=1)
+            norms["prompt_grad_norm"] = weight.grad if encoder.mlp is None else weight.grad.T
         return {
-            f"{name}/layer_{layer:02d}": value
+            f"{name}/layer_{layer:02d}": part.norm()
             for name, values in norms.items()
-            for layer, value in zip(self.layers, values, strict=True)
+            for layer, part in zip(self.layers, values.split(encoder.features, dim=1), strict=True)
         }
 
     def metadata(self) -> dict[str, str]:
