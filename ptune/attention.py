@@ -6,6 +6,7 @@ forked modeling files. Registered here are `ptune_sdpa`, `ptune_eager`, `ptune_f
 own functions on keys and values to which the prefix has been concatenated.
 """
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import MODEL_MAPPING, AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, flash_attention_mask, sdpa_mask
 from transformers.modeling_flash_attention_utils import _flash_attention_forward
@@ -212,3 +213,23 @@ for _name, _base, _mask in (
 ):
     AttentionInterface.register(f"ptune_{_name}", _with_prefix(_base))
     AttentionMaskInterface.register(f"ptune_{_name}", _mask)
+
+
+def function(config: PretrainedConfig, attention: Attention) -> str | None:
+    """Name of a family's attention function: eager where it has no SDPA, None where it has its attention built in.
+
+    Raises InputError for flex and flash where the family, the machine or the installation lacks them.
+    """
+    if attention == "flash" and not torch.cuda.is_available():
+        raise InputError("attention: 'flash' needs an NVIDIA GPU, and this machine shows none; use sdpa.")
+    if attention == "flash" and importlib.util.find_spec("flash_attn") is None:
+        raise InputError("attention: 'flash' needs the package flash-attn; pip install flash-attn, or use sdpa.")
+    family = MODEL_MAPPING.get(type(config), None)
+    family = family[0] if isinstance(family, tuple) else family
+    if attention in ("flex", "flash"):
+        if not getattr(family, {"flex": "_supports_flex_attn", "flash": "_supports_flash_attn"}[attention], False):
+            raise InputError(f"attention: {attention!r} is not there for model type {config.model_type!r}; use sdpa.")
+        return {"flex": "ptune_flex", "flash": "ptune_fa2"}[attention]
+    if family is None or not family._can_set_attn_implementation():
+        return None
+    return f"ptune_{attention if family._supports_sdpa else 'eager'}"

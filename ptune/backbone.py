@@ -2,11 +2,7 @@
 
 import copy
 import hashlib
-import importlib.util
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -15,43 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
     MODEL_FOR_TEXT_ENCODING_MAPPING,
-    MODEL_MAPPING,
     AutoModel,
     AutoModelForTextEncoding,
-    PretrainedConfig,
 )
 
-from ptune.attention import Attention, Visitor
+from ptune.attention import Attention, Visitor, function
 from ptune.backbones import QueryModel, adapt
 from ptune.errors import InputError
 from ptune.lm import LMHead, load
 from ptune.pretrained import Dtype, Pool, describe, locate, precision, sentence_pooling
 from ptune.prompts import KeysValues, Prompts
+from ptune.traits import Traits
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
-_PROBE = torch.tensor([[5, 6, 7, 8, 7, 6, 8, 5]])
-"""A text that tells how a backbone works, whatever it says."""
-
-
-def _attention_function(config: PretrainedConfig, attention: Attention) -> str | None:
-    """The registered function for this family: eager where it has no SDPA, None where it has its attention built in.
-
-    Raises InputError for flex and flash where the family, the machine or the installation lacks them.
-    """
-    if attention == "flash" and not torch.cuda.is_available():
-        raise InputError("attention: 'flash' needs an NVIDIA GPU, and this machine shows none; use sdpa.")
-    if attention == "flash" and importlib.util.find_spec("flash_attn") is None:
-        raise InputError("attention: 'flash' needs the package flash-attn; pip install flash-attn, or use sdpa.")
-    family = MODEL_MAPPING.get(type(config), None)
-    family = family[0] if isinstance(family, tuple) else family
-    if attention in ("flex", "flash"):
-        if not getattr(family, {"flex": "_supports_flex_attn", "flash": "_supports_flash_attn"}[attention], False):
-            raise InputError(f"attention: {attention!r} is not there for model type {config.model_type!r}; use sdpa.")
-        return {"flex": "ptune_flex", "flash": "ptune_fa2"}[attention]
-    if family is None or not family._can_set_attn_implementation():
-        return None
-    return f"ptune_{attention if family._supports_sdpa else 'eager'}"
+"""What a batch may hold that a model reads as it is."""
+ALIGNED = (*INPUTS, "slots")
+"""What has a value for every token."""
 
 
 class Backbone(nn.Module):
@@ -95,7 +70,7 @@ class Backbone(nn.Module):
         options: dict[str, Any] = {
             "pretrained_model_name_or_path": locate(name),
             "config": config,
-            "attn_implementation": _attention_function(config, attention),
+            "attn_implementation": function(config, attention),
             "use_safetensors": True,
             "output_loading_info": True,
             **precision(dtype),
@@ -129,13 +104,13 @@ class Backbone(nn.Module):
         # Not `inputs_embeds`: some families read more from input ids (Gemma 3n and 4 an embedding for each layer).
         self._filled: tuple[Tensor, Tensor] | None = None
         self.model.get_input_embeddings().register_forward_hook(self._fill)
-        self._number_layers()
-        self._placed = self._needs_positions()
+        spare = function(config, "sdpa") if attention in ("flex", "flash") else None  # a look may be on the CPU still
+        self.traits = Traits(self.model, self.spec, spare, exact=dtype == "fp32")
         self._choose_pooling(pool, trained_pooler=not loading["missing_keys"])
-        if self.lm is not None and self.spec.lm == "causal" and not self._causal():
+        if self.lm is not None and self.spec.lm == "causal" and not self.traits.causal:
             raise InputError(
-                f"backbone {name!r} (model type {config.model_type!r}): its language model predicts words in an order "
-                "of its own, which no template has; leave the template out, or choose another backbone."
+                f"{self.spec.who}: its language model predicts words in an order of its own, which no template has; "
+                "leave the template out, or choose another backbone."
             )
 
     def _lower(self) -> None:
@@ -153,8 +128,7 @@ class Backbone(nn.Module):
             enable({"use_reentrant": False})
         except ValueError as error:
             raise InputError(
-                f"checkpointing: backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) cannot "
-                "recompute its activations; leave it out."
+                f"checkpointing: {self.spec.who} cannot recompute its activations; leave it out."
             ) from error
         model.disable_input_require_grads()  # reentrant checkpointing's need; it computes gradients nobody asked for
 
@@ -181,161 +155,45 @@ class Backbone(nn.Module):
         last = getattr(config, "summary_type", None) == "last"  # XLNet: its [CLS] ends the text
         if type(config).is_encoder_decoder:
             return "mean"  # its encoder was trained to be attended to, not to sum up in one token (Sentence-T5)
-        return "last" if last or self._causal() else "first"
-
-    @contextmanager
-    def _still(self) -> Iterator[Int[Tensor, "b t"]]:
-        """A look at how the backbone works, without dropout and gradients: a text to try it on."""
-        training, function = self.model.training, self.model.config._attn_implementation
-        self.model.eval()
-        if self.attention in ("flex", "flash"):  # a look may be on the CPU still
-            self.model.set_attn_implementation(_attention_function(self.spec.config, "sdpa"))
-        try:
-            with torch.no_grad():
-                yield _PROBE.to(self.model.device)  # Lightning loads onto its own device
-        finally:
-            self.model.train(training)
-            if self.attention in ("flex", "flash"):
-                self.model.set_attn_implementation(function)
-
-    def _causal(self) -> bool:
-        """Whether a token sees nothing of what follows it."""
-        if self.dtype != "fp32" and self._attentions:
-            # Which columns LLM.int8() leaves in 16 bits, all tokens decide, and so for rounding: believe the layers.
-            return all(getattr(module, "is_causal", False) for module in self._attentions)
-        with self._still() as probe:
-            one, other = (self.model(input_ids=ids).last_hidden_state[0, 0] for ids in (probe, probe.flip(1)))
-        slack = 1e-5 if self.dtype == "fp32" else 0.02  # experts (Mixtral) compute all their tokens in one product
-        return bool((one - other).norm() <= slack * one.norm())
-
-    def _number_layers(self) -> None:
-        """Number the attention modules in the order they run, and find the layers the keyword does not reach."""
-        visitor = Visitor()
-        self._attentions = visitor.modules
-        try:
-            with self._still() as probe:
-                self.model(input_ids=probe, prefix=visitor)
-        except (TypeError, ValueError) as error:
-            if "prefix" not in str(error):  # else this family's forward takes no further keywords
-                raise InputError(
-                    f"backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) does not run on tokens "
-                    f"alone ({str(error).splitlines()[0]}); choose a text encoder or decoder."
-                ) from error
-        for layer, module in enumerate(visitor.modules):
-            module.prefix_layer = layer  # type: ignore[assignment]
-        layers = [
-            module.prefix_layer if application is None else application
-            for module, application in zip(visitor.modules, visitor.applications, strict=True)
-        ]
-        sizes = tuple((key.shape[1], key.shape[3]) for key in visitor.keys)
-        value_sizes = tuple((value.shape[1], value.shape[3]) for value in visitor.values)
-        self.deaf = ""
-        if layers != list(range(self.spec.layers)):
-            stacks = [
-                (name, stack)
-                for name, stack in self.model.named_modules()
-                if isinstance(stack, nn.ModuleList) and len(stack) == self.spec.layers
-            ]
-            missed = [
-                f"{name}.{i}"
-                for name, stack in stacks[:1]
-                for i, layer in enumerate(stack)
-                if not set(layer.modules()) & set(visitor.modules)
-            ]
-            if missed:
-                self.deaf = f"its attention does not read the prefix in {missed[0]} to {missed[-1]}"
-            else:
-                times, modules = len(layers), len(set(visitor.modules))
-                self.deaf = f"its {self.spec.layers} layers run {times} attentions in {modules} modules, not one each"
-        elif sizes != self.spec.kv_sizes or value_sizes != sizes:
-            keys, values, told = (sorted({*found}) for found in (sizes, value_sizes, self.spec.kv_sizes))
-            self.deaf = f"its config says heads and head sizes {told}, but its keys have {keys} and its values {values}"
+        return "last" if last or self.traits.causal else "first"
 
     def require_prefix(self) -> None:
         """Raise InputError unless every layer of this backbone consumes its own prefix exactly once a forward pass."""
-        if self.deaf:
+        if self.traits.deaf:
             raise InputError(
-                f"backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) cannot be prompted in its "
-                f"layers: {self.deaf}. Choose another backbone or a method without a prefix."
+                f"{self.spec.who} cannot be prompted in its layers: {self.traits.deaf}. Choose another backbone or a "
+                "method without a prefix."
             )
 
     def require_shift(self) -> None:
         """Raise InputError unless a shift of the text's positions reaches this backbone."""
-        spec, prompts = self.spec, self._landmark()
-        try:
-            with self._still() as probe:
-                here, there = (self({"input_ids": probe}, replace(prompts, shift=shift)) for shift in (0, 1))
-            moved = not torch.equal(here, there)
-        except TypeError:  # its forward knows no position_ids
-            moved = False
-        if not moved:
+        if not self.traits.shifts:
             raise InputError(
-                f"shift_positions: backbone {spec.name!r} (model type {spec.config.model_type!r}) takes no positions "
-                "from outside, so its text cannot be shifted; leave it out."
+                f"shift_positions: {self.spec.who} takes no positions from outside, so its text cannot be shifted; "
+                "leave it out."
             )
-
-    def _landmark(self) -> Prompts:
-        """A prefix, where the family reads one: only it tells where a text stands if positions are relative."""
-        if self.deaf:
-            return Prompts()
-        layers = tuple(torch.ones(2, 1, h, 1, k, device=self.model.device) for h, k in self.spec.kv_sizes)
-        for layer in layers:
-            layer[..., ::2] = -1
-        return Prompts(prefix=layers)
-
-    def _needs_positions(self) -> bool:
-        """Whether a text behind padding stands too far right unless its positions are given."""
-        pad = self.spec.config.get_text_config().pad_token_id or 0
-        with self._still() as probe:
-            ids, mask = F.pad(probe, (2, 0), value=pad), F.pad(torch.ones_like(probe), (2, 0))
-            inputs = {"input_ids": ids, "attention_mask": mask} | ({} if self.deaf else {"prefix": self._landmark()})
-            positions = self._places({"input_ids": ids, "attention_mask": mask}, shift=0)
-            try:
-                told = self.model(**inputs, position_ids=positions).last_hidden_state
-            except TypeError:  # its forward knows no position_ids
-                return False
-            return not torch.equal(told[:, 2:], self.model(**inputs).last_hidden_state[:, 2:])
-
-    def _places(self, batch: dict[str, Tensor], shift: int) -> Int[Tensor, "b t"]:
-        """Positions in the family's own counting; tokens left of the text stand where it starts."""
-        b, t = batch["input_ids"].shape
-        places = torch.arange(t, device=batch["input_ids"].device).expand(b, t)
-        if (mask := batch.get("attention_mask")) is not None:
-            places = (places - mask.int().argmax(1, keepdim=True)).clamp(min=0)
-        return places + shift + self.first_position
-
-    @cached_property
-    def packs(self) -> bool:
-        """Whether texts in one row, told apart by positions that start again, do not see each other."""
-        if self.attention == "flash":
-            return False
-        with self._still() as probe:
-            one, t = probe.flip(1), probe.shape[1]
-            positions = torch.arange(t, device=probe.device).repeat(2)[None] + self.first_position
-            try:
-                packed = self.model(input_ids=torch.cat([probe, one], dim=1), position_ids=positions)
-            except TypeError:
-                return False
-            alone, packed = self.model(input_ids=one).last_hidden_state, packed.last_hidden_state[:, t:]
-        slack = 1e-3 if self.dtype == "fp32" else 0.05
-        return bool((packed - alone).norm() <= slack * alone.norm())
 
     def require_packing(self) -> None:
         """Raise InputError unless packed texts do not see each other."""
         if not self.packs:
             raise InputError(
-                f"position_ids: backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) does not tell "
-                "texts in one row apart by their positions; give each text a row of its own."
+                f"position_ids: {self.spec.who} does not tell texts in one row apart by their positions; give each "
+                "text a row of its own."
             )
+
+    @property
+    def packs(self) -> bool:
+        """Whether texts may be packed into one row, told apart by `position_ids` that start again."""
+        return self.attention != "flash" and self.traits.packs
 
     def unread(self, weights: dict[str, nn.Parameter]) -> set[str]:
         """Names of those `weights` that no output depends on, such as XLNet's `mask_emb`; found by their gradients."""
-        with self._still() as probe, torch.enable_grad():
-            batch = {"input_ids": probe, "attention_mask": torch.ones_like(probe)}
+        with self.traits.still() as text, torch.enable_grad():
+            batch = {"input_ids": text, "attention_mask": torch.ones_like(text)}
             if self.lm is not None and isinstance(self.model, QueryModel):
-                batch["answer_at"] = torch.ones_like(probe[:, :1])
+                batch["answer_at"] = torch.ones_like(text[:, :1])
             try:
-                hidden = self.model(**batch, token_type_ids=torch.zeros_like(probe)).last_hidden_state
+                hidden = self.model(**batch, token_type_ids=torch.zeros_like(text)).last_hidden_state
             except TypeError:
                 hidden = self.model(**batch).last_hidden_state
             output = hidden.sum() + self.pool(hidden, batch).sum()
@@ -343,28 +201,10 @@ class Backbone(nn.Module):
             found = torch.autograd.grad(output, [*weights.values()], allow_unused=True)
         return {name for name, gradient in zip(weights, found, strict=True) if gradient is None}
 
-    @cached_property
-    def first_position(self) -> int:
-        """The family's number for the position of the first token: 0, or padding index + 1 (RoBERTa); found by trying."""
-        pad = self.spec.config.get_text_config().pad_token_id
-        with self._still() as probe:
-            t = probe.shape[1]
-            if pad is None or self.spec.positions is None or pad + 1 + t > self.spec.positions:
-                return 0
-            plain, gaps = self.model(input_ids=probe).last_hidden_state, {}
-            for first in (0, pad + 1):
-                places = torch.arange(first, first + t, device=probe.device)[None]
-                try:
-                    told = self.model(input_ids=probe, position_ids=places).last_hidden_state
-                except TypeError:  # its forward knows no position_ids
-                    return 0
-                gaps[first] = float((told - plain).norm())
-        return min(gaps, key=gaps.__getitem__)
-
     @property
     def room(self) -> int | None:
         """Tokens that fit into one input, shifted positions included; None where nothing limits them."""
-        return None if self.spec.positions is None else self.spec.positions - self.first_position
+        return None if self.spec.positions is None else self.spec.positions - self.traits.first_position
 
     def _fingerprint(self, random: Collection[str]) -> str:
         """16 hex digits of names, shapes and the first values of all weights: the same weights, the same backbone.
@@ -399,19 +239,31 @@ class Backbone(nn.Module):
         the family would not see that. `batch["answer_at"]` "b a" are the places that a template's answer is read at,
         which XLNet must know.
         """
+        prompts, mask = prompts or Prompts(), batch.get("attention_mask")
+        if self.traits.padded == "aligned" and mask is not None:
+            rows, columns = (torch.arange(n, device=mask.device) for n in mask.shape)
+            rows, start, t = rows[:, None], mask.int().argmax(1, keepdim=True), len(columns)
+            moved = {key: batch[key][rows, (columns + start) % t] for key in ALIGNED if key in batch}
+            hidden = self._read(batch | moved, prompts)[rows, (columns - start) % t]
+        else:
+            hidden = self._read(batch, prompts)
+        return hidden if self.dtype == "fp32" else hidden.float()
+
+    def _read(self, batch: dict[str, Tensor], prompts: Prompts) -> Float[Tensor, "b t d"]:
+        traits, mask, packed = self.traits, batch.get("attention_mask"), batch.get("position_ids")
         inputs: dict[str, Any] = {key: batch[key] for key in INPUTS if key in batch}
-        prompts = prompts or Prompts()
-        mask, packed = batch.get("attention_mask"), batch.get("position_ids")
         if packed is not None:
             self.require_packing()
             inputs.pop("attention_mask", None)  # transformers looks at positions only without one
             places = packed if mask is None else packed * mask  # a padding token is a text of its own
-            inputs["position_ids"] = places + prompts.shift + self.first_position
+            inputs["position_ids"] = places + traits.first_position + prompts.shift
         elif (
-            prompts.shift or (self._placed and mask is not None) or (self.first_position and prompts.embeds is not None)
-        ):
+            prompts.shift
+            or (traits.padded == "told" and mask is not None)
             # RoBERTa counts the ids that are not padding, which a slot's may be.
-            inputs["position_ids"] = self._places(batch, prompts.shift)
+            or (traits.first_position and prompts.embeds is not None)
+        ):
+            inputs["position_ids"] = traits.places(batch["input_ids"], mask) + prompts.shift
         if prompts.embeds is not None:
             (b, t), p = batch["input_ids"].shape, prompts.embeds.shape[1]
             # masked_scatter reads on in order and ignores what is left over: a row of packed texts has slots for each.
@@ -425,12 +277,12 @@ class Backbone(nn.Module):
             hidden = self.model(**inputs).last_hidden_state
             if self._filled is not None:
                 raise InputError(
-                    f"backbone {self.spec.name!r} (model type {self.spec.config.model_type!r}) does not look its words "
-                    "up where they are stored, so it reads no soft prompt; use a prefix."
+                    f"{self.spec.who} does not look its words up where they are stored, so it reads no soft prompt; "
+                    "use a prefix."
                 )
         finally:
             self._filled = None
-        return hidden if self.dtype == "fp32" else hidden.float()
+        return hidden
 
     def lm_scores(
         self, hidden: Float[Tensor, "... d"], words: Int[Tensor, " u"] | None = None
@@ -462,6 +314,6 @@ class Backbone(nn.Module):
         """Keys and values that real tokens have in every layer."""
         self.require_prefix()
         visitor = Visitor()
-        with self._still():
+        with self.traits.still():
             self.model(input_ids=input_ids.to(self.model.device), prefix=visitor)
         return tuple(torch.stack(pair) for pair in zip(visitor.keys, visitor.values, strict=True))

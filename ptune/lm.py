@@ -76,8 +76,8 @@ def load(spec: BackboneSpec, **options: Any) -> tuple[Any, LMHead, dict[str, Any
     """
     if spec.lm is None:
         raise InputError(
-            f"backbone {spec.name!r} (model type {spec.config.model_type!r}) has no language model of its own, which a "
-            "template is read with; leave the template out, or choose another backbone."
+            f"{spec.who} has no language model of its own, which a template is read with; leave the template out, or "
+            "choose another backbone."
         )
     model, loading = auto(spec).from_pretrained(**options)
     body = model.base_model

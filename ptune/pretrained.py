@@ -67,6 +67,11 @@ class BackboneSpec:
     lm: Literal["masked", "causal"] | None
     """How the family's language model reads a word: at a mask, or behind the text; None where it has none."""
 
+    @property
+    def who(self) -> str:
+        """The backbone and its model type, as errors name them."""
+        return f"backbone {self.name!r} (model type {self.config.model_type!r})"
+
 
 def describe(name: str) -> BackboneSpec:
     """Read the config of a backbone; no weights. Raises InputError where there is none, saying how to point at one."""

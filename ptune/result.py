@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import count
@@ -35,13 +36,13 @@ def evaluate(cli: "CLI") -> dict[str, Any]:
 def report(cli: "CLI", steps: int, epochs: int, best_epoch: int) -> dict[str, Any]:
     """The metrics of the model as it is on each labelled split, and what it took to get there."""
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
-    metrics, majority = {}, {}
+    metrics, majority, start = {}, {}, time.perf_counter()
     for split in data.splits:
         model.split = split
         (values,) = trainer.validate(model, data.loader(split), verbose=False)
         metrics[split] = {name.removeprefix(f"{split}/"): value for name, value in values.items()}
         majority[split] = data.majority(split)
-    work = cli.telemetry.state_dict()
+    evaluation_seconds, work = time.perf_counter() - start, cli.telemetry.state_dict()
     return {
         "task": data.task.name,
         "method": type(model).__name__,
@@ -59,6 +60,7 @@ def report(cli: "CLI", steps: int, epochs: int, best_epoch: int) -> dict[str, An
         "epochs": epochs,
         "batch_size": data.batch_size * trainer.world_size * trainer.accumulate_grad_batches,
         "seconds": work["seconds"],
+        "evaluation_seconds": evaluation_seconds,
         "examples_per_second": work["examples"] / work["seconds"] if work["seconds"] else None,
         "tokens_per_second": work["tokens"] / work["seconds"] if work["seconds"] else None,
         "peak_memory_mib": peak_memory(),
@@ -109,8 +111,9 @@ def table(result: dict[str, Any]) -> str:
     form = f"{{:<{widths[0]}}}  {{:<{widths[1]}}}  {{:>{widths[2]}}}  {{:>{widths[3]}}}"
     lines = [form.format(*row) for row in rows]
     lines.insert(1, "  ".join("-" * w for w in widths))
-    foot = f"{result['trained_parameters']:,} trained parameters, {result['seconds']:.0f} s, "
-    foot += f"{result['peak_memory_mib']:.0f} MiB; metrics in %"
+    trained, seconds, evaluation = (result[key] for key in ("trained_parameters", "seconds", "evaluation_seconds"))
+    time_of = f"{seconds:.0f} s" if seconds else f"{evaluation:.0f} s of evaluation"
+    foot = f"{trained:,} trained parameters, {time_of}, {result['peak_memory_mib']:.0f} MiB; metrics in %"
     if result["best_epoch"]:
         foot += f", * chose the checkpoint (epoch {result['best_epoch']})"
     return "\n".join([f"\n{result['task']} with {result['method']}, seed {result['seed']}", *lines, foot])

@@ -86,6 +86,7 @@ FAMILIES = {
     "mistral": SIZES | {"num_key_value_heads": 2, "sliding_window": 3},
     "mixtral": SIZES | {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4},
     "modernbert": SIZES | {"cls_token_id": 3, "sep_token_id": 4, "local_attention": 4},
+    "openai-gpt": GPT_SIZES | {"n_positions": POSITIONS},
     "opt": SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "qwen3": SIZES | {"num_key_value_heads": 2, "head_dim": 16},
     "t5": {"d_model": 32, "num_layers": 3, "num_heads": 4, "d_kv": 16, "d_ff": 48},

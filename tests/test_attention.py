@@ -226,7 +226,7 @@ def test_shifted_positions_differ_from_unshifted_ones(tiny, batch, prefix, famil
 def test_a_shift_moves_the_positions_of_the_text_and_nothing_else(tiny, batch, family):
     backbone = Backbone(tiny(family))
     inputs = batch()
-    positions = backbone.first_position + torch.arange(P, P + 7)[None]
+    positions = backbone.traits.first_position + torch.arange(P, P + 7)[None]
     with torch.no_grad():
         assert torch.equal(
             backbone(inputs, Prompts(shift=P)), backbone.model(**inputs, position_ids=positions).last_hidden_state

@@ -14,7 +14,7 @@ from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.prompts import Prompts
 
 P = 4
-WITHOUT_FLEX = ("gpt2", "xlnet", "deberta", "deberta-v2", "mpnet")
+WITHOUT_FLEX = ("gpt2", "openai-gpt", "xlnet", "deberta", "deberta-v2", "mpnet")
 BERTS = ("roberta", "electra", "camembert", "xlm-roberta", "ernie")  # whose attention is BERT's
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 

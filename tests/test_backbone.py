@@ -114,11 +114,6 @@ def test_a_model_without_attention_is_refused_before_its_weights_load(tiny):
         describe(tiny("mamba"))
 
 
-def test_checkpointing_a_family_that_cannot_is_refused(tiny):
-    with pytest.raises(InputError, match=r"checkpointing.*xlnet"):
-        Backbone(tiny("xlnet"), checkpointing=True)
-
-
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -51,7 +51,7 @@ def test_bf16_is_fp32_to_its_precision_in_every_family(tiny, batch, prefix, fami
     kv = prefix(full.spec, P)
     expected, found = (hidden_and_gradient(backbone, inputs, kv) for backbone in (full, half))
     assert {tensor.dtype for tensor in found} == {torch.float32}
-    assert 1e-4 < distance(found[0], expected[0]) < 0.03
+    assert 1e-4 < distance(found[0], expected[0]) < 0.05
     assert distance(found[1], expected[1]) < 0.15
     assert half.pooling == full.pooling
 

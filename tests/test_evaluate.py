@@ -118,7 +118,9 @@ def test_direct_use_is_evaluated_without_a_checkpoint_or_training_rows(tmp_path)
     assert result["metrics"].keys() == {"validation"}
     assert (result["trained_parameters"], result["steps"], result["epochs"]) == (0, 0, 0)
     assert result["majority"] == {"validation": {}}
+    assert (result["seconds"], result["evaluation_seconds"] > 0) == (0, True)
     assert "ManualPrompt" in out
+    assert " s of evaluation" in out
 
 
 def test_calibration_and_demonstrations_are_options_of_direct_use(tmp_path):

@@ -22,7 +22,7 @@ from ptune.prompts import Prompts
 from ptune.tuner import PromptTuner
 
 FILES = {"config.yaml", "metrics.csv", "best.ckpt", "last.ckpt", "prompts.safetensors", "result.json"}
-MEASURED = {"seconds", "examples_per_second", "tokens_per_second", "peak_memory_mib"}
+MEASURED = {"seconds", "evaluation_seconds", "examples_per_second", "tokens_per_second", "peak_memory_mib"}
 NAMES = ("best", "last")
 METHODS = [cls.__name__ for cls in CLASSES["model"]]
 TRAINED = [cls.__name__ for cls in CLASSES["model"] if cls.trains]

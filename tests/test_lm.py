@@ -10,6 +10,7 @@ from transformers import XLNetLMHeadModel
 from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.prompts import Prompts
+from ptune.traits import Traits
 
 MASKED = (
     "bert",
@@ -141,7 +142,7 @@ def test_a_checkpoint_that_cannot_say_words_is_refused_in_a_sentence(tiny, famil
 
 def test_a_language_model_of_another_order_is_refused(tiny, monkeypatch):
     folder = tiny("gpt2", lm=True)
-    monkeypatch.setattr(Backbone, "_causal", lambda self: False)
+    monkeypatch.setattr(Traits, "causal", False)
     with pytest.raises(InputError, match=r"'gpt2'.*in an order of its own.*another backbone"):
         Backbone(folder, lm=True)
 

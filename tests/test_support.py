@@ -28,11 +28,11 @@ def test_the_table_has_a_line_a_family_and_the_reasons_below(monkeypatch, capsys
 
 
 def test_a_folder_is_described_in_sentences(tiny, capsys):
-    support.main([tiny("xlnet")])
+    support.main([tiny("xlnet"), tiny("ctrl")])
     out = capsys.readouterr().out
-    assert "  prefix: yes\n" in out
-    assert "checkpointing: checkpointing: backbone" in out
+    assert out.count("  prefix: yes\n") == 2
     assert "takes no positions from outside, so its text cannot be shifted" in out
+    assert "checkpointing: checkpointing: backbone" in out
 
 
 def test_a_name_that_is_nowhere_is_a_sentence(capsys):

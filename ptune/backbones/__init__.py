@@ -80,15 +80,19 @@ class PrefixLayer(nn.Module):
     So the layer turns the loan into a keyword of its own, which checkpointing keeps with the others.
     """
 
+    @property
+    def _borrower(self) -> PrefixAttention:
+        return next(module for module in self.modules() if isinstance(module, PrefixAttention))
+
     def __call__(self, *args, **kwargs):
         """Called outside the checkpoint, in the forward pass only."""
-        return super().__call__(*args, prefix=self.attention.self.prefix, **kwargs)  # type: ignore[union-attr]
+        return super().__call__(*args, prefix=self._borrower.prefix, **kwargs)
 
     def forward(self, *args, prefix: Prompts | Visitor | None = None, **kwargs):
         """Called inside the checkpoint, again in the backward pass."""
-        attention = self.attention.self  # type: ignore[union-attr]
-        before, attention.prefix = attention.prefix, prefix  # type: ignore[union-attr]
+        attention = self._borrower
+        before, attention.prefix = attention.prefix, prefix
         try:
             return super().forward(*args, **kwargs)
         finally:
-            attention.prefix = before  # type: ignore[union-attr]
+            attention.prefix = before

@@ -48,7 +48,7 @@ FAMILIES: dict[str, dict] = {
     **dict.fromkeys(("megatron-bert", "rembert", "roformer", "esm", "nomic_bert", "big_bird", "longformer"), POSITIONS),
     "xlnet": {"d_head": 8},
     **dict.fromkeys(("t5", "mt5", "bart", "mbart"), POSITIONS),
-    **dict.fromkeys(("gpt2", "gpt_neox", "opt", "bloom", "falcon", "mpt", "phi"), POSITIONS),
+    **dict.fromkeys(("openai-gpt", "gpt2", "gpt_neox", "opt", "bloom", "falcon", "mpt", "phi"), POSITIONS),
     "gptj": POSITIONS | {"rotary_dim": 4},
     **dict.fromkeys(("llama", "mistral", "mixtral", "phi3", "stablelm", "starcoder2"), GROUPS),
     **dict.fromkeys(("qwen2", "qwen3", "olmo2", "granite", "smollm3"), GROUPS),
@@ -158,7 +158,7 @@ def hidden(backbone: Backbone, left: bool = False) -> Tensor:
     spec, batch = backbone.spec, batch_for(left=left)
     generator = torch.Generator().manual_seed(0)
     prefix = tuple(torch.randn(2, 1, h, P, k, generator=generator) for h, k in spec.kv_sizes)
-    states = backbone.eval()(batch, None if backbone.deaf else Prompts(prefix=prefix))
+    states = backbone.eval()(batch, None if backbone.traits.deaf else Prompts(prefix=prefix))
     return states[batch["attention_mask"].bool()]
 
 

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.albert.modeling_albert import AlbertTransformer
+from transformers.models.albert.modeling_albert import AlbertLayerGroup, AlbertModel, AlbertTransformer
 
 
 class Transformer(AlbertTransformer):
@@ -24,4 +25,14 @@ class Transformer(AlbertTransformer):
         return BaseModelOutput(last_hidden_state=hidden)
 
 
-CLASSES = (Transformer,)
+class Group(GradientCheckpointingLayer, AlbertLayerGroup):
+    """Checkpointed at each application with its prefix, which transformers cannot."""
+
+
+class Model(AlbertModel):
+    """Its layers take keywords."""
+
+    supports_gradient_checkpointing = True
+
+
+CLASSES = (Model, Transformer, Group)

@@ -1,8 +1,9 @@
 """MPNet: BERT's attention and a relative position bias."""
 
-from transformers.models.mpnet.modeling_mpnet import MPNetModel, MPNetSelfAttention
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetModel, MPNetSelfAttention
 
-from ptune.backbones import PrefixAttention, PrefixModel
+from ptune.backbones import PrefixAttention, PrefixLayer, PrefixModel
 
 
 class Attention(PrefixAttention, MPNetSelfAttention):
@@ -21,8 +22,14 @@ class Attention(PrefixAttention, MPNetSelfAttention):
         return (self.o(output.flatten(2)),)
 
 
+class Layer(PrefixLayer, GradientCheckpointingLayer, MPNetLayer):
+    """Checkpointed with its prefix, which transformers cannot."""
+
+
 class Model(PrefixModel, MPNetModel):
-    """Its layers drop keywords; it cannot checkpoint gradients."""
+    """Its layers drop keywords."""
+
+    supports_gradient_checkpointing = True
 
 
-CLASSES = (Model, Attention)
+CLASSES = (Model, Layer, Attention)

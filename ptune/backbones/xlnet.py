@@ -2,9 +2,10 @@
 
 import torch
 from torch.nn import functional as F
-from transformers.models.xlnet.modeling_xlnet import XLNetModel, XLNetRelativeAttention
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.xlnet.modeling_xlnet import XLNetLayer, XLNetModel, XLNetRelativeAttention
 
-from ptune.backbones import PrefixAttention, QueryModel
+from ptune.backbones import PrefixAttention, PrefixLayer, QueryModel
 
 
 class Attention(PrefixAttention, XLNetRelativeAttention):
@@ -28,8 +29,14 @@ class Attention(PrefixAttention, XLNetRelativeAttention):
         return self.attend(query, key, value, bias, self.scale, self.dropout.p).transpose(0, 1)
 
 
+class Layer(PrefixLayer, GradientCheckpointingLayer, XLNetLayer):
+    """Checkpointed with its prefix, which transformers cannot."""
+
+
 class Model(QueryModel, XLNetModel):
-    """Its layers take no keywords; it cannot checkpoint gradients."""
+    """Its layers take no keywords."""
+
+    supports_gradient_checkpointing = True
 
     def forward(self, input_ids, answer_at=None, **kwargs):
         """The model's own; with `answer_at` "b a" the query stream at these places, whose tokens nobody sees."""
@@ -51,4 +58,4 @@ class Model(QueryModel, XLNetModel):
         return super().relative_positional_encoding(*args, **kwargs).to(self.dtype)
 
 
-CLASSES = (Model, Attention)
+CLASSES = (Model, Layer, Attention)

@@ -24,10 +24,7 @@ class BitFit(PromptTuner):
     def prepare(self, backbone: Backbone) -> None:
         """Refuse a backbone without biases (Llama, T5)."""
         if not self.tuned(backbone):
-            raise InputError(
-                f"backbone {self.hparams['backbone']!r} (model type {self.spec.config.model_type!r}) has no biases to "
-                "train; choose another backbone or method."
-            )
+            raise InputError(f"{self.spec.who} has no biases to train; choose another backbone or method.")
 
     def tuned(self, backbone: Backbone) -> dict[str, nn.Parameter]:
         """What the family calls a bias: `bias` of a layer, `q_bias` of DeBERTa, `r_w_bias` of XLNet."""

@@ -1,0 +1,190 @@
+"""`Traits`: how a loaded model works, found by trying it on a text. Nothing here knows a family by its name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from ptune.attention import Visitor
+from ptune.errors import InputError
+from ptune.pretrained import BackboneSpec
+from ptune.prompts import Prompts
+
+_TEXT = torch.tensor([[5, 6, 7, 8, 7, 6, 8, 5]])
+"""A text that tells how a model works, whatever it says."""
+
+PADDING = 2
+"""Padding tokens put before it to see what they do."""
+
+
+class Traits:
+    """What prompting a model depends on.
+
+    Args:
+        model: a Transformer without head, of an encoder-decoder the encoder.
+        spec: its sizes.
+        spare: name of an attention function that runs on every device, for models whose own does not.
+        exact: whether its weights are fp32; with fewer bits two ways to one result differ by more.
+
+    Raises:
+        InputError: the model does not run on token ids alone.
+    """
+
+    deaf: str
+    """Why its layers would not read a prefix; empty where each reads its own, once a forward pass."""
+    first_position: int
+    """Its number for the position of the first token: 0, or padding index + 1 (RoBERTa)."""
+    padded: Literal["as is", "told", "aligned"]
+    """What a text behind padding needs: nothing, to be told its positions, or to be moved to the edge of its row."""
+
+    def __init__(self, model: PreTrainedModel, spec: BackboneSpec, spare: str | None, exact: bool) -> None:
+        self.model, self.spec, self.spare, self.exact = model, spec, spare, exact
+        self.attentions, self.deaf = self._layers()
+        self.first_position = self._first_position()
+        self.padded = self._padded()
+
+    @contextmanager
+    def still(self) -> Iterator[Int[Tensor, "b t"]]:
+        """A look at how the model works, without dropout and gradients: a text to try it on."""
+        training, function = self.model.training, str(self.model.config._attn_implementation)
+        self.model.eval()
+        if self.spare is not None:
+            self.model.set_attn_implementation(self.spare)
+        try:
+            with torch.no_grad():
+                yield _TEXT.to(self.model.device)  # Lightning loads onto its own device
+        finally:
+            self.model.train(training)
+            if self.spare is not None:
+                self.model.set_attn_implementation(function)
+
+    def _read(self, ids: Int[Tensor, "b t"], **inputs: Any) -> Float[Tensor, "b t d"]:
+        return self.model(input_ids=ids, **inputs).last_hidden_state
+
+    def _told(
+        self, places: Int[Tensor, "#b t"], ids: Int[Tensor, "b t"], **inputs: Any
+    ) -> Float[Tensor, "b t d"] | None:
+        """What it reads at these positions; None where its forward knows no `position_ids`."""
+        try:
+            return self._read(ids, position_ids=places, **inputs)
+        except TypeError:
+            return None
+
+    def _near(self, one: Tensor, other: Tensor, exact: float, rough: float) -> bool:
+        return bool((one - other).norm() <= (exact if self.exact else rough) * other.norm())
+
+    def _layers(self) -> tuple[list[nn.Module], str]:
+        """Number the attention modules in the order they run; them, and why a prefix would not reach each once."""
+        visitor = Visitor()
+        try:
+            with self.still() as text:
+                self.model(input_ids=text, prefix=visitor)
+        except (TypeError, ValueError) as error:
+            if "prefix" not in str(error):  # else this family's forward takes no further keywords
+                raise InputError(
+                    f"{self.spec.who} does not run on tokens alone ({str(error).splitlines()[0]}); choose a text "
+                    "encoder or decoder."
+                ) from error
+        for layer, module in enumerate(visitor.modules):
+            module.prefix_layer = layer  # type: ignore[assignment]
+        layers = [
+            module.prefix_layer if application is None else application
+            for module, application in zip(visitor.modules, visitor.applications, strict=True)
+        ]
+        sizes, value_sizes = (tuple((x.shape[1], x.shape[3]) for x in xs) for xs in (visitor.keys, visitor.values))
+        deaf = ""
+        if layers != list(range(self.spec.layers)):
+            stacks = [
+                (name, stack)
+                for name, stack in self.model.named_modules()
+                if isinstance(stack, nn.ModuleList) and len(stack) == self.spec.layers
+            ]
+            missed = [
+                f"{name}.{i}"
+                for name, stack in stacks[:1]
+                for i, layer in enumerate(stack)
+                if not set(layer.modules()) & set(visitor.modules)
+            ]
+            if missed:
+                deaf = f"its attention does not read the prefix in {missed[0]} to {missed[-1]}"
+            else:
+                times, modules = len(layers), len(set(visitor.modules))
+                deaf = f"its {self.spec.layers} layers run {times} attentions in {modules} modules, not one each"
+        elif sizes != self.spec.kv_sizes or value_sizes != sizes:
+            keys, values, told = (sorted({*found}) for found in (sizes, value_sizes, self.spec.kv_sizes))
+            deaf = f"its config says heads and head sizes {told}, but its keys have {keys} and its values {values}"
+        return visitor.modules, deaf
+
+    def _landmark(self) -> dict[str, Prompts]:
+        """A prefix, where the model reads one: where positions are relative, only it tells where a text stands."""
+        if self.deaf:
+            return {}
+        layers = tuple(torch.ones(2, 1, h, 1, k, device=self.model.device) for h, k in self.spec.kv_sizes)
+        for layer in layers:
+            layer[..., ::2] = -1
+        return {"prefix": Prompts(prefix=layers)}
+
+    def _first_position(self) -> int:
+        pad = self.spec.config.get_text_config().pad_token_id
+        with self.still() as text:
+            t = text.shape[1]
+            if pad is None or self.spec.positions is None or pad + 1 + t > self.spec.positions:
+                return 0
+            plain, gaps = self._read(text), {}
+            for first in (0, pad + 1):
+                told = self._told(torch.arange(first, first + t, device=text.device)[None], text)
+                if told is None:
+                    return 0
+                gaps[first] = float((told - plain).norm())
+        return min(gaps, key=gaps.__getitem__)
+
+    def _padded(self) -> Literal["as is", "told", "aligned"]:
+        pad = self.spec.config.get_text_config().pad_token_id or 0
+        with self.still() as text:
+            ids, mask = F.pad(text, (PADDING, 0), value=pad), F.pad(torch.ones_like(text), (PADDING, 0))
+            inputs = {"attention_mask": mask, **self._landmark()}
+            untold = self._read(ids, **inputs)
+            told = self._told(self.places(ids, mask), ids, **inputs)
+            if told is not None and not torch.equal(told[:, PADDING:], untold[:, PADDING:]):
+                return "told"
+            alone = self._read(text, **self._landmark())
+            return "as is" if self._near(untold[:, PADDING:], alone, 1e-3, 0.05) else "aligned"
+
+    def places(self, ids: Int[Tensor, "b t"], mask: Int[Tensor, "b t"] | None) -> Int[Tensor, "b t"]:
+        """Positions in the model's own counting; tokens left of the text stand where it starts."""
+        places = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+        if mask is not None:
+            places = (places - mask.int().argmax(1, keepdim=True)).clamp(min=0)
+        return places + self.first_position
+
+    @cached_property
+    def causal(self) -> bool:
+        """Whether a token sees nothing of what follows it."""
+        if not self.exact and self.attentions:
+            # Which columns LLM.int8() leaves in 16 bits, all tokens decide, and so for rounding: believe the layers.
+            return all(getattr(module, "is_causal", False) for module in self.attentions)
+        with self.still() as text:
+            one, other = (self._read(ids)[0, 0] for ids in (text, text.flip(1)))
+        return self._near(one, other, 1e-5, 0.02)  # experts (Mixtral) compute all their tokens in one product
+
+    @cached_property
+    def shifts(self) -> bool:
+        """Whether a shift of the text's positions reaches the model."""
+        with self.still() as text:
+            places = self.places(text, None)
+            here, there = (self._told(places + shift, text, **self._landmark()) for shift in (0, 1))
+        return here is not None and there is not None and not torch.equal(here, there)
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether texts in one row, told apart by positions that start again, do not see each other."""
+        with self.still() as text:
+            one, t = text.flip(1), text.shape[1]
+            packed = self._told(self.places(one, None).repeat(1, 2), torch.cat([text, one], dim=1))
+            return packed is not None and self._near(packed[:, t:], self._read(one), 1e-3, 0.05)
