@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from inspect import signature
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
@@ -16,7 +17,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import MODEL_FOR_MASKED_LM_MAPPING as MASKED
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    DynamicCache,
+    PreTrainedTokenizerFast,
+)
 
 from ptune.tasks.spec import HeadSpec
 
@@ -143,6 +151,15 @@ def prefix_of(spec, length=4, rows=1, layers=None, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def cache_of(model, prefix=(), rows=1):
+    """A KV cache that holds a prefix for so many rows, by the name that the model takes it by."""
+    cache = DynamicCache(config=model.config)
+    for layer, (keys, values) in enumerate(prefix):
+        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+    name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"  # before transformers 5.24
+    return {name: cache}
+
+
 KINDS = {
     "classify": HeadSpec("toy/classify", "classify", ("no", "yes", "maybe"), ("accuracy",), "accuracy"),
     "regress": HeadSpec("toy/regress", "regress", (), ("pearson",), "pearson"),
@@ -162,6 +179,12 @@ def batch():
 def prefix():
     """See `prefix_of`."""
     return prefix_of
+
+
+@pytest.fixture
+def kv_cache():
+    """See `cache_of`."""
+    return cache_of
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from peft import PrefixTuningConfig, get_peft_model
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
-from transformers import AutoModel, DynamicCache
+from transformers import AutoModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ptune.backbone import Backbone
@@ -101,21 +101,23 @@ def test_a_gate_adds_attention_to_the_prefix_normalised_by_itself(masked, tensor
 # ---- the cache route
 
 
-def cache_route(path, attention, inputs, prefix):
+@pytest.fixture
+def cache_route(kv_cache):
     """What transformers computes when the prefix is a KV cache with a mask of ones."""
-    model = AutoModel.from_pretrained(path, attn_implementation=attention).eval()
-    b = len(inputs["input_ids"])
-    cache = DynamicCache(config=model.config)
-    for layer, (keys, values) in enumerate(prefix):
-        cache.update(keys.expand(b, -1, -1, -1), values.expand(b, -1, -1, -1), layer)
-    if "attention_mask" in inputs:
-        inputs = inputs | {"attention_mask": F.pad(inputs["attention_mask"], (prefix.shape[4], 0), value=1)}
-    return model(**inputs, past_key_values=cache).last_hidden_state
+
+    def run(path, attention, inputs, prefix):
+        model = AutoModel.from_pretrained(path, attn_implementation=attention).eval()
+        cache = kv_cache(model, prefix, rows=len(inputs["input_ids"]))
+        if "attention_mask" in inputs:
+            inputs = inputs | {"attention_mask": F.pad(inputs["attention_mask"], (prefix.shape[4], 0), value=1)}
+        return model(**inputs, **cache).last_hidden_state
+
+    return run
 
 
 @each_attention
 @pytest.mark.parametrize("family", CACHED)
-def test_at_equal_positions_it_is_transformers_cache_route(tiny, batch, prefix, family, attention):
+def test_at_equal_positions_it_is_transformers_cache_route(tiny, batch, prefix, cache_route, family, attention):
     backbone = Backbone(tiny(family), attention=attention)
     inputs, kv = batch(), prefix(backbone.spec, P)
     with torch.no_grad():
@@ -127,7 +129,7 @@ def test_at_equal_positions_it_is_transformers_cache_route(tiny, batch, prefix, 
 @each_attention
 @pytest.mark.parametrize("mask", ["of ones", "absent"])
 @pytest.mark.parametrize("family", CAUSAL)
-def test_causal_without_padding_it_is_the_cache_route_too(tiny, batch, prefix, family, mask, attention):
+def test_causal_without_padding_it_is_the_cache_route_too(tiny, batch, prefix, cache_route, family, mask, attention):
     backbone = Backbone(tiny(family), attention=attention)
     inputs, kv = batch(lengths=(6, 6)), prefix(backbone.spec, P)
     if mask == "absent":

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.testing import assert_close
-from transformers import AutoModel, DynamicCache, T5EncoderModel
+from transformers import AutoModel, T5EncoderModel
 
 from ptune.backbone import Backbone
 from ptune.errors import InputError
@@ -396,13 +396,14 @@ def test_a_sentence_encoder_is_pooled_as_its_own_file_says(damaged, modes, pooli
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "gpt2", "llama", "opt"])
-def test_keys_and_values_of_tokens_are_those_a_cache_would_hold(tiny, batch, family):
+def test_keys_and_values_of_tokens_are_those_a_cache_would_hold(tiny, batch, kv_cache, family):
     ids = batch(lengths=(5, 5))["input_ids"]
     model = AutoModel.from_pretrained(tiny(family)).eval()
-    cache = DynamicCache(config=model.config)
+    held = kv_cache(model)
     with torch.no_grad():
-        model(input_ids=ids, past_key_values=cache)
+        model(input_ids=ids, **held)
     backbone = Backbone(tiny(family), dropout=True)
+    (cache,) = held.values()
     expected = tuple(torch.stack([layer.keys, layer.values]) for layer in cache.layers)
     assert_close(backbone.keys_values(ids), expected, atol=1e-6, rtol=0)
     assert all(module.training for module in backbone.modules()), "reading them leaves the mode as it was"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
-from transformers import AutoModel, DynamicCache
+from transformers import AutoModel
 
 from ptune.attention import Visitor
 from ptune.backbone import Backbone
@@ -176,17 +176,15 @@ def test_the_keys_and_values_of_real_tokens_fit_as_a_prefix(tiny, batch, family)
 
 
 @pytest.mark.parametrize("family", CACHED)
-def test_it_equals_transformers_cache_route(tiny, batch, prefix, family):
+def test_it_equals_transformers_cache_route(tiny, batch, prefix, kv_cache, family):
     path = tiny(family, **WIDE.get(family, {}))
     backbone = Backbone(path)
     inputs, kv = batch(), prefix(backbone.spec, P)
     model = automodel(path, family)
-    cache = DynamicCache(config=model.config)
-    for layer, (keys, values) in enumerate(prompted(backbone, kv).prefix):
-        cache.update(keys.expand(3, -1, -1, -1), values.expand(3, -1, -1, -1), layer)
+    cache = kv_cache(model, prompted(backbone, kv).prefix, rows=3)
     wide = F.pad(inputs["attention_mask"], (P, 0), value=1)
     with torch.no_grad():
-        theirs = model(**inputs | {"attention_mask": wide}, past_key_values=cache).last_hidden_state
+        theirs = model(**inputs | {"attention_mask": wide}, **cache).last_hidden_state
         ours = backbone(inputs, prompted(backbone, kv, shift=P))
     assert_close(text(ours, inputs), text(theirs, inputs), atol=5e-6, rtol=0)
 

@@ -6,7 +6,7 @@ import pytest
 import runs
 import torch
 from torch.testing import assert_close
-from transformers import AutoModel, DynamicCache
+from transformers import AutoModel
 
 from ptune import finished
 from ptune.errors import InputError
@@ -41,19 +41,15 @@ def batch(batch):
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
-def test_attention_to_a_prefix_is_that_of_transformers_cache_route(build, batch, family):
+def test_attention_to_a_prefix_is_that_of_transformers_cache_route(build, batch, kv_cache, family):
     model = build(family=family, length=4, shift_positions=True)
     found = look(model, batch)
     theirs = AutoModel.from_pretrained(model.hparams["backbone"], attn_implementation="eager").eval()
-    cache = DynamicCache(config=theirs.config)
-    for layer, (keys, values) in enumerate(torch.stack(model.prompt.encoder()).detach().expand(-1, -1, 3, -1, -1, -1)):
-        cache.update(keys, values, layer)
+    cache = kv_cache(theirs, torch.stack(model.prompt.encoder()).detach(), rows=3)
     mask = batch["attention_mask"]
     wide = torch.cat([torch.ones(3, 4, dtype=torch.long), mask], dim=1)
     with torch.no_grad():
-        weights = theirs(
-            batch["input_ids"], attention_mask=wide, past_key_values=cache, output_attentions=True
-        ).attentions
+        weights = theirs(batch["input_ids"], attention_mask=wide, output_attentions=True, **cache).attentions
     for layer in range(3):
         expected = weights[layer].mean(1)[..., :4][mask.bool()].mean(0)
         assert_close(found.attention[layer], expected, rtol=1e-4, atol=1e-5)
