@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from functools import cache
 from inspect import signature
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -9,6 +10,7 @@ os.environ["WANDB_MODE"] = "disabled"
 os.environ["PTUNE_CACHE"] = tempfile.mkdtemp(prefix="ptune-tests-")
 
 import lightning as L
+import peft
 import pytest
 import torch
 import transformers
@@ -22,6 +24,8 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    BertConfig,
+    BertForSequenceClassification,
     DynamicCache,
     PreTrainedTokenizerFast,
 )
@@ -158,6 +162,23 @@ def cache_of(model, prefix=(), rows=1):
         cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
     name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"  # before transformers 5.24
     return {name: cache}
+
+
+@cache
+def peft_gap():
+    """Why PEFT's prefixes cannot be read with a head of this transformers; empty where they can."""
+    model = BertForSequenceClassification(BertConfig(**SIZES | TOKENS))
+    model = peft.get_peft_model(model, peft.PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=1))
+    try:
+        model(input_ids=torch.tensor([[5]]))
+    except ValueError as error:  # PEFT 0.21 looks for `past_key_values` in a signature, `cache` since transformers 5.24
+        return str(error)
+    return ""
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("peft_prefix") and peft_gap():
+        pytest.skip(f"PEFT {peft.__version__} with transformers {transformers.__version__}: {peft_gap()}")
 
 
 KINDS = {

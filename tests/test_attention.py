@@ -140,6 +140,7 @@ def test_causal_without_padding_it_is_the_cache_route_too(tiny, batch, prefix, c
     assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")  # PEFT passes it
 @each_attention
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "gpt2"])
 def test_the_same_table_in_peft_gives_the_same_hidden_states(tiny, batch, family, attention):

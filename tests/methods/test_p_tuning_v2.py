@@ -149,6 +149,7 @@ def test_a_folded_mlp_scores_as_the_unfolded_one_and_is_a_flat_table(build, batc
 # ---- PEFT
 
 
+@pytest.mark.peft_prefix
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(
     ("family", "task", "theirs"),
