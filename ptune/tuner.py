@@ -10,12 +10,10 @@ from typing import Any, ClassVar
 
 import lightning as L
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from ptune import metrics, resume
+from ptune import metrics, resume, saving
 from ptune.attention import Attention, flex_gap
 from ptune.backbone import Backbone
 from ptune.errors import InputError
@@ -79,7 +77,7 @@ class PromptTuner(L.LightningModule):
     ) -> None:
         super().__init__()
         if isinstance(head, Mapping):  # from a checkpoint, which holds plain dicts only
-            head = HeadSpec(**{k: _tuples(v) for k, v in head.items()})  # type: ignore[arg-type]
+            head = HeadSpec(**{k: saving.tuples(v) for k, v in head.items()})  # type: ignore[arg-type]
         if head is None:
             raise InputError("head: missing; give the data module's (head=data.head).")
         for name, value in {"lr": lr, "head_lr": head_lr, "decay": decay}.items():
@@ -91,7 +89,7 @@ class PromptTuner(L.LightningModule):
         if not 0 <= head_dropout < 1:
             raise InputError(f"head_dropout: {head_dropout} must be at least 0 and below 1.")
         self.save_hyperparameters(ignore=["head"], logger=False)
-        self.hparams["head"] = _plain(asdict(head))
+        self.hparams["head"] = saving.plain(asdict(head))
         self.task = head
         self.spec = describe(backbone)
         self.backbone: Backbone = None  # type: ignore[assignment]  # loaded by configure_model
@@ -313,8 +311,8 @@ class PromptTuner(L.LightningModule):
         """Refuse a checkpoint of another model, or one that does not hold exactly the trained tensors."""
         own, saved = self.metadata(), checkpoint["metadata"]
         models = [found | {"backbone": found["fingerprint"]} for found in (saved, own)]  # it may have moved
-        tensors = [{"tensors": _shapes(found)} for found in (checkpoint["state_dict"], self.trained())]
-        _compare("the checkpoint", models[0] | tensors[0], models[1] | tensors[1])
+        tensors = [{"tensors": saving.shapes(found)} for found in (checkpoint["state_dict"], self.trained())]
+        saving.compare("the checkpoint", models[0] | tensors[0], models[1] | tensors[1])
         self._loops = checkpoint.get("loops", {}).get("fit_loop")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -339,22 +337,17 @@ class PromptTuner(L.LightningModule):
 
     def save_prompts(self, path: str | os.PathLike) -> None:
         """Write the trained tensors (a reparameterized prefix folded) and their metadata as one safetensors file."""
-        save_file({name: value.detach().contiguous() for name, value in self.tensors().items()}, path, self.metadata())
+        saving.save(path, self.tensors(), self.metadata())
 
     def load_prompts(self, path: str | os.PathLike) -> None:
         """Load what `save_prompts` wrote; it stays trainable. Raises InputError that says what differs."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                saved = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: not a file that save_prompts wrote ({error}).") from error
+        tensors, saved = saving.load(path)
         own = self.metadata()
         if saved.get("fingerprint") == own["fingerprint"]:
             saved["backbone"] = own["backbone"]  # the same weights under another name
-        _compare(str(path), saved, own)
+        saving.compare(str(path), saved, own)
         self.fold()
-        _compare(str(path), {"tensors": _shapes(tensors)}, {"tensors": _shapes(self.trained())})
+        saving.compare(str(path), {"tensors": saving.shapes(tensors)}, {"tensors": saving.shapes(self.trained())})
         for name, value in self.trained().items():
             value.data.copy_(tensors[name])
 
@@ -364,33 +357,6 @@ class PromptTuner(L.LightningModule):
 
     def fold(self) -> None:
         """Replace a reparameterization by the tensors it computes; the scores stay the same."""
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, which YAML and a checkpoint's weights-only reader know."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _compare(what: str, saved: dict, own: dict) -> None:
-    for key in own:
-        there, here = saved.get(key), own[key]
-        if there != here:
-            if isinstance(here, list):  # of a whole backbone's tensors, perhaps: the first that differ tell enough
-                there, here = [x for x in there or [] if x not in here][:3], [x for x in here if x not in there][:3]
-            raise InputError(
-                f"{what} does not fit this model: {key} is {there} there and {here} here; "
-                "build the model as it was saved, or choose another file."
-            )
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> list[str]:
-    return sorted(f"{name} {list(value.shape)}" for name, value in tensors.items())
 
 
 def examples(batch: Batch) -> int:

@@ -92,6 +92,11 @@ def rows(batch):
     return batch(lengths=(7, 6, 6), labels=torch.tensor([0, 1, 2]), slots=slots)
 
 
+def inputs_of(model, batch):
+    """`rows`, with slots for a method that fills some."""
+    return rows(batch) if model.slots else {k: v for k, v in rows(batch).items() if k != "slots"}
+
+
 @each_dtype
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_trained_is_fp32_and_moves_and_the_backbone_does_not(build, fit, batch, method, dtype):
@@ -99,8 +104,7 @@ def test_what_is_trained_is_fp32_and_moves_and_the_backbone_does_not(build, fit,
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     trained = model.trained()
     assert {value.dtype for value in trained.values()} == {torch.float32}
-    inputs = rows(batch) if model.slots else {k: v for k, v in rows(batch).items() if k != "slots"}
-    runner = fit(model, [inputs] * 2)  # from the second step on, what stands behind a zero gate moves
+    runner = fit(model, [inputs_of(model, batch)] * 2)  # from the second step on, what stands behind a zero gate moves
     assert {name for name, value in model.named_parameters() if not torch.equal(value, before[name])} == set(trained)
     states = runner.optimizers[0].state.values()
     assert {state["exp_avg"].dtype for state in states} == {torch.float32}
@@ -142,9 +146,10 @@ def test_a_pooler_reads_fp32(tiny, batch):
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
-def test_it_trains_in_mixed_precision(build, fit, batch, precision):
-    model = build("prefix", "bf16")
-    assert fit(model, [batch(labels=torch.tensor([0, 1, 2]))], precision=precision).global_step == 1
+@pytest.mark.parametrize("method", METHODS)
+def test_it_trains_in_mixed_precision(build, fit, batch, method, precision):
+    model = build(method, "bf16")
+    assert fit(model, [inputs_of(model, batch)], precision=precision).global_step == 1
     assert {value.dtype for value in model.trained().values()} == {torch.float32}
 
 

@@ -1,8 +1,8 @@
 """P-Tuning, now called v1 (Liu et al. 2021, *GPT Understands, Too*): input vectors that a small encoder ties together.
 
 The encoder is that of THUDM/P-tuning f4225d4: LAMA/p_tuning/prompt_encoder.py, where the backbone is frozen, and, with
-`hidden` the width of the embeddings, PT-Fewshot/pet/wrapper.py, where it is trained, too (`backbone_lr`). Not here
-yet: their templates, which put slots between anchor words, and their cloze head; the slots stand behind [CLS].
+`hidden` the width of the embeddings, PT-Fewshot/pet/wrapper.py, where it is trained, too (`backbone_lr`). A template
+says where the slots stand and which word is asked for (`--data.template`); without one they stand behind [CLS].
 """
 
 from typing import Literal, final
@@ -41,9 +41,10 @@ class PromptEncoder(nn.Module):
         )
 
     def forward(self) -> Float[Tensor, "one p e"]:
-        """The vectors; the batch axis is 1."""
-        vectors = self.embedding[None]
-        return self.mlp(vectors if self.lstm is None else self.lstm(vectors)[0])
+        """The vectors; the batch axis is 1. In fp32 always: it costs nothing, and an LSTM in bf16 is not everywhere."""
+        with torch.autocast(self.embedding.device.type, enabled=False):
+            vectors = self.embedding[None]
+            return self.mlp(vectors if self.lstm is None else self.lstm(vectors)[0])
 
 
 @final
