@@ -184,7 +184,7 @@ class Backbone(nn.Module):
     @property
     def packs(self) -> bool:
         """Whether texts may be packed into one row, told apart by `position_ids` that start again."""
-        return self.attention != "flash" and self.traits.packs
+        return self.attention != "flash" and self.traits.packs != "no"
 
     def unread(self, weights: dict[str, nn.Parameter]) -> set[str]:
         """Names of those `weights` that no output depends on, such as XLNet's `mask_emb`; found by their gradients."""
@@ -254,8 +254,8 @@ class Backbone(nn.Module):
         inputs: dict[str, Any] = {key: batch[key] for key in INPUTS if key in batch}
         if packed is not None:
             self.require_packing()
-            inputs.pop("attention_mask", None)  # transformers looks at positions only without one
             places = packed if mask is None else packed * mask  # a padding token is a text of its own
+            inputs["attention_mask"] = traits.mask(places) if traits.packs == "by mask" else None  # else positions do
             inputs["position_ids"] = places + traits.first_position + prompts.shift
         elif (
             prompts.shift

@@ -182,9 +182,33 @@ class Traits:
         return here is not None and there is not None and not torch.equal(here, there)
 
     @cached_property
-    def packs(self) -> bool:
-        """Whether texts in one row, told apart by positions that start again, do not see each other."""
+    def packs(self) -> Literal["by positions", "by mask", "no"]:
+        """What keeps texts in one row from seeing each other: their positions, a mask they are given, or nothing."""
         with self.still() as text:
             one, t = text.flip(1), text.shape[1]
-            packed = self._told(self.places(one, None).repeat(1, 2), torch.cat([text, one], dim=1))
-            return packed is not None and self._near(packed[:, t:], self._read(one), 1e-3, 0.05)
+            two, places = torch.cat([text, one], dim=1), torch.arange(t, device=text.device).repeat(1, 2)
+            alone = self._read(one)
+
+            def apart(**inputs: Any) -> bool:
+                packed = self._told(places + self.first_position, two, **inputs)
+                return packed is not None and self._near(packed[:, t:], alone, 1e-3, 0.05)
+
+            if apart():
+                return "by positions"
+            config = self.spec.config.get_text_config()
+            windows = getattr(config, "sliding_window", None) or "sliding_attention" in getattr(
+                config, "layer_types", ()
+            )
+            if not self.causal or windows:  # whose masks are not as below
+                return "no"
+            try:
+                return "by mask" if apart(attention_mask=self.mask(places)) else "no"
+            except (RuntimeError, ValueError):  # it makes something of a mask that has "b t" only
+                return "no"
+
+    def mask(self, places: Int[Tensor, "b t"]) -> Float[Tensor, "b 1 t t"]:
+        """For a causal model, what is added to attention scores so that texts whose places start at 0 are apart."""
+        text = (places == 0).cumsum(1)
+        seen = (text[:, :, None] == text[:, None]).tril()
+        hidden = torch.finfo(self.model.dtype).min
+        return torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device).masked_fill(~seen, hidden)[:, None]

@@ -93,6 +93,7 @@ FAMILIES = {
     | GEMMA_SIZES
     | {"global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": True},
     "gpt2": GPT_SIZES | {"n_positions": POSITIONS},
+    "gpt_oss": SIZES | {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4},
     "llama": SIZES | {"num_key_value_heads": 2},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "mistral": SIZES | {"num_key_value_heads": 2, "sliding_window": 3},

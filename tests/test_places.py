@@ -12,7 +12,6 @@ from ptune.prompts import Prompts
 
 P = 4
 LENGTHS = (7, 5, 3)
-PACKED = [family for family in CAUSAL if family != "opt"]
 
 
 def prompts_of(kind, backbone, prefix):
@@ -52,7 +51,7 @@ def test_padding_on_the_left_is_padding_on_the_right(tiny, batch, prefix, family
 
 @pytest.mark.parametrize("pad", [0, 2])
 @pytest.mark.parametrize("kind", ["plain", "prefix", "gated", "shifted"])
-@pytest.mark.parametrize("family", PACKED)
+@pytest.mark.parametrize("family", CAUSAL)
 def test_packed_texts_are_texts_in_rows_of_their_own(tiny, batch, prefix, family, kind, pad):
     backbone = Backbone(tiny(family))
     prompts, inputs = prompts_of(kind, backbone, prefix), batch(LENGTHS)
@@ -61,7 +60,25 @@ def test_packed_texts_are_texts_in_rows_of_their_own(tiny, batch, prefix, family
     assert_close(together[0, : sum(LENGTHS)], rows, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["mpt", "falcon"])
+def test_packed_texts_of_a_family_without_a_prefix_are_apart_too(tiny, batch, family):
+    backbone, inputs = Backbone(tiny(family)), batch(LENGTHS)
+    with torch.no_grad():
+        rows, together = text(backbone(inputs), inputs), backbone(packed(inputs, pad=2))
+    assert_close(together[0, : sum(LENGTHS)], rows, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+@pytest.mark.parametrize("kind", ["plain", "prefix", "gated"])
+def test_packed_texts_are_apart_under_autocast(tiny, batch, prefix, family, kind):
+    backbone = Backbone(tiny(family))
+    prompts, inputs = prompts_of(kind, backbone, prefix), batch(LENGTHS)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rows, together = text(backbone(inputs, prompts), inputs), backbone(packed(inputs), prompts)[0]
+    assert (together - rows).norm() < 0.03 * rows.norm()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
 def test_the_prefix_of_a_packed_row_learns_from_every_text(tiny, batch, prefix, family):
     backbone, gradients = Backbone(tiny(family)).requires_grad_(False), []
     for inputs in (batch(LENGTHS), packed(batch(LENGTHS))):
@@ -72,7 +89,7 @@ def test_the_prefix_of_a_packed_row_learns_from_every_text(tiny, batch, prefix, 
     assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
 def test_each_packed_text_has_its_soft_prompt(tiny, batch, family):
     backbone, inputs = Backbone(tiny(family)), batch(LENGTHS)
     slots = torch.zeros(3, 7, dtype=torch.bool)
@@ -84,7 +101,9 @@ def test_each_packed_text_has_its_soft_prompt(tiny, batch, family):
     assert_close(together[0], rows, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["opt", "bert", "xlnet", "t5", "modernbert", "deberta-v2"])
+@pytest.mark.parametrize(
+    "family", ["openai-gpt", "bloom", "gpt_oss", "bert", "xlnet", "t5", "modernbert", "deberta-v2"]
+)
 def test_a_family_whose_packed_texts_would_see_each_other_is_refused(tiny, batch, family):
     with pytest.raises(InputError, match=rf"position_ids: .*'{family}'.* give each text a row of its own"):
         Backbone(tiny(family))(packed(batch()))
