@@ -42,12 +42,21 @@ class Traits:
     """Its number for the position of the first token: 0, or padding index + 1 (RoBERTa)."""
     padded: Literal["as is", "told", "aligned"]
     """What a text behind padding needs: nothing, to be told its positions, or to be moved to the edge of its row."""
+    causal: bool
+    """Whether a token sees nothing of what follows it."""
+    packs: Literal["by positions", "by mask", "no"]
+    """What keeps texts in one row from seeing each other: their positions, a mask they are given, or nothing."""
 
     def __init__(self, model: PreTrainedModel, spec: BackboneSpec, spare: str | None, exact: bool) -> None:
         self.model, self.spec, self.spare, self.exact = model, spec, spare, exact
         self.attentions, self.deaf = self._layers()
-        self.first_position = self._first_position()
-        self.padded = self._padded()
+        with self.still() as text:
+            both = torch.cat([text, text.flip(1)])
+            states = self._read(both)
+            self.first_position = self._first_position(both, states)
+            self.padded = self._padded(text)
+            self.causal = self._causal(states)
+            self.packs = self._packs(both, states)
 
     @contextmanager
     def still(self) -> Iterator[Int[Tensor, "b t"]]:
@@ -130,31 +139,55 @@ class Traits:
             layer[..., ::2] = -1
         return {"prefix": Prompts(prefix=layers)}
 
-    def _first_position(self) -> int:
-        pad = self.spec.config.get_text_config().pad_token_id
-        with self.still() as text:
-            t = text.shape[1]
-            if pad is None or self.spec.positions is None or pad + 1 + t > self.spec.positions:
+    def _first_position(self, texts: Int[Tensor, "b t"], states: Float[Tensor, "b t d"]) -> int:
+        pad, t = self.spec.config.get_text_config().pad_token_id, texts.shape[1]
+        if pad is None or self.spec.positions is None or pad + 1 + t > self.spec.positions:
+            return 0
+        gaps = {}
+        for first in (0, pad + 1):
+            told = self._told(torch.arange(first, first + t, device=texts.device)[None], texts)
+            if told is None:
                 return 0
-            plain, gaps = self._read(text), {}
-            for first in (0, pad + 1):
-                told = self._told(torch.arange(first, first + t, device=text.device)[None], text)
-                if told is None:
-                    return 0
-                gaps[first] = float((told - plain).norm())
+            gaps[first] = float((told - states).norm())
         return min(gaps, key=gaps.__getitem__)
 
-    def _padded(self) -> Literal["as is", "told", "aligned"]:
+    def _padded(self, text: Int[Tensor, "b t"]) -> Literal["as is", "told", "aligned"]:
         pad = self.spec.config.get_text_config().pad_token_id or 0
-        with self.still() as text:
-            ids, mask = F.pad(text, (PADDING, 0), value=pad), F.pad(torch.ones_like(text), (PADDING, 0))
-            inputs = {"attention_mask": mask, **self._landmark()}
-            untold = self._read(ids, **inputs)
-            told = self._told(self.places(ids, mask), ids, **inputs)
-            if told is not None and not torch.equal(told[:, PADDING:], untold[:, PADDING:]):
-                return "told"
-            alone = self._read(text, **self._landmark())
-            return "as is" if self._near(untold[:, PADDING:], alone, 1e-3, 0.05) else "aligned"
+        ids, mask = F.pad(text, (PADDING, 0), value=pad), F.pad(torch.ones_like(text), (PADDING, 0))
+        inputs = {"attention_mask": mask, **self._landmark()}
+        untold = self._read(ids, **inputs)
+        told = self._told(self.places(ids, mask), ids, **inputs)
+        if told is not None and not torch.equal(told[:, PADDING:], untold[:, PADDING:]):
+            return "told"
+        alone = self._read(text, **self._landmark())
+        return "as is" if self._near(untold[:, PADDING:], alone, 1e-3, 0.05) else "aligned"
+
+    def _causal(self, states: Float[Tensor, "two t d"]) -> bool:
+        if not self.exact and self.attentions:
+            # Which columns LLM.int8() leaves in 16 bits, all tokens decide, and so for rounding: believe the layers.
+            return all(getattr(module, "is_causal", False) for module in self.attentions)
+        # Both texts begin alike. Experts (Mixtral) compute all their tokens in one product: near, not equal.
+        return self._near(states[0, 0], states[1, 0], 1e-5, 0.02)
+
+    def _packs(
+        self, texts: Int[Tensor, "two t"], states: Float[Tensor, "two t d"]
+    ) -> Literal["by positions", "by mask", "no"]:
+        places = torch.arange(texts.shape[1], device=texts.device).repeat(1, 2)
+
+        def apart(**inputs: Any) -> bool:
+            packed = self._told(places + self.first_position, texts.view(1, -1), **inputs)
+            return packed is not None and self._near(packed.view(states.shape)[1], states[1], 1e-3, 0.05)
+
+        if apart():
+            return "by positions"
+        config = self.spec.config.get_text_config()
+        windows = getattr(config, "sliding_window", None) or "sliding_attention" in getattr(config, "layer_types", ())
+        if not self.causal or windows:  # whose masks are not as below
+            return "no"
+        try:
+            return "by mask" if apart(attention_mask=self.mask(places)) else "no"
+        except (RuntimeError, ValueError):  # it makes something of a mask that has "b t" only
+            return "no"
 
     def places(self, ids: Int[Tensor, "b t"], mask: Int[Tensor, "b t"] | None) -> Int[Tensor, "b t"]:
         """Positions in the model's own counting; tokens left of the text stand where it starts."""
@@ -164,47 +197,12 @@ class Traits:
         return places + self.first_position
 
     @cached_property
-    def causal(self) -> bool:
-        """Whether a token sees nothing of what follows it."""
-        if not self.exact and self.attentions:
-            # Which columns LLM.int8() leaves in 16 bits, all tokens decide, and so for rounding: believe the layers.
-            return all(getattr(module, "is_causal", False) for module in self.attentions)
-        with self.still() as text:
-            one, other = (self._read(ids)[0, 0] for ids in (text, text.flip(1)))
-        return self._near(one, other, 1e-5, 0.02)  # experts (Mixtral) compute all their tokens in one product
-
-    @cached_property
     def shifts(self) -> bool:
         """Whether a shift of the text's positions reaches the model."""
         with self.still() as text:
             places = self.places(text, None)
             here, there = (self._told(places + shift, text, **self._landmark()) for shift in (0, 1))
         return here is not None and there is not None and not torch.equal(here, there)
-
-    @cached_property
-    def packs(self) -> Literal["by positions", "by mask", "no"]:
-        """What keeps texts in one row from seeing each other: their positions, a mask they are given, or nothing."""
-        with self.still() as text:
-            one, t = text.flip(1), text.shape[1]
-            two, places = torch.cat([text, one], dim=1), torch.arange(t, device=text.device).repeat(1, 2)
-            alone = self._read(one)
-
-            def apart(**inputs: Any) -> bool:
-                packed = self._told(places + self.first_position, two, **inputs)
-                return packed is not None and self._near(packed[:, t:], alone, 1e-3, 0.05)
-
-            if apart():
-                return "by positions"
-            config = self.spec.config.get_text_config()
-            windows = getattr(config, "sliding_window", None) or "sliding_attention" in getattr(
-                config, "layer_types", ()
-            )
-            if not self.causal or windows:  # whose masks are not as below
-                return "no"
-            try:
-                return "by mask" if apart(attention_mask=self.mask(places)) else "no"
-            except (RuntimeError, ValueError):  # it makes something of a mask that has "b t" only
-                return "no"
 
     def mask(self, places: Int[Tensor, "b t"]) -> Float[Tensor, "b 1 t t"]:
         """For a causal model, what is added to attention scores so that texts whose places start at 0 are apart."""

@@ -123,7 +123,9 @@ def tiny(tmp_path_factory):
         if key not in folders:
             config = AutoConfig.for_model(model_type, **FAMILIES.get(model_type, SIZES) | TOKENS | sizes)
             auto = (AutoModelForMaskedLM if type(config) in MASKED else AutoModelForCausalLM) if lm else AutoModel
-            model = auto.from_config(config, **({} if pooler else {"add_pooling_layer": False}))
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                model = auto.from_config(config, **({} if pooler else {"add_pooling_layer": False}))
             generator = torch.Generator().manual_seed(seed)
             with torch.no_grad():
                 for value in model.parameters():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from ptune.backbone import Backbone
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
 
@@ -57,3 +58,14 @@ def test_there_are_as_many_graphs_as_lengths(tiny, head, batch, family, method, 
         found = torch.autograd.grad(compiled(inputs), weights)
         assert_close(found, torch.autograd.grad(expected, weights), atol=1e-5, rtol=1e-4)
     assert len(compiled_graphs) == graphs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_packed_texts_compile(tiny, family):
+    backbone = Backbone(tiny(family))
+    batch = {"input_ids": torch.arange(5, 20)[None], "position_ids": torch.tensor([[*range(8), *range(7)]])}
+    torch.compiler.reset()
+    with torch.no_grad():
+        compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")(batch)
+        assert_close(compiled, backbone(batch), atol=1e-5, rtol=1e-5)

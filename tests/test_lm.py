@@ -142,7 +142,7 @@ def test_a_checkpoint_that_cannot_say_words_is_refused_in_a_sentence(tiny, famil
 
 def test_a_language_model_of_another_order_is_refused(tiny, monkeypatch):
     folder = tiny("gpt2", lm=True)
-    monkeypatch.setattr(Traits, "causal", False)
+    monkeypatch.setattr(Traits, "_causal", lambda self, states: False)
     with pytest.raises(InputError, match=r"'gpt2'.*in an order of its own.*another backbone"):
         Backbone(folder, lm=True)
 

@@ -77,6 +77,7 @@ def tiny(model_type: str, folder: str) -> str:
     """
     try:
         config = AutoConfig.for_model(model_type, **SIZES | FAMILIES.get(model_type, POSITIONS))
+        torch.manual_seed(0)
         model = AutoModel.from_config(config)
     except Exception as error:  # each family checks its sizes in its own way
         raise InputError(
