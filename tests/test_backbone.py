@@ -291,15 +291,6 @@ def test_input_prompts_are_inputs_embeds_by_hand(tiny, slotted, family, rows):
     assert not torch.equal(words, by_hand)
 
 
-@pytest.mark.parametrize("family", EMBEDDED)
-def test_slots_filled_with_the_words_own_embeddings_change_nothing(tiny, slotted, family):
-    backbone = Backbone(tiny(family))
-    with torch.no_grad():
-        embeds = backbone.embed(slotted["input_ids"][:, 1:3])
-        same = backbone(slotted, Prompts(embeds=embeds))
-        assert_close(text(same, slotted), text(backbone(slotted), slotted), atol=1e-6, rtol=0)
-
-
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_input_prompts_and_prefix_go_together_and_both_get_gradient(tiny, slotted, prefix, family):
     backbone = Backbone(tiny(family))

@@ -172,6 +172,19 @@ def test_the_keys_and_values_of_real_tokens_fit_as_a_prefix(tiny, batch, family)
         assert backbone(batch(), Prompts(prefix=kv)).isfinite().all()
 
 
+@each_family
+def test_a_slot_filled_with_a_words_own_embedding_is_that_word_and_any_other_vector_is_not(tiny, batch, family):
+    backbone = Backbone(tiny(family))
+    inputs = batch(slots=(torch.arange(7) < 2).expand(3, -1))
+    with torch.no_grad():
+        words = backbone.embed(inputs["input_ids"][:, :2])
+        prompts = (None, Prompts(embeds=words), Prompts(embeds=-words))
+        plain, same, other = (text(backbone(inputs, prompt), inputs) for prompt in prompts)
+    assert_close(same, plain, atol=1e-6, rtol=0)
+    moved = (other - plain).abs().amax(1)
+    assert (moved[[0, 7, 12]] > 1e-3).all(), "of each text"
+
+
 # ---- the cache route
 
 
