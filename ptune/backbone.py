@@ -57,12 +57,18 @@ class Backbone(nn.Module):
         self.spec = describe(name)
         self.dtype, self.attention = dtype, attention
         config = copy.deepcopy(self.spec.config)  # models that share a config share its attention implementation
-        config.use_cache = False
-        if not dropout:
-            # On the config, before the model exists: this reaches dropout kept as a float as well as nn.Dropout.
-            for key, value in config.to_dict().items():
-                if "drop" in key and isinstance(value, float):
-                    setattr(config, key, 0.0)
+        for part in (
+            config,
+            *(getattr(config, name, None) for name in config.sub_configs),
+        ):  # Gemma 3: text and pictures
+            if part is None:
+                continue
+            part.use_cache = False
+            if not dropout:
+                # On the config, before the model exists: this reaches dropout kept as a float as well as nn.Dropout.
+                for key, value in part.to_dict().items():
+                    if "drop" in key and isinstance(value, float):
+                        setattr(part, key, 0.0)
         # Of an encoder-decoder, the encoder: a decoder would need a text of its own. Some have a class and checkpoints
         # for it alone (T5, whose encoders' configs no longer say what they are part of: the config's class does).
         encoder_of_two = type(config).is_encoder_decoder

@@ -84,6 +84,12 @@ FAMILIES = {
     "electra": SIZES | {"embedding_size": 16},
     "gemma": SIZES | {"num_key_value_heads": 1, "head_dim": 16},
     "gemma2": SIZES | {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4},
+    # Of text and pictures, as Gemma 3 is from 4B on; its windows are wider than any text here.
+    "gemma3": {
+        "text_config": SIZES | TOKENS | {"num_key_value_heads": 2, "head_dim": 16, "attention_dropout": 0.5},
+        "vision_config": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        | {"image_size": 28, "patch_size": 14},
+    },
     "gemma3_text": SIZES
     | {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4}
     | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},

@@ -14,7 +14,7 @@ from ptune.prompts import Prompts
 P = 4
 LAYERS = range(3)
 GEMMAS = ("gemma2", "gemma3_text", "gemma3n_text", "gemma4_text")
-CAUSAL = ("gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen3", "gemma", *GEMMAS)
+CAUSAL = ("gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen3", "gemma", "gemma3", *GEMMAS)
 CACHED = (*CAUSAL, "bert", "roberta", "electra", "camembert", "xlm-roberta", "ernie")
 OWN = ("openai-gpt", "xlnet", "deberta", "deberta-v2", "mpnet")  # attention of their own: no SDPA, no interface
 CACHELESS = (*OWN, "albert", "distilbert", "modernbert", "t5", "bart")

@@ -42,6 +42,8 @@ POSITIONS = {"max_position_embeddings": 64}
 GROUPS = POSITIONS | {"num_key_value_heads": 2, "head_dim": 8}
 GEMMA = {"vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 8}
 WINDOWS = {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+SIGHT = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8}
+PICTURES = {"vision_config": SIGHT | {"num_key_value_heads": 2, "image_size": 28, "patch_size": 14}}
 FAMILIES: dict[str, dict] = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "albert"), POSITIONS),
     **dict.fromkeys(("distilbert", "mpnet", "deberta", "deberta-v2", "modernbert", "eurobert"), POSITIONS),
@@ -56,6 +58,9 @@ FAMILIES: dict[str, dict] = {
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), GROUPS),
     "gemma3n_text": GROUPS | WINDOWS | GEMMA | {"num_kv_shared_layers": 2, "laurel_rank": 4, "altup_num_inputs": 2},
     "gemma4_text": GROUPS | WINDOWS | GEMMA | {"global_head_dim": 16},
+    "gemma3": PICTURES | {"text_config": SIZES | GROUPS},
+    "gemma4": PICTURES
+    | {"text_config": SIZES | GROUPS | WINDOWS | GEMMA | {"global_head_dim": 16}, "audio_config": None},
     "mamba": POSITIONS,
 }
 """Model types of the table, and the sizes of the tiny model that differ from `SIZES`."""
