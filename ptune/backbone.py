@@ -30,7 +30,7 @@ ALIGNED = (*INPUTS, "slots")
 
 
 class Backbone(nn.Module):
-    """A pretrained model without head, in train mode, that reads `Prompts`.
+    """A pretrained model without head, in train mode, that reads `Prompts`; one forward pass at a time (no threads).
 
     Args:
         name: hub id, local folder or `package:NAME/PATH`.
@@ -111,7 +111,7 @@ class Backbone(nn.Module):
         self._filled: tuple[Tensor, Tensor] | None = None
         self.model.get_input_embeddings().register_forward_hook(self._fill)
         spare = function(config, "sdpa") if attention in ("flex", "flash") else None  # a look may be on the CPU still
-        self.traits = Traits(self.model, self.spec, spare, exact=dtype == "fp32")
+        self.traits = Traits(self.model, self.spec, spare)
         self._choose_pooling(pool, trained_pooler=not loading["missing_keys"])
         if self.lm is not None and self.spec.lm == "causal" and not self.traits.causal:
             raise InputError(
@@ -240,16 +240,19 @@ class Backbone(nn.Module):
     def forward(self, batch: dict[str, Tensor], prompts: Prompts | None = None) -> Float[Tensor, "b t d"]:
         """Last hidden states of every token, in fp32 for weights of another `dtype`.
 
-        `batch["slots"]` "b t" marks where `prompts.embeds` replace word embeddings, whatever ids stand there.
+        `batch["slots"]` "b t" marks where `prompts.embeds` replace word embeddings. The ids there are not padding, and
+        are read where a family takes more from ids (Gemma 3n's and 4's embeddings for each layer).
         `batch["position_ids"]` "b t" packs texts into rows: each text's positions start again at 0; InputError where
         the family would not see that. `batch["answer_at"]` "b a" are the places that a template's answer is read at,
         which XLNet must know.
         """
         prompts, mask = prompts or Prompts(), batch.get("attention_mask")
-        if self.traits.padded == "aligned" and mask is not None:
+        if self.traits.padded == "aligned" and mask is not None and "position_ids" not in batch:
             rows, columns = (torch.arange(n, device=mask.device) for n in mask.shape)
             rows, start, t = rows[:, None], mask.int().argmax(1, keepdim=True), len(columns)
             moved = {key: batch[key][rows, (columns + start) % t] for key in ALIGNED if key in batch}
+            if "answer_at" in batch:
+                moved["answer_at"] = (batch["answer_at"] - start) % t
             hidden = self._read(batch | moved, prompts)[rows, (columns - start) % t]
         else:
             hidden = self._read(batch, prompts)
@@ -270,15 +273,15 @@ class Backbone(nn.Module):
             or (traits.first_position and prompts.embeds is not None)
         ):
             inputs["position_ids"] = traits.places(batch["input_ids"], mask) + prompts.shift
-        if prompts.embeds is not None:
-            (b, t), p = batch["input_ids"].shape, prompts.embeds.shape[1]
-            # masked_scatter reads on in order and ignores what is left over: a row of packed texts has slots for each.
-            self._filled = batch["slots"], prompts.embeds.expand(b if packed is None else b * (t // p), -1, -1)
         if prompts.prefix is not None:
             self.require_prefix()
             inputs["prefix"] = prompts
         if "answer_at" in batch and isinstance(self.model, QueryModel):
             inputs["answer_at"] = batch["answer_at"]
+        if prompts.embeds is not None:
+            (b, t), p = batch["input_ids"].shape, prompts.embeds.shape[1]
+            # masked_scatter reads on in order and ignores what is left over: a row of packed texts has slots for each.
+            self._filled = batch["slots"], prompts.embeds.expand(b if packed is None else b * (t // p), -1, -1)
         try:
             hidden = self.model(**inputs).last_hidden_state
             if self._filled is not None:

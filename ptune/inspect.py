@@ -65,7 +65,7 @@ def look(model: PromptTuner, batch: Batch) -> Findings:
         layers, norms, text_norms = tuple(range(model.spec.layers)), None, None
         vectors = prompts.embeds[0]  # type: ignore[index]
         table = backbone.model.get_input_embeddings().weight
-        words = backbone.embed(torch.arange(len(table), device=table.device))  # scaled, where a family does (Gemma)
+        words = backbone.embed(torch.arange(len(table), device=table.device)[None])[0].float()  # scaled, as Gemma's are
         tokens = nearest(vectors, words, model.hparams["backbone"])
         slots, p = batch["slots"], len(vectors)
         text = text & ~slots
@@ -117,7 +117,7 @@ def nearest(
 
 
 def _norms(prefix: Iterable[Float[Tensor, "two b h p k"]]) -> Float[Tensor, "l two"]:
-    return torch.stack([layer.norm(dim=(2, 4)).mean((1, 2)) for layer in prefix]).cpu()
+    return torch.stack([layer.float().norm(dim=(2, 4)).mean((1, 2)) for layer in prefix]).cpu()
 
 
 def _attention(model: PromptTuner, batch: Batch) -> dict[int, Float[Tensor, "b heads t s"]]:
@@ -128,7 +128,7 @@ def _attention(model: PromptTuner, batch: Batch) -> dict[int, Float[Tensor, "b h
         values = output if isinstance(output, tuple) else ()
         found = [value for value in values if isinstance(value, Tensor) and value.ndim == 4]
         if found:
-            seen[module.prefix_layer] = found[-1]  # type: ignore[index]
+            seen[module.prefix_layer] = found[-1].float()  # type: ignore[index]
 
     hooks = [m.register_forward_hook(note) for m in model.backbone.model.modules() if "prefix_layer" in vars(m)]
     try:
@@ -208,7 +208,7 @@ def main(args: list[str] | None = None) -> str:
     arguments = parser.parse_args(args)
     file = arguments.run_dir / "inspect.png"
     if not arguments.no_picture:
-        require("matplotlib", "plot")
+        require("matplotlib", "plot", ", or use --no-picture for the tables alone")
         if file.exists():
             raise InputError(f"{file}: exists; move it away, or use --no-picture.")
     model, data = read(arguments.run_dir, "--model.attention", "eager")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -79,6 +80,12 @@ def load(spec: BackboneSpec, **options: Any) -> tuple[Any, LMHead, dict[str, Any
             f"{spec.who} has no language model of its own, which a template is read with; leave the template out, or "
             "choose another backbone."
         )
+    if "quantization_config" in options:  # not of the decoder, whose weights are the words' embeddings in most families
+        with torch.device("meta"):
+            empty = auto(spec).from_config(options["config"])
+        decoder = empty.get_output_embeddings()
+        names = [name for name, module in empty.named_modules() if module is decoder]
+        options["quantization_config"].llm_int8_skip_modules += names
     model, loading = auto(spec).from_pretrained(**options)
     body = model.base_model
     prefix = f"{model.base_model_prefix}."

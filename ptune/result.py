@@ -25,7 +25,7 @@ def evaluate(cli: "CLI") -> dict[str, Any]:
     model, trainer = cli.model, cli.trainer
     steps, epochs = trainer.global_step, trainer.current_epoch
     trainer.fit_loop.epoch_loop._batches_that_stepped = steps  # what rows are logged at; one less if resumed at the end
-    best_epoch = epochs
+    best_epoch = 0
     if cli.best.best_model_path:  # empty where training ended before its first validation: then the last state counts
         best = torch.load(cli.best.best_model_path, map_location=model.device, weights_only=True)
         model.load_state_dict(best["state_dict"], strict=False)  # it holds trained tensors only
@@ -37,11 +37,18 @@ def report(cli: "CLI", steps: int, epochs: int, best_epoch: int) -> dict[str, An
     """The metrics of the model as it is on each labelled split, and what it took to get there."""
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     metrics, majority, start = {}, {}, time.perf_counter()
-    for split in data.splits:
-        model.split = split
-        (values,) = trainer.validate(model, data.loader(split), verbose=False)
+    rows, limit = {}, trainer.limit_val_batches
+    for i, split in enumerate(data.splits):
+        trainer.limit_val_batches = trainer.limit_test_batches if i else limit  # all but the monitored split are tests
+        if not trainer.limit_val_batches:
+            continue
+        model.split, loader = split, data.loader(split)
+        (values,) = trainer.validate(model, loader, verbose=False)
         metrics[split] = {name.removeprefix(f"{split}/"): value for name, value in values.items()}
         majority[split] = data.majority(split)
+        batches = int(sum(trainer.num_val_batches)) * trainer.world_size
+        rows[split] = min(len(loader.dataset), batches * data.batch_size)
+    trainer.limit_val_batches = limit
     evaluation_seconds, work = time.perf_counter() - start, cli.telemetry.state_dict()
     return {
         "task": data.task.name,
@@ -52,7 +59,7 @@ def report(cli: "CLI", steps: int, epochs: int, best_epoch: int) -> dict[str, An
         "monitor": model.task.monitor,
         "metrics": metrics,
         "majority": majority,
-        "rows": {split: len(data.loader(split).dataset) for split in data.splits},
+        "rows": rows,
         "best_epoch": best_epoch,
         "trained_parameters": sum(value.numel() for value in model.trained().values()),
         "total_parameters": sum(value.numel() for value in model.parameters()),
@@ -116,6 +123,8 @@ def table(result: dict[str, Any]) -> str:
     foot = f"{trained:,} trained parameters, {time_of}, {result['peak_memory_mib']:.0f} MiB; metrics in %"
     if result["best_epoch"]:
         foot += f", * chose the checkpoint (epoch {result['best_epoch']})"
+    elif result["steps"]:
+        foot += ", of the last step: no validation chose a checkpoint"
     return "\n".join([f"\n{result['task']} with {result['method']}, seed {result['seed']}", *lines, foot])
 
 

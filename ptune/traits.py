@@ -16,11 +16,14 @@ from ptune.errors import InputError
 from ptune.pretrained import BackboneSpec
 from ptune.prompts import Prompts
 
-_TEXT = torch.tensor([[5, 6, 7, 8, 7, 6, 8, 5]])
-"""A text that tells how a model works, whatever it says."""
+PLACES = torch.tensor([[0.3, 0.8, 0.5, 0.2, 0.6, 0.4, 0.9, 0.3]])
+"""Where in the vocabulary the tokens of a text are that tells how a model works; its ends are alike."""
 
 PADDING = 2
 """Padding tokens put before it to see what they do."""
+
+CLEAR = 0.1
+"""What should make no difference makes less than this part of the difference that it would make."""
 
 
 class Traits:
@@ -30,7 +33,6 @@ class Traits:
         model: a Transformer without head, of an encoder-decoder the encoder.
         spec: its sizes.
         spare: name of an attention function that runs on every device, for models whose own does not.
-        exact: whether its weights are fp32; with fewer bits two ways to one result differ by more.
 
     Raises:
         InputError: the model does not run on token ids alone.
@@ -47,9 +49,12 @@ class Traits:
     packs: Literal["by positions", "by mask", "no"]
     """What keeps texts in one row from seeing each other: their positions, a mask they are given, or nothing."""
 
-    def __init__(self, model: PreTrainedModel, spec: BackboneSpec, spare: str | None, exact: bool) -> None:
-        self.model, self.spec, self.spare, self.exact = model, spec, spare, exact
-        self.attentions, self.deaf = self._layers()
+    def __init__(self, model: PreTrainedModel, spec: BackboneSpec, spare: str | None) -> None:
+        self.model, self.spec, self.spare = model, spec, spare
+        self.vocabulary = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
+        pad = spec.config.get_text_config().pad_token_id
+        self.pad = pad if pad is not None and 0 <= pad < self.vocabulary else None
+        self.deaf = self._layers()
         with self.still() as text:
             both = torch.cat([text, text.flip(1)])
             states = self._read(both)
@@ -67,7 +72,7 @@ class Traits:
             self.model.set_attn_implementation(self.spare)
         try:
             with torch.no_grad():
-                yield _TEXT.to(self.model.device)  # Lightning loads onto its own device
+                yield (PLACES * self.vocabulary).long().to(self.model.device)  # Lightning loads onto its own device
         finally:
             self.model.train(training)
             if self.spare is not None:
@@ -81,24 +86,23 @@ class Traits:
     ) -> Float[Tensor, "b t d"] | None:
         """What it reads at these positions; None where its forward knows no `position_ids`."""
         try:
-            return self._read(ids, position_ids=places, **inputs)
+            return self._read(ids, position_ids=places.expand(ids.shape), **inputs)
         except TypeError:
             return None
 
-    def _near(self, one: Tensor, other: Tensor, exact: float, rough: float) -> bool:
-        return bool((one - other).norm() <= (exact if self.exact else rough) * other.norm())
-
-    def _layers(self) -> tuple[list[nn.Module], str]:
-        """Number the attention modules in the order they run; them, and why a prefix would not reach each once."""
+    def _layers(self) -> str:
+        """Number the attention modules in the order they run; why a prefix would not reach each of them once."""
         visitor = Visitor()
         try:
             with self.still() as text:
                 self.model(input_ids=text, prefix=visitor)
-        except (TypeError, ValueError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a family's own code raises
             if "prefix" not in str(error):  # else this family's forward takes no further keywords
                 raise InputError(
-                    f"{self.spec.who} does not run on tokens alone ({str(error).splitlines()[0]}); choose a text "
-                    "encoder or decoder."
+                    f"{self.spec.who} does not run on tokens alone ({next(iter(str(error).splitlines()), '')}); choose "
+                    "a text encoder or decoder."
                 ) from error
         for layer, module in enumerate(visitor.modules):
             module.prefix_layer = layer  # type: ignore[assignment]
@@ -128,7 +132,7 @@ class Traits:
         elif sizes != self.spec.kv_sizes or value_sizes != sizes:
             keys, values, told = (sorted({*found}) for found in (sizes, value_sizes, self.spec.kv_sizes))
             deaf = f"its config says heads and head sizes {told}, but its keys have {keys} and its values {values}"
-        return visitor.modules, deaf
+        return deaf
 
     def _landmark(self) -> dict[str, Prompts]:
         """A prefix, where the model reads one: where positions are relative, only it tells where a text stands."""
@@ -140,11 +144,11 @@ class Traits:
         return {"prefix": Prompts(prefix=layers)}
 
     def _first_position(self, texts: Int[Tensor, "b t"], states: Float[Tensor, "b t d"]) -> int:
-        pad, t = self.spec.config.get_text_config().pad_token_id, texts.shape[1]
-        if pad is None or self.spec.positions is None or pad + 1 + t > self.spec.positions:
+        t = texts.shape[1]
+        if self.pad is None or self.spec.positions is None or self.pad + 1 + t > self.spec.positions:
             return 0
         gaps = {}
-        for first in (0, pad + 1):
+        for first in (0, self.pad + 1):
             told = self._told(torch.arange(first, first + t, device=texts.device)[None], texts)
             if told is None:
                 return 0
@@ -152,41 +156,41 @@ class Traits:
         return min(gaps, key=gaps.__getitem__)
 
     def _padded(self, text: Int[Tensor, "b t"]) -> Literal["as is", "told", "aligned"]:
-        pad = self.spec.config.get_text_config().pad_token_id or 0
-        ids, mask = F.pad(text, (PADDING, 0), value=pad), F.pad(torch.ones_like(text), (PADDING, 0))
+        ids, mask = F.pad(text, (PADDING, 0), value=self.pad or 0), F.pad(torch.ones_like(text), (PADDING, 0))
         inputs = {"attention_mask": mask, **self._landmark()}
-        untold = self._read(ids, **inputs)
+        untold = self._read(ids, **inputs)[:, PADDING:]
         told = self._told(self.places(ids, mask), ids, **inputs)
-        if told is not None and not torch.equal(told[:, PADDING:], untold[:, PADDING:]):
+        if told is not None and not torch.equal(told[:, PADDING:], untold):
             return "told"
         alone = self._read(text, **self._landmark())
-        return "as is" if self._near(untold[:, PADDING:], alone, 1e-3, 0.05) else "aligned"
+        return "as is" if (untold - alone).norm() <= 1e-3 * alone.norm() else "aligned"  # which is never wrong
 
     def _causal(self, states: Float[Tensor, "two t d"]) -> bool:
-        if not self.exact and self.attentions:
-            # Which columns LLM.int8() leaves in 16 bits, all tokens decide, and so for rounding: believe the layers.
-            return all(getattr(module, "is_causal", False) for module in self.attentions)
-        # Both texts begin alike. Experts (Mixtral) compute all their tokens in one product: near, not equal.
-        return self._near(states[0, 0], states[1, 0], 1e-5, 0.02)
+        """By a text and its reverse: the token at both ends comes before everything else, or behind it."""
+        first, last = ((states[0, i] - states[1, i]).norm() for i in (0, -1))
+        return bool(first < CLEAR * last)
 
     def _packs(
         self, texts: Int[Tensor, "two t"], states: Float[Tensor, "two t d"]
     ) -> Literal["by positions", "by mask", "no"]:
-        places = torch.arange(texts.shape[1], device=texts.device).repeat(1, 2)
+        row, places = texts.view(1, -1), torch.arange(texts.shape[1], device=texts.device).repeat(1, 2)
 
-        def apart(**inputs: Any) -> bool:
-            packed = self._told(places + self.first_position, texts.view(1, -1), **inputs)
-            return packed is not None and self._near(packed.view(states.shape)[1], states[1], 1e-3, 0.05)
+        def gap(mask: Tensor | None) -> Tensor:
+            told = self._told(places + self.first_position, row, attention_mask=mask)
+            assert told is not None
+            return (told.view(states.shape)[1] - states[1]).norm()
 
-        if apart():
-            return "by positions"
-        config = self.spec.config.get_text_config()
-        windows = getattr(config, "sliding_window", None) or "sliding_attention" in getattr(config, "layer_types", ())
-        if not self.causal or windows:  # whose masks are not as below
-            return "no"
         try:
-            return "by mask" if apart(attention_mask=self.mask(places)) else "no"
-        except (RuntimeError, ValueError):  # it makes something of a mask that has "b t" only
+            together = gap(torch.ones_like(row))
+            if gap(None) < CLEAR * together:
+                return "by positions"
+            config = self.spec.config.get_text_config()
+            window = getattr(config, "sliding_window", None) or "sliding_attention" in getattr(
+                config, "layer_types", ()
+            )
+            # Masks of others are not as ours below.
+            return "by mask" if self.causal and not window and gap(self.mask(places)) < CLEAR * together else "no"
+        except (AssertionError, IndexError, RuntimeError, ValueError):  # no positions, too few, or a mask is "b t" only
             return "no"
 
     def places(self, ids: Int[Tensor, "b t"], mask: Int[Tensor, "b t"] | None) -> Int[Tensor, "b t"]:

@@ -145,10 +145,7 @@ class PromptTuner(L.LightningModule):
         self.backbone.requires_grad_(False)
         tuned = self.tuned(self.backbone)
         if any(value.dtype != torch.float32 for value in tuned.values()):
-            raise InputError(
-                f"backbone_dtype: {p['backbone_dtype']!r} is for a frozen backbone, and {type(self).__name__} trains "
-                "it; use fp32, and --trainer.precision bf16-mixed for speed."
-            )
+            self.require_fp32()
         for value in tuned.values():
             value.requires_grad_()
         self.unread = self.backbone.unread(tuned) if tuned else set()
@@ -162,6 +159,14 @@ class PromptTuner(L.LightningModule):
         # collective, so that processes may hold different numbers of rows.
         state = [name for name, _ in self.named_parameters()] + [name for name, _ in self.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = [name for name in state if name not in trained]
+
+    def require_fp32(self) -> None:
+        """Raise InputError for a backbone of fewer bits, in a method that trains the backbone's own tensors."""
+        if self.hparams["backbone_dtype"] != "fp32":
+            raise InputError(
+                f"backbone_dtype: {self.hparams['backbone_dtype']!r} is for a frozen backbone, and "
+                f"{type(self).__name__} trains it; use fp32, and --trainer.precision bf16-mixed for speed."
+            )
 
     def prepare(self, backbone: Backbone) -> None:
         """Check that the backbone can be prompted by this method, and read from it what an initialisation needs."""

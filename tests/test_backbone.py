@@ -303,6 +303,26 @@ def test_input_prompts_and_prefix_go_together_and_both_get_gradient(tiny, slotte
     assert (kv.grad.abs().amax((2, 3, 4, 5)) > 0).all()
 
 
+def test_a_pass_that_is_refused_leaves_no_vectors_for_the_next(tiny, slotted, prefix):
+    backbone = Backbone(tiny("bloom"))
+    with torch.no_grad():
+        plain = backbone(slotted)
+        with pytest.raises(InputError, match="cannot be prompted in its layers"):
+            backbone(slotted, Prompts(embeds=torch.randn(1, 2, 32), prefix=prefix(backbone.spec, P)))
+        assert torch.equal(backbone(slotted), plain)
+
+
+def test_a_padding_token_that_is_none_is_not_looked_up(tiny):
+    assert Backbone(tiny("llama", pad_token_id=None)).room == 48
+    folder = tiny("gpt2")
+    config = json.loads((Path(folder) / "config.json").read_text())
+    for pad in (-1, 1000):
+        other = f"{folder}-{pad}"
+        shutil.copytree(folder, other)
+        (Path(other) / "config.json").write_text(json.dumps(config | {"pad_token_id": pad}))
+        assert Backbone(other).traits.packs == "by positions"
+
+
 # ---- pooling
 
 

@@ -71,6 +71,35 @@ def test_quantized_weights_are_smaller_and_near(tiny, batch, prefix, family, dty
     assert sizes[0] < 0.5 * sizes[1]
 
 
+@pytest.mark.parametrize(
+    "dtype", ["bf16", pytest.param("int8", marks=quantized), pytest.param("int4", marks=quantized)]
+)
+@pytest.mark.parametrize("family", [*FAMILIES, "roformer", "bloom", "falcon", "mpt", "mixtral"])
+def test_what_a_model_does_is_found_alike_in_every_precision(tiny, family, dtype):
+    full, small = (Backbone(tiny(family), dtype=precision).traits for precision in ("fp32", dtype))
+    for trait in ("deaf", "first_position", "causal", "packs", "shifts"):
+        assert getattr(small, trait) == getattr(full, trait), trait
+    assert small.padded in (full.padded, "aligned"), "to the edge of the row is right for every family"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "near"),
+    [("bf16", 0.05), pytest.param("int8", 0.1, marks=quantized), pytest.param("int4", 0.8, marks=quantized)],
+)
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "gpt2", "opt", "llama", "xlnet", "gemma3_text"])
+def test_a_language_model_of_fewer_bits_gives_near_scores_and_a_gradient(tiny, batch, prefix, family, dtype, near):
+    inputs, found = batch(answer_at=torch.tensor([[1], [2], [1]])), []
+    for precision in ("fp32", dtype):
+        backbone = Backbone(tiny(family, lm=True), dtype=precision, lm=True).requires_grad_(False)
+        kv = (0.3 * prefix(backbone.spec, P)).requires_grad_()
+        scores = backbone.lm_scores(backbone(inputs, prompted(backbone, kv))[:, 1], torch.tensor([5, 6, 7]))
+        scores.sum().backward()
+        assert scores.dtype == torch.float32
+        assert kv.grad.any()
+        found.append(scores.detach())
+    assert distance(found[1], found[0]) < near
+
+
 @pytest.fixture
 def build(tiny, head):
     """A model with its weights loaded."""

@@ -123,6 +123,28 @@ def test_direct_use_is_evaluated_without_a_checkpoint_or_training_rows(tmp_path)
     assert " s of evaluation" in out
 
 
+def test_limits_hold_for_the_split_they_are_named_after_and_rows_are_those_scored(tmp_path):
+    limits, test = ("--trainer.limit_val_batches", "2", "--data.batch_size", "3"), "--trainer.limit_test_batches"
+    results = []
+    for name, more in {"all": [], "one": [test, "1"], "none": [test, "0"]}.items():
+        code, _, err = evaluate(manual(tmp_path / name, *limits, *more))
+        assert (code, err) == (0, "")
+        results.append(json.loads((tmp_path / name / "evaluation.json").read_text()))
+    test_rows = len((runs.Path(runs.data()) / "test.jsonl").read_text().splitlines())
+    assert [result["rows"] for result in results] == [
+        {"validation": 6, "test": test_rows},
+        {"validation": 6, "test": 3},
+        {"validation": 6},
+    ]
+    assert results[2]["metrics"].keys() == {"validation"}
+
+
+def test_direct_use_in_fewer_bits(tmp_path):
+    code, _, err = evaluate(manual(tmp_path / "run", "--model.backbone_dtype", "bf16"))
+    assert (code, err) == (0, "")
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["fingerprint"].endswith("-bf16")
+
+
 def test_calibration_and_demonstrations_are_options_of_direct_use(tmp_path):
     losses = {}
     for name, more in {

@@ -248,7 +248,7 @@ def test_help_explains_every_option():
 def test_help_of_a_class_explains_each_of_its_options(name):
     text = printed([name])
     options = text.split("\n  --")[1:]
-    assert len(options) == 5 if "ManualPrompt" in name else len(options) > 8
+    assert len(options) == 6 if "ManualPrompt" in name else len(options) > 8
     for option in options:
         explanation = option.split("(type:")[0].split()[2:]  # behind name and placeholder
         assert len(explanation) > 3, option

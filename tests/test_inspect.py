@@ -82,6 +82,14 @@ def test_an_even_spread_counts_what_a_token_sees(build, batch):
         assert_close(even, torch.full((3,), sum(shares) / len(shares)), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", [PTuningV2, PromptTuning])
+def test_a_run_on_a_backbone_of_16_bits_is_looked_at_in_32(build, batch, method):
+    full, half = (look(build(method, length=P, backbone_dtype=dtype), batch) for dtype in ("fp32", "bf16"))
+    assert half.attention.dtype == torch.float32
+    assert_close(half.attention, full.attention, atol=0.02, rtol=0.1)
+    assert_close(half.text_norms, full.text_norms, atol=0.05, rtol=0.05) if method is PTuningV2 else half.tokens
+
+
 def test_norms_are_means_over_vectors_by_layer(build, batch):
     model = build(length=4, layers=[0, 2])
     found = look(model, batch)
@@ -175,7 +183,8 @@ def test_without_matplotlib_the_extra_is_named_before_any_work(tmp_path, capsys,
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, _, err = outcome([tmp_path], capsys)
     assert code == 2
-    assert err == ["error: package 'matplotlib' is not installed; pip install \"ptune[plot]\"."]
+    sentence = "error: package 'matplotlib' is not installed; pip install \"ptune[plot]\", or use --no-picture"
+    assert err == [f"{sentence} for the tables alone."]
 
 
 def test_a_run_whose_backbone_is_gone_is_refused(tmp_path, capsys):

@@ -20,6 +20,7 @@ class BitFit(PromptTuner):
 
     def __init__(self, lr: float = 1e-3, **common) -> None:
         super().__init__(lr=lr, **common)
+        self.require_fp32()
 
     def prepare(self, backbone: Backbone) -> None:
         """Refuse a backbone without biases (Llama, T5)."""

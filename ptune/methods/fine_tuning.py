@@ -20,6 +20,7 @@ class FineTuning(PromptTuner):
 
     def __init__(self, lr: float = 2e-5, backbone_dropout: bool = True, **common) -> None:
         super().__init__(lr=lr, backbone_dropout=backbone_dropout, **common)
+        self.require_fp32()
 
     def prompts(self, batch: Batch) -> None:
         """No prompts."""

@@ -1,13 +1,14 @@
 """Direct use of a language model (Schick & Schütze 2021; Brown et al. 2020): a template, and nothing is trained."""
 
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
+from ptune.attention import Attention
 from ptune.errors import InputError
 from ptune.heads import Batch
-from ptune.pretrained import MINILM
+from ptune.pretrained import MINILM, Dtype
 from ptune.tasks.spec import HeadSpec
 from ptune.tuner import PromptTuner
 
@@ -21,7 +22,8 @@ class ManualPrompt(PromptTuner):
         head: Form and labels of the task's head; the data module's `head`, linked on the command line.
         calibrate: Divide each label's probability by the one it has where the template is filled with no content
             (contextual calibration, Zhao et al. 2021, section 5).
-        attention: Attention function of transformers that runs underneath.
+        attention: Attention function of transformers that runs underneath; `flash` needs a GPU and flash-attn.
+        backbone_dtype: `fp32`, or with less memory `bf16`, `int8` or `int4` (bitsandbytes).
     """
 
     trains: ClassVar[bool] = False
@@ -32,9 +34,10 @@ class ManualPrompt(PromptTuner):
         backbone: str = MINILM,
         head: HeadSpec | None = None,
         calibrate: bool = False,
-        attention: Literal["sdpa", "eager"] = "sdpa",
+        attention: Attention = "sdpa",
+        backbone_dtype: Dtype = "fp32",
     ) -> None:
-        super().__init__(backbone=backbone, head=head, attention=attention)
+        super().__init__(backbone=backbone, head=head, attention=attention, backbone_dtype=backbone_dtype)
         if not self.head.lm:
             raise InputError("--model ManualPrompt reads a template: add --data.template task, or one of your own.")
         if calibrate and self.task.kind != "cloze":
