@@ -57,12 +57,8 @@ class Backbone(nn.Module):
         self.spec = describe(name)
         self.dtype, self.attention = dtype, attention
         config = copy.deepcopy(self.spec.config)  # models that share a config share its attention implementation
-        for part in (
-            config,
-            *(getattr(config, name, None) for name in config.sub_configs),
-        ):  # Gemma 3: text and pictures
-            if part is None:
-                continue
+        parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]  # Gemma 3: text and pictures
+        for part in filter(None, parts):
             part.use_cache = False
             if not dropout:
                 # On the config, before the model exists: this reaches dropout kept as a float as well as nn.Dropout.

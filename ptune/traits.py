@@ -185,9 +185,8 @@ class Traits:
             if gap(None) < CLEAR * together:
                 return "by positions"
             config = self.spec.config.get_text_config()
-            window = getattr(config, "sliding_window", None) or "sliding_attention" in getattr(
-                config, "layer_types", ()
-            )
+            kinds = getattr(config, "layer_types", None) or ()
+            window = getattr(config, "sliding_window", None) or "sliding_attention" in kinds
             # Masks of others are not as ours below.
             return "by mask" if self.causal and not window and gap(self.mask(places)) < CLEAR * together else "no"
         except (AssertionError, IndexError, RuntimeError, ValueError):  # no positions, too few, or a mask is "b t" only
