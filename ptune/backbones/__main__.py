@@ -273,7 +273,11 @@ def main(names: list[str]) -> None:
     for name in names or FAMILIES:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                cells, reasons = probe(tiny(name, folder) if name in CONFIG_MAPPING else name)
+                if name in CONFIG_MAPPING:
+                    cells, reasons = probe(tiny(name, folder))
+                else:
+                    describe(name)  # once, not for every column: offline, the hub is asked again and again
+                    cells, reasons = probe(name)
             except InputError as error:
                 cells, reasons = dict.fromkeys(COLUMNS, "no"), dict.fromkeys(COLUMNS, str(error))
             reasons = {column: reason.replace(repr(folder), repr(name)) for column, reason in reasons.items()}
