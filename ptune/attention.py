@@ -215,7 +215,7 @@ for _name, _base, _mask in (
     AttentionMaskInterface.register(f"ptune_{_name}", _mask)
 
 
-def function(config: PretrainedConfig, attention: Attention) -> str | None:
+def attention_function(config: PretrainedConfig, attention: Attention) -> str | None:
     """Name of a family's attention function: eager where it has no SDPA, None where it has its attention built in.
 
     Raises InputError for flex and flash where the family, the machine or the installation lacks them.

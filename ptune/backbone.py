@@ -9,13 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import (
-    MODEL_FOR_TEXT_ENCODING_MAPPING,
-    AutoModel,
-    AutoModelForTextEncoding,
-)
+from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoModel, AutoModelForTextEncoding
 
-from ptune.attention import Attention, Visitor, function
+from ptune.attention import Attention, Visitor, attention_function
 from ptune.backbones import QueryModel, adapt
 from ptune.errors import InputError
 from ptune.lm import LMHead, load
@@ -72,7 +68,7 @@ class Backbone(nn.Module):
         options: dict[str, Any] = {
             "pretrained_model_name_or_path": locate(name),
             "config": config,
-            "attn_implementation": function(config, attention),
+            "attn_implementation": attention_function(config, attention),
             "use_safetensors": True,
             "output_loading_info": True,
             **precision(dtype),
@@ -106,7 +102,8 @@ class Backbone(nn.Module):
         # Not `inputs_embeds`: some families read more from input ids (Gemma 3n and 4 an embedding for each layer).
         self._filled: tuple[Tensor, Tensor] | None = None
         self.model.get_input_embeddings().register_forward_hook(self._fill)
-        spare = function(config, "sdpa") if attention in ("flex", "flash") else None  # a look may be on the CPU still
+        elsewhere = attention in ("flex", "flash")  # and a look may be on the CPU still
+        spare = attention_function(config, "sdpa") if elsewhere else None
         self.traits = Traits(self.model, self.spec, spare)
         self._choose_pooling(pool, trained_pooler=not loading["missing_keys"])
         if self.lm is not None and self.spec.lm == "causal" and not self.traits.causal:

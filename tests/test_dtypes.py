@@ -51,8 +51,9 @@ def test_bf16_is_fp32_to_its_precision_in_every_family(tiny, batch, prefix, fami
     kv = 0.3 * prefix(full.spec, P)  # attention is not as sharp then; T5 and Gemma 4 do not scale it
     expected, found = (hidden_and_gradient(backbone, inputs, kv) for backbone in (full, half))
     assert {tensor.dtype for tensor in found} == {torch.float32}
-    assert 1e-4 < distance(found[0], expected[0]) < 0.05
-    assert distance(found[1], expected[1]) < 0.3  # Gemma 4: rounding its weights alone moves it by 0.1
+    near, steep = (0.05, 0.3) if family == "gemma4_text" else (0.03, 0.15)  # it is sensitive to rounding
+    assert 1e-4 < distance(found[0], expected[0]) < near
+    assert distance(found[1], expected[1]) < steep
     assert half.pooling == full.pooling
 
 
