@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ptune.backbone import Backbone
+    from ptune.backbone.pretrained import describe
     from ptune.data.choice import MultipleChoice
     from ptune.data.classification import Classification
     from ptune.data.fill import Fill
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
     from ptune.methods.p_tuning import PromptEncoder, PTuning
     from ptune.methods.p_tuning_v2 import PrefixEncoder, PTuningV2
     from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
-    from ptune.pretrained import describe
     from ptune.prompts import Prompts
     from ptune.tasks import task
     from ptune.tasks.spec import HeadSpec, TaskSpec
-    from ptune.templates import Template, Verbalizer
-    from ptune.tuner import PromptTuner
+    from ptune.tasks.templates import Template, Verbalizer
+    from ptune.tuning.tuner import PromptTuner
 
 __version__ = "0.1.0"
 
@@ -48,16 +48,16 @@ _HOMES = {
     "PTuningV2": "methods.p_tuning_v2",
     "PrefixEncoder": "methods.p_tuning_v2",
     "PromptEncoder": "methods.p_tuning",
-    "PromptTuner": "tuner",
+    "PromptTuner": "tuning.tuner",
     "PromptTuning": "methods.prompt_tuning",
     "Prompts": "prompts",
     "SoftPrompt": "methods.prompt_tuning",
     "SpanQA": "data.qa",
     "Tagging": "data.tagging",
     "TaskSpec": "tasks.spec",
-    "Template": "templates",
-    "Verbalizer": "templates",
-    "describe": "pretrained",
+    "Template": "tasks.templates",
+    "Verbalizer": "tasks.templates",
+    "describe": "backbone.pretrained",
     "task": "tasks",
 }
 

@@ -9,8 +9,8 @@ is one). Options may differ from the run's: other data, another length limit, an
 
 import sys
 
-from ptune.cli import Evaluation, guarded
-from ptune.result import table, write_evaluation
+from ptune.run.cli import Evaluation, guarded
+from ptune.run.result import table, write_evaluation
 
 
 def run(args: list[str] | None) -> None:

@@ -17,17 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ptune.data.tokenizer import load, text_start
-from ptune.errors import InputError
-from ptune.extras import require
-from ptune.finished import Arguments, command, read
-from ptune.heads import LinearHead
+from ptune.backbone.pretrained import locate
+from ptune.backbone.tokenizer import load, text_start
+from ptune.errors import InputError, require
+from ptune.heads.linear import LinearHead
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
-from ptune.pretrained import locate
-from ptune.templates import Template
-from ptune.tuner import PromptTuner
+from ptune.run.finished import Arguments, command, read
+from ptune.tasks.templates import Template
+from ptune.tuning.tuner import PromptTuner
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -2,7 +2,7 @@
 
 import sys
 
-from ptune.cli import command
+from ptune.run.cli import command
 
 
 def main(args: list[str] | None = None) -> int:

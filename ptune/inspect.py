@@ -16,12 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptune.data.tokenizer import load
-from ptune.errors import InputError
-from ptune.extras import require
-from ptune.finished import Arguments, command, read
+from ptune.backbone.tokenizer import load
+from ptune.errors import InputError, require
 from ptune.heads import Batch
-from ptune.tuner import PromptTuner
+from ptune.run.finished import Arguments, command, read
+from ptune.tuning.tuner import PromptTuner
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ptune.cli import CLI, command
+from ptune.run.cli import CLI, command
 from ptune.tasks import MODULES, task, toy
 
 _temporary = tempfile.TemporaryDirectory(prefix="ptune-runs-")
@@ -139,7 +139,7 @@ def call(words: list, command=command) -> tuple[int, str, str]:
 def built(words: list) -> CLI:
     """Data, model and trainer of a command line that is not run."""
     made = []
-    with mock.patch("ptune.cli.run", lambda args: made.append(CLI.of(args))):
+    with mock.patch("ptune.run.cli.run", lambda args: made.append(CLI.of(args))):
         code, _, err = call(words)
     assert code == 0, err
     return made[0]

@@ -5,7 +5,7 @@ import torch
 from test_conformance import FAMILIES, prompted, text
 from torch.testing import assert_close
 
-import ptune.attention
+import ptune.backbone.attention
 from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.methods.fine_tuning import FineTuning
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without to
 @pytest.fixture
 def flex_keys(monkeypatch):
     """The number of keys in each call of flex attention, in order."""
-    lengths, function = [], ptune.attention.flex_attention
+    lengths, function = [], ptune.backbone.attention.flex_attention
 
     def spy(query, key, *args, **kwargs):
         lengths.append(key.shape[2])
         return function(query, key, *args, **kwargs)
 
-    monkeypatch.setattr(ptune.attention, "flex_attention", spy)
+    monkeypatch.setattr(ptune.backbone.attention, "flex_attention", spy)
     return lengths
 
 
@@ -108,8 +108,8 @@ def flash(monkeypatch, tiny):
     """Builds a backbone in bf16 that believes in a GPU and runs the stand-in."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: name)
-    monkeypatch.setattr("ptune.backbone.adapt", lambda model, family: None)
-    monkeypatch.setattr(ptune.attention, "_flash_attention_forward", kernel)
+    monkeypatch.setattr("ptune.backbone.model.adapt", lambda model, family: None)
+    monkeypatch.setattr(ptune.backbone.attention, "_flash_attention_forward", kernel)
     return lambda family, **sizes: Backbone(tiny(family, **sizes), attention="flash", dtype="bf16")
 
 

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from transformers import AutoModel, T5EncoderModel
 
 from ptune.backbone import Backbone
+from ptune.backbone.pretrained import describe
 from ptune.errors import InputError
-from ptune.pretrained import describe
 from ptune.prompts import Prompts
 
 P = 4

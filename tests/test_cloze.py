@@ -7,14 +7,14 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
+from ptune.backbone.pretrained import describe
+from ptune.backbone.tokenizer import whole_words
 from ptune.data.choice import MultipleChoice
 from ptune.data.classification import Classification
 from ptune.data.fill import Fill
-from ptune.data.tokenizer import whole_words
-from ptune.heads import Cloze, ClozeChoice
-from ptune.heads import Fill as FillHead
+from ptune.heads.cloze import Cloze, ClozeChoice
+from ptune.heads.cloze import Fill as FillHead
 from ptune.methods.manual import ManualPrompt
-from ptune.pretrained import describe
 from ptune.tasks import TaskSpec
 
 TEXTS = ("the nurse thanked the pilot", "who", "the pilot was helped")

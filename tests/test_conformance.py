@@ -6,8 +6,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from transformers import AutoModel
 
-from ptune.attention import Visitor
 from ptune.backbone import Backbone
+from ptune.backbone.attention import Visitor
 from ptune.errors import InputError
 from ptune.prompts import Prompts
 

@@ -9,13 +9,13 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from ptune import finished
 from ptune.errors import InputError
 from ptune.export import load_adapter, main, write_adapter
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
+from ptune.run import finished
 
 P = 4
 CLASSES = {

@@ -8,7 +8,7 @@ from test_conformance import FAMILIES, text
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone
-from ptune.backbones.__main__ import tuned
+from ptune.backbones import tuned
 from ptune.errors import InputError
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.p_tuning import PTuning

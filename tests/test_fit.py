@@ -17,9 +17,9 @@ from torch import nn
 
 import ptune
 from ptune.backbone import Backbone
-from ptune.options import CLASSES
 from ptune.prompts import Prompts
-from ptune.tuner import PromptTuner
+from ptune.run.options import CLASSES
+from ptune.tuning.tuner import PromptTuner
 
 FILES = {"config.yaml", "metrics.csv", "best.ckpt", "last.ckpt", "prompts.safetensors", "result.json"}
 MEASURED = {"seconds", "evaluation_seconds", "examples_per_second", "tokens_per_second", "peak_memory_mib"}

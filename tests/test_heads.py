@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone
-from ptune.heads import Choice, Classify, Regress, Span, Tag, head_for
+from ptune.heads import head_for
+from ptune.heads.linear import Choice, Classify, Regress, Span, Tag
 
 WIDTH, LENGTHS = 32, (7, 5, 3, 6)
 

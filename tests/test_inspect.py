@@ -8,12 +8,12 @@ import torch
 from torch.testing import assert_close
 from transformers import AutoModel
 
-from ptune import finished
 from ptune.errors import InputError
 from ptune.inspect import look, main, picture, tables
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
+from ptune.run import finished
 
 P = 2
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -8,9 +8,9 @@ from torch.testing import assert_close
 from transformers import XLNetLMHeadModel
 
 from ptune.backbone import Backbone
+from ptune.backbone.traits import Traits
 from ptune.errors import InputError
 from ptune.prompts import Prompts
-from ptune.traits import Traits
 
 MASKED = (
     "bert",

@@ -8,8 +8,8 @@ from scipy import stats
 from seqeval.metrics import f1_score, precision_score, recall_score
 
 from ptune.errors import InputError
-from ptune.metrics import build, majority
-from ptune.spans import decode, exact_and_f1, normalise
+from ptune.heads.metrics import build, majority
+from ptune.heads.spans import decode, exact_and_f1, normalise
 from ptune.tasks.spec import HeadSpec
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")

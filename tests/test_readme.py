@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ptune.backbones import __main__ as support
+from ptune import backbones as support
 from ptune.evaluate import main as evaluate
 from ptune.fit import main as fit
 

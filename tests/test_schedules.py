@@ -9,7 +9,7 @@ import torch
 from ptune.errors import InputError
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning_v2 import PTuningV2
-from ptune.schedules import factor
+from ptune.tuning.schedules import factor
 
 
 @pytest.mark.parametrize(

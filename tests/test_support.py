@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from ptune import backbones as support
 from ptune.backbone import Backbone
-from ptune.backbones import __main__ as support
 from ptune.methods.p_tuning_v2 import PTuningV2
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

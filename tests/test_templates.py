@@ -3,9 +3,9 @@
 import pytest
 import runs
 
-from ptune.data.tokenizer import load, pieces, whole_words
+from ptune.backbone.tokenizer import answers, load, pieces, whole_words
 from ptune.errors import InputError
-from ptune.templates import Part, Template, Verbalizer, answers
+from ptune.tasks.templates import Part, Template, Verbalizer
 
 LABELS = ("no", "yes")
 

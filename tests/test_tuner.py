@@ -13,7 +13,6 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
-from ptune.callbacks import Telemetry
 from ptune.errors import InputError
 from ptune.methods.bitfit import BitFit
 from ptune.methods.fine_tuning import FineTuning
@@ -21,6 +20,7 @@ from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.lora import PEFT, LoRA
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
+from ptune.run.callbacks import Telemetry
 
 HEAD = {"head.linear.weight", "head.linear.bias"}
 MLP = {"prompt.encoder.embedding"} | {f"prompt.encoder.mlp.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import runs
 
-from ptune import loggers
+from ptune.run import loggers
 
 BLOCK, HEADER = 32768, struct.Struct("<IHB")  # LevelDB's log: blocks of records with crc32, length, type
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4

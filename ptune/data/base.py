@@ -13,11 +13,12 @@ from jaxtyping import Shaped
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ptune.backbone.tokenizer import load, stand_in, text_start
 from ptune.data import cache
 from ptune.data.fewshot import DEV, few
 from ptune.data.loader import BucketSampler, EvalSampler, Loader
-from ptune.data.source import Rows, folders, read
-from ptune.data.tokenizer import load, stand_in, text_start
+from ptune.data.rows import Rows
+from ptune.data.source import folders, read
 from ptune.errors import InputError, nearest
 from ptune.tasks import task as find_task
 from ptune.tasks.spec import MODULES, Format, HeadSpec, TaskSpec
@@ -321,7 +322,7 @@ class TaskData(L.LightningDataModule, ABC):
 
         The mean for regression; {} for spans, and where there is no training split.
         """
-        from ptune.metrics import majority
+        from ptune.heads.metrics import majority
 
         if self.task.train not in self._items:
             return {}

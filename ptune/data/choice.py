@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from ptune.backbone.tokenizer import filled, pieces
 from ptune.data.base import Batch
 from ptune.data.templated import Templated
-from ptune.data.tokenizer import pieces
 from ptune.errors import InputError
 from ptune.tasks.spec import Format, HeadKind
-from ptune.templates import filled
 
 
 class MultipleChoice(Templated):

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 
 import torch
 
+from ptune.backbone.tokenizer import answers
 from ptune.data.base import Batch
 from ptune.data.templated import Templated
 from ptune.errors import InputError
 from ptune.tasks.spec import Format, HeadKind, HeadSpec, TaskSpec
-from ptune.templates import Verbalizer, answers
+from ptune.tasks.templates import Verbalizer
 
 
 class Classification(Templated):

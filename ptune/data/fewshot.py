@@ -8,7 +8,7 @@ import numpy as np
 from ptune.errors import InputError
 
 if TYPE_CHECKING:
-    from ptune.data.source import Rows
+    from ptune.data.rows import Rows
 
 DEV = "dev"
 """The split that the checkpoint is chosen on, as large as the training split and drawn from the same rows."""

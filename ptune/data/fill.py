@@ -4,12 +4,11 @@ from typing import ClassVar
 
 import torch
 
+from ptune.backbone.tokenizer import filled, pieces, whole_words
 from ptune.data.base import Batch
 from ptune.data.templated import Templated
-from ptune.data.tokenizer import pieces, whole_words
 from ptune.errors import InputError
 from ptune.tasks.spec import Format, HeadKind, TaskSpec
-from ptune.templates import filled
 
 
 class Fill(Templated):

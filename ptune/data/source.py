@@ -6,33 +6,14 @@ import io
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ptune.data.fewshot import DEV
+from ptune.data.rows import Rows
 from ptune.errors import InputError, nearest
 from ptune.tasks.spec import TaskSpec
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".parquet")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of one split as published, and where each of them stands."""
-
-    rows: list[dict]
-    origin: str
-    """The file, or the hub's name of the split."""
-    lines: list[int] = field(default_factory=list)
-    """Line number of each row in a text file, from 1; empty where rows have none."""
-
-    def where(self, i: int) -> str:
-        """The place of row `i`, to begin an error sentence with."""
-        return f"{self.origin}, line {self.lines[i]}" if self.lines else f"{self.origin}, row {i + 1}"
-
-    def take(self, places: list[int]) -> "Rows":
-        """The rows at these places, in this order."""
-        return Rows([self.rows[i] for i in places], self.origin, [self.lines[i] for i in places] if self.lines else [])
 
 
 def folders(path: str | list[str] | None) -> list[str]:

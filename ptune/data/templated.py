@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from ptune.backbone.pretrained import describe
+from ptune.backbone.tokenizer import pieces
 from ptune.data import loader
 from ptune.data.base import Batch, TaskData
-from ptune.data.tokenizer import pieces
 from ptune.data.writer import Writer
 from ptune.errors import InputError
-from ptune.pretrained import describe
 from ptune.tasks.spec import HeadKind, HeadSpec, TaskSpec
-from ptune.templates import Template
+from ptune.tasks.templates import Template
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """What Zhao et al. 2021 (*Calibrate Before Use*, section 5) put in place of a row's text."""
@@ -30,7 +30,7 @@ class Templated(TaskData):
         task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec.
         backbone: Whose tokenizer to use: a hub id, a local folder, or package:NAME/PATH; linked from the model.
         template: Text a language model is asked with, such as '{sentence} It was [MASK].'; `task` is the task's own. By
-            default there is none and a task head reads the row. The language is told in `ptune.templates`.
+            default there is none and a task head reads the row. The language is told in `ptune.tasks.templates`.
         demonstrations: Training rows, drawn by seed, that stand with their answers in front of every text.
     """
 

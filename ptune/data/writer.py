@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from ptune.data.tokenizer import Frame, pieces, stand_in
+from ptune.backbone.tokenizer import Frame, pieces, stand_in
 from ptune.errors import InputError
-from ptune.templates import Template
+from ptune.tasks.templates import Template
 
 
 class Writer:

@@ -6,7 +6,7 @@ from torch import nn
 
 from ptune.backbone import Backbone
 from ptune.heads import Batch
-from ptune.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner
 
 
 @final

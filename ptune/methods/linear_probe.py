@@ -4,7 +4,7 @@ from typing import final
 
 from ptune.errors import InputError
 from ptune.heads import Batch
-from ptune.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner
 
 
 @final

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from torch import nn
 
 from ptune.backbone import Backbone
-from ptune.errors import InputError, nearest
-from ptune.extras import require
+from ptune.errors import InputError, nearest, require
 from ptune.heads import Batch
-from ptune.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner
 
 if TYPE_CHECKING:
     from peft import PeftConfig

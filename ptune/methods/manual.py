@@ -5,12 +5,12 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from ptune.attention import Attention
+from ptune.backbone.attention import Attention
+from ptune.backbone.pretrained import MINILM, Dtype
 from ptune.errors import InputError
 from ptune.heads import Batch
-from ptune.pretrained import MINILM, Dtype
 from ptune.tasks.spec import HeadSpec
-from ptune.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner
 
 
 @final

@@ -16,7 +16,7 @@ from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.methods.prompt_tuning import SoftPrompt
 from ptune.prompts import Prompts
-from ptune.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner
 
 
 class PromptEncoder(nn.Module):

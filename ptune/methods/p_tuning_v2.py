@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptune.backbone import Backbone
-from ptune.data.tokenizer import text_ids
+from ptune.backbone.tokenizer import text_ids
 from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import KeysValues, Prompts
-from ptune.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner
 
 
 class PrefixEncoder(nn.Module):

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ptune.backbone import Backbone
-from ptune.data.tokenizer import load, text_ids
+from ptune.backbone.tokenizer import load, text_ids
 from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import Prompts
-from ptune.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner
 
 COMMON = 5000
 """Lester et al. sample from the 5,000 most common words."""

@@ -56,7 +56,7 @@ class TaskSpec:
     evaluate: tuple[str, ...] = ("validation", "test")
     """Splits evaluated, where they exist with labels; the first is the one that is monitored and must exist."""
     metrics: tuple[str, ...] = ("accuracy",)
-    """The field's metrics, see `ptune.metrics`."""
+    """The field's metrics, see `ptune.heads.metrics`."""
     monitor: str = ""
     """The metric that chooses the best checkpoint; empty: the first of `metrics`."""
     group: str = ""
@@ -68,7 +68,7 @@ class TaskSpec:
     where: tuple[str, ...] = ()
     """A column and its value: only these rows belong to the task (a relation of LAMA)."""
     template: str = ""
-    """How a language model is asked, see `ptune.templates`; `--data.template task` selects it."""
+    """How a language model is asked, see `ptune.tasks.templates`; `--data.template task` selects it."""
     verbalizer: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     """The word or words that stand for each label in the template."""
     verified: bool = True

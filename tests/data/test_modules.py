@@ -291,7 +291,7 @@ def test_cache_is_used_again_and_keyed_by_what_it_depends_on(folder, backbone, m
 def test_fingerprint_is_of_the_tokenizer(backbone, tmp_path):
     from transformers import AutoTokenizer
 
-    from ptune.pretrained import locate
+    from ptune.backbone.pretrained import locate
 
     one, two = (AutoTokenizer.from_pretrained(locate(backbone)) for _ in range(2))
     assert cache.fingerprint(one) == cache.fingerprint(two)

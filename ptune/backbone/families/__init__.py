@@ -2,8 +2,8 @@
 
 A family is the file named after its `model_type`. Its `CLASSES` take the place of the classes they inherit from, in the
 one model that is loaded: same weights, same names, and the inherited code itself wherever no prefix is given. With one,
-a family states its attention as query, key, value and additive bias; `ptune.attention` does the rest, so that the
-columns of the prefix have no bias and a gate means the same everywhere.
+a family states its attention as query, key, value and additive bias; `ptune.backbone.attention` does the rest, so that
+the columns of the prefix have no bias and a gate means the same everywhere.
 """
 
 import importlib
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ptune.attention import Visitor, attend
+from ptune.backbone.attention import Visitor, attend
 from ptune.prompts import Prompts
 
 

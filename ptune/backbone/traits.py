@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from ptune.attention import Visitor
+from ptune.backbone.attention import Visitor
+from ptune.backbone.pretrained import BackboneSpec
 from ptune.errors import InputError
-from ptune.pretrained import BackboneSpec
 from ptune.prompts import Prompts
 
 PLACES = torch.tensor([[0.3, 0.8, 0.5, 0.2, 0.6, 0.4, 0.9, 0.3]])

@@ -3,7 +3,7 @@
 import torch
 from transformers.models.deberta.modeling_deberta import DebertaLayer, DebertaModel, DisentangledSelfAttention
 
-from ptune.backbones import PrefixAttention, PrefixLayer, PrefixModel
+from ptune.backbone.families import PrefixAttention, PrefixLayer, PrefixModel
 
 
 class Attention(PrefixAttention, DisentangledSelfAttention):

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ptune.cli import CLI, guarded
 from ptune.data.base import TaskData
 from ptune.errors import InputError
-from ptune.options import root
-from ptune.tuner import PromptTuner
+from ptune.run.cli import CLI, guarded
+from ptune.run.options import root
+from ptune.tuning.tuner import PromptTuner
 
 
 class Reader(CLI):

@@ -9,8 +9,8 @@ from torch.func import functional_call
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
+from ptune.backbone.pretrained import BackboneSpec
 from ptune.errors import InputError
-from ptune.pretrained import BackboneSpec
 
 
 class _States(BaseModelOutputWithPastAndCrossAttentions):

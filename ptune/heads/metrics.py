@@ -20,7 +20,7 @@ from torchmetrics.functional.classification import binary_f1_score, multiclass_c
 from torchmetrics.utilities.data import dim_zero_cat
 
 from ptune.errors import InputError, nearest
-from ptune.spans import decode, exact_and_f1
+from ptune.heads.spans import decode, exact_and_f1
 from ptune.tasks.spec import HeadKind, HeadSpec
 
 Table = Num[Tensor, "rows columns"]

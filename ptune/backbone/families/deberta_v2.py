@@ -7,7 +7,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import (
     DisentangledSelfAttention,
 )
 
-from ptune.backbones import PrefixAttention, PrefixLayer, PrefixModel
+from ptune.backbone.families import PrefixAttention, PrefixLayer, PrefixModel
 
 
 class Attention(PrefixAttention, DisentangledSelfAttention):

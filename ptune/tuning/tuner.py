@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from ptune import metrics, resume, saving
-from ptune.attention import Attention, flex_gap
 from ptune.backbone import Backbone
+from ptune.backbone.attention import Attention, flex_gap
+from ptune.backbone.pretrained import MINILM, Dtype, Pool, describe
 from ptune.errors import InputError
-from ptune.heads import Batch, head_for
-from ptune.pretrained import MINILM, Dtype, Pool, describe
+from ptune.heads import Batch, head_for, metrics
 from ptune.prompts import Prompts
-from ptune.schedules import Schedule, scheduler
 from ptune.tasks.spec import HeadSpec
+from ptune.tuning import resume, saving
+from ptune.tuning.schedules import Schedule, scheduler
 
 
 class PromptTuner(L.LightningModule):

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ptune.tuner import PromptTuner, examples
+from ptune.tuning.tuner import PromptTuner, examples
 
 
 def peak_memory() -> float:

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.xlnet.modeling_xlnet import XLNetLayer, XLNetModel, XLNetRelativeAttention
 
-from ptune.backbones import PrefixAttention, PrefixLayer, QueryModel
+from ptune.backbone.families import PrefixAttention, PrefixLayer, QueryModel
 
 
 class Attention(PrefixAttention, XLNetRelativeAttention):

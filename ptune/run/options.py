@@ -128,7 +128,7 @@ def known_options() -> dict[str, str]:
     """Dotted names of the options of trainer, methods, data modules and ptune itself, and whose they are."""
     from lightning.pytorch import Trainer
 
-    from ptune.loggers import Wandb
+    from ptune.run.loggers import Wandb
 
     options: dict[str, str] = dict.fromkeys(
         ("config", "seed_everything", "run_dir", "ckpt_path", "model", "data"), "ptune.fit"

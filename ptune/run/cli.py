@@ -21,13 +21,13 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ptune.callbacks import Last, Telemetry
 from ptune.data.base import TaskData
 from ptune.errors import InputError, nearest
-from ptune.loggers import MetricsFile, Wandb
-from ptune.options import Parser, plain_words, refuse_linked, root
-from ptune.result import evaluate, report, table, write
-from ptune.tuner import PromptTuner
+from ptune.run.callbacks import Last, Telemetry
+from ptune.run.loggers import MetricsFile, Wandb
+from ptune.run.options import Parser, plain_words, refuse_linked, root
+from ptune.run.result import evaluate, report, table, write
+from ptune.tuning.tuner import PromptTuner
 
 Own = TypeVar("Own", bound="CLI")
 

@@ -17,16 +17,16 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
 from ptune.backbone import Backbone
+from ptune.backbone.lm import auto
+from ptune.backbone.pretrained import Dtype, describe
 from ptune.errors import InputError
 from ptune.heads import Batch, head_for
-from ptune.lm import auto
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
-from ptune.pretrained import Dtype, describe
 from ptune.prompts import Prompts
 from ptune.tasks.spec import HeadSpec
-from ptune.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner
 
 SIZES = {
     "hidden_size": 32,

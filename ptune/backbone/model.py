@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoModel, AutoModelForTextEncoding
 
-from ptune.attention import Attention, Visitor, attention_function
-from ptune.backbones import QueryModel, adapt
+from ptune.backbone.attention import Attention, Visitor, attention_function
+from ptune.backbone.families import QueryModel, adapt
+from ptune.backbone.lm import LMHead, load
+from ptune.backbone.pretrained import Dtype, Pool, describe, locate, precision, sentence_pooling
+from ptune.backbone.traits import Traits
 from ptune.errors import InputError
-from ptune.lm import LMHead, load
-from ptune.pretrained import Dtype, Pool, describe, locate, precision, sentence_pooling
 from ptune.prompts import KeysValues, Prompts
-from ptune.traits import Traits
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What a batch may hold that a model reads as it is."""

@@ -203,7 +203,7 @@ def _flash(
 
 
 attend = _with_prefix(sdpa_attention_forward)
-"""For families that have no attention interface: see `ptune.backbones`."""
+"""For families that have no attention interface: see `ptune.backbone.families`."""
 
 for _name, _base, _mask in (
     ("sdpa", sdpa_attention_forward, sdpa_mask),

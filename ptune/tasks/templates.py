@@ -12,9 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from transformers import PreTrainedTokenizerBase
-
-from ptune.data.tokenizer import pieces
 from ptune.errors import InputError
 
 _PARTS = re.compile(r"(?P<lead>\s*)(?:\{(?P<column>[^{}]*)\}|\[(?P<mark>[A-Z]+)(?::(?P<count>[^\]]*))?\])")
@@ -128,51 +125,3 @@ class Verbalizer:
                         f"--data.verbalizer: {word!r} stands for {seen[word]!r} and for {label!r}; give each its own."
                     )
                 seen[word] = label
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Verbalizer words as tokens, and the inputs they are read from.
-
-    A masked model reads a word of L tokens from L masks, so there is one input for each length that occurs. A causal
-    one reads each token behind the ones before it, so there is one input for each beginning of a word. Mostly there
-    is one input in all.
-    """
-
-    fills: tuple[tuple[int, ...], ...]
-    """What stands at the mask's place, for each input."""
-    inputs: tuple[int, ...]
-    """The input that each word is read from."""
-    tokens: tuple[tuple[int, ...], ...]
-    """The tokens of each word."""
-    labels: tuple[int, ...]
-    """The label of each word."""
-
-
-def answers(words: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, causal: bool) -> Answers:
-    """The tokens of the words of each label, and the inputs they need.
-
-    Raises:
-        InputError: a word that the tokenizer cannot spell, or two labels whose words are the same tokens.
-    """
-    flat = [(label, word) for label, group in enumerate(words) for word in group]
-    tokens = [tuple(ids) for ids in pieces(tokenizer, [word for _, word in flat], spaced=True)]
-    for (_, word), ids in zip(flat, tokens, strict=True):
-        if not ids or tokenizer.unk_token_id in ids:
-            raise InputError(f"--data.verbalizer: the tokenizer cannot spell {word!r}; choose another word.")
-    for i, ids in enumerate(tokens):
-        j = tokens.index(ids)
-        if j < i:
-            raise InputError(
-                f"--data.verbalizer: {flat[j][1]!r} and {flat[i][1]!r} are the same to the tokenizer; change one."
-            )
-    of_words = [filled(ids, tokenizer, causal) for ids in tokens]
-    fills = tuple(dict.fromkeys(of_words))
-    return Answers(
-        fills, tuple(fills.index(fill) for fill in of_words), tuple(tokens), tuple(label for label, _ in flat)
-    )
-
-
-def filled(word: Sequence[int], tokenizer: PreTrainedTokenizerBase, causal: bool) -> tuple[int, ...]:
-    """What must stand at the mask's place for a word's tokens to be read there."""
-    return tuple(word[:-1]) if causal else tuple([tokenizer.mask_token_id] * len(word))  # type: ignore[list-item]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.loggers import WandbLogger
 
-from ptune.callbacks import peak_memory
+from ptune.run.callbacks import peak_memory
 
 if TYPE_CHECKING:
-    from ptune.cli import CLI
+    from ptune.run.cli import CLI
 
 PACKAGES = ("ptune", "torch", "lightning", "transformers", "datasets", "torchmetrics")
 

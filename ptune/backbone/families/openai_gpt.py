@@ -4,7 +4,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.openai.modeling_openai import Attention as GPTAttention
 from transformers.models.openai.modeling_openai import Block, OpenAIGPTModel
 
-from ptune.backbones import PrefixAttention, PrefixLayer, PrefixModel
+from ptune.backbone.families import PrefixAttention, PrefixLayer, PrefixModel
 
 
 class Attention(PrefixAttention, GPTAttention):

@@ -3,7 +3,7 @@
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetModel, MPNetSelfAttention
 
-from ptune.backbones import PrefixAttention, PrefixLayer, PrefixModel
+from ptune.backbone.families import PrefixAttention, PrefixLayer, PrefixModel
 
 
 class Attention(PrefixAttention, MPNetSelfAttention):

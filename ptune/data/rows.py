@@ -1,0 +1,22 @@
+"""`Rows`: the rows of one split as published, and where each of them stands."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one split as published, and where each of them stands."""
+
+    rows: list[dict]
+    origin: str
+    """The file, or the hub's name of the split."""
+    lines: list[int] = field(default_factory=list)
+    """Line number of each row in a text file, from 1; empty where rows have none."""
+
+    def where(self, i: int) -> str:
+        """The place of row `i`, to begin an error sentence with."""
+        return f"{self.origin}, line {self.lines[i]}" if self.lines else f"{self.origin}, row {i + 1}"
+
+    def take(self, places: list[int]) -> "Rows":
+        """The rows at these places, in this order."""
+        return Rows([self.rows[i] for i in places], self.origin, [self.lines[i] for i in places] if self.lines else [])

@@ -1,0 +1,123 @@
+"""Heads that read the backbone's own language model at a template's mask."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ptune.backbone import Backbone
+from ptune.backbone.pretrained import BackboneSpec
+from ptune.backbone.tokenizer import answers, load, whole_words
+from ptune.heads.base import Batch, Head, Loss, cross_entropy
+
+
+class Cloze(Head):
+    """One of c classes by the words that stand for it at the template's mask: scores "b c"; nothing of it is trained.
+
+    Where all words are read from one input, a word's score is its logit, the mean over its tokens; where they differ in
+    length, the mean of the logarithms of its tokens' probabilities, which need the whole vocabulary. A label's score is
+    the mean over its words (P-Tuning v1 f4225d4, PT-Fewshot/pet/tasks.py; Schick & Schütze 2021 for longer words).
+
+    Args:
+        words: the words of each label.
+        backbone: whose tokens they are.
+    """
+
+    pools = False
+    lm = True
+    tokens: Tensor
+    input: Tensor
+    place: Tensor
+    token: Tensor
+    of_word: Tensor
+    of_label: Tensor
+
+    def __init__(self, words: Sequence[Sequence[str]], backbone: BackboneSpec) -> None:
+        super().__init__()
+        found = answers(words, load(backbone.name), backbone.lm == "causal")
+        self.inputs = len(found.fills)
+        longest = max(map(len, found.tokens))
+        tokens = sorted({token for word in found.tokens for token in word})
+        at = torch.tensor([[tokens.index(t) for t in word] + [0] * (longest - len(word)) for word in found.tokens])
+        used = torch.tensor([[j < len(word) for j in range(longest)] for word in found.tokens])
+        of_label = torch.zeros(len(found.tokens), len(words))
+        of_label[torch.arange(len(found.labels)), torch.tensor(found.labels)] = 1
+        constants = {
+            "tokens": torch.tensor(tokens),
+            "input": torch.tensor(found.inputs)[:, None].expand(-1, longest),
+            "place": torch.arange(longest).expand(len(at), -1),
+            "token": at,
+            "of_word": used / used.sum(1, keepdim=True),
+            "of_label": of_label / of_label.sum(0),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, hidden: Float[Tensor, "n t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b c"]:
+        """Class scores from the n = b inputs · b texts."""
+        vectors = _at(hidden, batch["answer_at"])
+        if self.inputs == 1:
+            scores = backbone.lm_scores(vectors, self.tokens)
+        else:
+            scores = backbone.lm_scores(vectors).float().log_softmax(-1)[..., self.tokens]
+        scores = scores.float().unflatten(0, (-1, self.inputs))
+        words = (scores[:, self.input, self.place, self.token] * self.of_word).sum(-1)
+        return words @ self.of_label
+
+    def loss(self, scores: Float[Tensor, "b c"], batch: Batch) -> Loss:
+        """Cross entropy over the classes; labels "b"."""
+        return cross_entropy(scores, batch["labels"])
+
+
+class ClozeChoice(Head):
+    """One of c answers, each read at the mask of an input of its own (n = b c): scores "b c".
+
+    An answer's score is the mean of the logarithms of its tokens' probabilities, so that long ones are not worse off.
+    """
+
+    pools = False
+    lm = True
+
+    def forward(self, hidden: Float[Tensor, "n t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b c"]:
+        """One score an answer."""
+        ids: Int[Tensor, "n a"] = batch["answer_ids"]
+        scores = backbone.lm_scores(_at(hidden, batch["answer_at"])).float().log_softmax(-1)
+        used = ids != -100
+        scores = scores.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).masked_fill(~used, 0)
+        return (scores.sum(1) / used.sum(1)).view(len(batch["labels"]), -1)
+
+    def loss(self, scores: Float[Tensor, "b c"], batch: Batch) -> Loss:
+        """Cross entropy over the answers; labels "b"."""
+        return cross_entropy(scores, batch["labels"])
+
+
+class Fill(Head):
+    """Any word of the vocabulary at the template's mask: scores "b v", -inf for tokens that are no whole words.
+
+    The softmax of the loss is over these words; P-Tuning v1's (f4225d4, LAMA/p_tuning) is over all tokens, of which it
+    too allows only words as answers.
+    """
+
+    pools = False
+    lm = True
+    words: Tensor
+
+    def __init__(self, backbone: BackboneSpec) -> None:
+        super().__init__()
+        words = torch.zeros(backbone.config.get_text_config().vocab_size, dtype=torch.bool)
+        words[whole_words(backbone.name)] = True
+        self.register_buffer("words", words, persistent=False)
+
+    def forward(self, hidden: Float[Tensor, "b t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b v"]:
+        """Scores of all words."""
+        scores = backbone.lm_scores(_at(hidden, batch["answer_at"])[:, 0]).float()
+        return scores.masked_fill(~self.words, -torch.inf)
+
+    def loss(self, scores: Float[Tensor, "b v"], batch: Batch) -> Loss:
+        """Cross entropy over the words; labels "b" are token ids."""
+        return cross_entropy(scores, batch["labels"])
+
+
+def _at(hidden: Float[Tensor, "n t d"], places: Int[Tensor, "n a"]) -> Float[Tensor, "n a d"]:
+    return hidden[torch.arange(len(hidden), device=hidden.device)[:, None], places]

@@ -1,0 +1,1 @@
+"""One run of a command: its command line, directory, loggers, callbacks and result."""
