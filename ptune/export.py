@@ -57,10 +57,10 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
         raise InputError(f"{folder}: is not an empty folder; give another.")
     model.configure_model()
     config = _counterpart(model)
-    if head and model.task.kind not in TASKS:
-        raise InputError(f"head: PEFT has no model with a head of the kind {model.task.kind!r}; use --no-head.")
-    task, name = TASKS[model.task.kind] if head else WITHOUT_HEAD
-    outputs = {"num_labels": max(len(model.task.labels), 1)} if task in ("SEQ_CLS", "TOKEN_CLS") else {}
+    if head and model.head_spec.kind not in TASKS:
+        raise InputError(f"head: PEFT has no model with a head of the kind {model.head_spec.kind!r}; use --no-head.")
+    task, name = TASKS[model.head_spec.kind] if head else WITHOUT_HEAD
+    outputs = {"num_labels": max(len(model.head_spec.labels), 1)} if task in ("SEQ_CLS", "TOKEN_CLS") else {}
     path = locate(model.hparams["backbone"])
     try:
         base = getattr(transformers, name).from_pretrained(path, dtype=torch.float32, use_safetensors=True, **outputs)
@@ -146,14 +146,14 @@ def _counterpart(model: PromptTuner) -> str:
         raise InputError(
             f"model: {type(model).__name__} has no prompt for PEFT; PTuningV2, PromptTuning and PTuning do."
         )
-    if model.tuned(model.backbone):
+    if model.backbone_parameters(model.backbone):
         raise InputError("backbone_lr: the backbone was trained, too, which a prompt of PEFT does not hold; use 0.")
     if model.spec.embedding_width != model.spec.width:
         raise InputError(f"backbone {backbone!r}: PEFT fails where embeddings are narrower than layers; use a prefix.")
-    if model.task.template and Template(model.task.template).slots:
+    if model.head_spec.template and Template(model.head_spec.template).slots:
         raise InputError(
-            f"--data.template {model.task.template!r} has slots of its own, and PEFT puts a soft prompt in front of "
-            "the text; use a template without."
+            f"--data.template {model.head_spec.template!r} has slots of its own, and PEFT puts a soft prompt in front "
+            "of the text; use a template without."
         )
     if text_start(load(backbone)):
         raise InputError(
@@ -211,7 +211,7 @@ def _difference(model: PromptTuner, adapter: "PeftModel", head: bool) -> float:
     output = adapter(input_ids=text.cpu(), attention_mask=torch.ones_like(text.cpu()))
     if not head:
         theirs = output.last_hidden_state
-    elif model.task.kind == "span":
+    elif model.head_spec.kind == "span":
         theirs = torch.stack([output.start_logits, output.end_logits], dim=-1)
     else:
         theirs = output.logits

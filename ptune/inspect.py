@@ -213,7 +213,7 @@ def main(args: list[str] | None = None) -> str:
     model, data = read(arguments.run_dir, "--model.attention", "eager")
     data.setup("fit")
     findings = look(model, next(iter(data.val_dataloader())))
-    title = f"{type(model).__name__} on {model.task.task}"
+    title = f"{type(model).__name__} on {model.head_spec.task}"
     text = tables(findings, f"{title}: {arguments.run_dir}")
     if arguments.no_picture:
         return text

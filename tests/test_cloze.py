@@ -191,9 +191,9 @@ def test_a_fact_is_filled_with_the_best_whole_word(kind):
     place = {int(i): j for j, i in enumerate(ids)}
     by_words = F.cross_entropy(expected[:, ids], torch.full((3,), place[label]))
     assert_close(case.model.head.loss(scores, case.batch | {"labels": gold})[0] / 3, by_words)
-    case.model.scores.update(scores, case.batch)
+    case.model.metrics.update(scores, case.batch)
     right = (expected[:, ids].argmax(1) == place[label]).double().mean().item()
-    assert case.model.scores.compute() == {"precision_at_1": pytest.approx(right)}
+    assert case.model.metrics.compute() == {"precision_at_1": pytest.approx(right)}
 
 
 def test_the_real_masked_model_knows_what_it_was_trained_on():

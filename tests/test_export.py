@@ -49,8 +49,8 @@ def build(tiny, head):
 
 def loaded(model, folder, head=True):
     """The adapter in the folder on a fresh model of transformers."""
-    cls = CLASSES[model.task.kind] if head else transformers.AutoModel
-    labels = {"num_labels": len(model.task.labels) or 1} if head and model.task.kind != "span" else {}
+    cls = CLASSES[model.head_spec.kind] if head else transformers.AutoModel
+    labels = {"num_labels": len(model.head_spec.labels) or 1} if head and model.head_spec.kind != "span" else {}
     return peft.PeftModel.from_pretrained(cls.from_pretrained(model.hparams["backbone"], **labels), folder).eval()
 
 
@@ -76,7 +76,7 @@ def theirs(adapter, inputs):
 
 def text(values, inputs, model):
     """Scores of the text: padding left out where there is one score a token."""
-    if model.task.kind in ("classify", "regress"):
+    if model.head_spec.kind in ("classify", "regress"):
         return values.view(len(inputs["input_ids"]), -1)
     return values[:, values.shape[1] - inputs["input_ids"].shape[1] :][inputs["attention_mask"].bool()]
 
@@ -174,7 +174,7 @@ def test_an_adapter_that_peft_made_scores_here_as_there_and_stays_trainable(buil
 
 def test_slots_within_a_template_are_refused(build, tmp_path):
     model = build(PromptTuning, "gpt2")
-    model.task = replace(model.task, template="{text} [P:3] It was [MASK].")
+    model.head_spec = replace(model.head_spec, template="{text} [P:3] It was [MASK].")
     with pytest.raises(InputError, match="has slots of its own, and PEFT puts a soft prompt in front"):
         write_adapter(model, tmp_path / "adapter", head=False)
 

@@ -271,7 +271,7 @@ def test_every_method_that_trains_runs_on_every_format(method, name, tmp_path):
 
 def test_head_slots_and_backbone_are_stated_once(tmp_path):
     cli = runs.built(runs.line(tmp_path / "run", Slotted.__module__ + ".Slotted", "toy/tagging", model__p=3))
-    assert cli.model.task == cli.datamodule.head
+    assert cli.model.head_spec == cli.datamodule.head
     assert cli.model.head.linear.out_features == 5
     assert cli.datamodule.slots == cli.model.slots == 3
     assert cli.datamodule.backbone == cli.model.hparams["backbone"] == runs.bert()

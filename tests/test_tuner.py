@@ -325,7 +325,7 @@ def test_a_checkpoint_loads_with_bit_equal_scores(saved, batch, name, family):
     model, path = saved(name, family=family)
     loaded = type(model).load_from_checkpoint(path, weights_only=True)
     assert torch.equal(scores(loaded, batch()), scores(model, batch()))
-    assert loaded.task == model.task
+    assert loaded.head_spec == model.head_spec
     assert {key for key, value in loaded.named_parameters() if value.requires_grad} == set(model.trained())
 
 

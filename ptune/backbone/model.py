@@ -185,7 +185,7 @@ class Backbone(nn.Module):
         """Whether texts may be packed into one row, told apart by `position_ids` that start again."""
         return self.attention != "flash" and self.traits.packs != "no"
 
-    def unread(self, weights: dict[str, nn.Parameter]) -> set[str]:
+    def unused(self, weights: dict[str, nn.Parameter]) -> set[str]:
         """Names of those `weights` that no output depends on, such as XLNet's `mask_emb`; found by their gradients."""
         with self.traits.still() as text, torch.enable_grad():
             batch = {"input_ids": text, "attention_mask": torch.ones_like(text)}

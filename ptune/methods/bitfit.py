@@ -24,10 +24,10 @@ class BitFit(PromptTuner):
 
     def prepare(self, backbone: Backbone) -> None:
         """Refuse a backbone without biases (Llama, T5)."""
-        if not self.tuned(backbone):
+        if not self.backbone_parameters(backbone):
             raise InputError(f"{self.spec.who} has no biases to train; choose another backbone or method.")
 
-    def tuned(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+    def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
         """What the family calls a bias: `bias` of a layer, `q_bias` of DeBERTa, `r_w_bias` of XLNet."""
         return {name: value for name, value in backbone.named_parameters() if name.endswith("bias")}
 

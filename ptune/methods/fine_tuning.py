@@ -26,6 +26,6 @@ class FineTuning(PromptTuner):
         """No prompts."""
         return None
 
-    def tuned(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+    def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
         """All of the backbone."""
         return dict(backbone.named_parameters())

@@ -57,7 +57,7 @@ class Adapted(PromptTuner):
         named = backbone.model.named_parameters()
         self.adapters = tuple(f"model.{name}" for name, value in named if value.requires_grad)
 
-    def tuned(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+    def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
         """What was injected."""
         named = dict(backbone.named_parameters())
         return {name: named[name] for name in self.adapters}
@@ -80,7 +80,7 @@ class LoRA(Adapted):
     """
 
     target_argument = "targets"
-    sizes = ("rank", "alpha", "targets")
+    stored_arguments = ("rank", "alpha", "targets")
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class PEFT(Adapted):
     """
 
     target_argument = "options.target_modules"
-    sizes = ("config", "options")
+    stored_arguments = ("config", "options")
 
     def __init__(
         self, config: str = "IA3Config", options: dict[str, Any] | None = None, lr: float = 1e-3, **common

@@ -40,7 +40,7 @@ class ManualPrompt(PromptTuner):
         super().__init__(backbone=backbone, head=head, attention=attention, backbone_dtype=backbone_dtype)
         if not self.head.lm:
             raise InputError("--model ManualPrompt reads a template: add --data.template task, or one of your own.")
-        if calibrate and self.task.kind != "cloze":
+        if calibrate and self.head_spec.kind != "cloze":
             raise InputError("--model.calibrate true: only words that stand for labels have a prior; leave it out.")
         self.register_buffer("prior", None, persistent=False)  # moves with the model
 
@@ -54,9 +54,9 @@ class ManualPrompt(PromptTuner):
         return scores if self.prior is None else scores.log_softmax(-1) - self.prior
 
     @torch.no_grad()
-    def meet(self, data: Any) -> None:
+    def check_data(self, data: Any) -> None:
         """Read the labels' probabilities without content, averaged over the fillings: the prior, log "c"."""
-        super().meet(data)
+        super().check_data(data)
         if self.hparams["calibrate"] and data is not None:
             self.prior = None
             batch = {name: value.to(self.device) for name, value in data.content_free.items()}
@@ -65,4 +65,4 @@ class ManualPrompt(PromptTuner):
     def on_validation_start(self) -> None:
         """Meet the data of `Trainer.validate`; the command line has done it."""
         if self.prior is None:
-            self.meet(self.trainer.datamodule)  # type: ignore[attr-defined]
+            self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]

@@ -60,7 +60,7 @@ class PTuning(PromptTuner):
     """
 
     prompt: PromptEncoder | SoftPrompt
-    sizes = ("length",)
+    stored_arguments = ("length",)
     slot_argument = "length"
 
     def __init__(
@@ -86,7 +86,7 @@ class PTuning(PromptTuner):
         """The vectors, for the slots of every text."""
         return Prompts(embeds=self.prompt())
 
-    def tuned(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+    def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
         """All of the backbone, if it has a learning rate."""
         return dict(backbone.named_parameters()) if self.hparams["backbone_lr"] else {}
 

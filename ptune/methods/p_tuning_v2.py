@@ -103,7 +103,7 @@ class PTuningV2(PromptTuner):
     """
 
     prompt: GatedPrefix
-    sizes = ("length", "shift_positions")
+    stored_arguments = ("length", "shift_positions")
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ class PromptTuning(PromptTuner):
     """
 
     prompt: SoftPrompt
-    sizes = ("length",)
+    stored_arguments = ("length",)
     slot_argument = "length"
 
     def __init__(
@@ -60,8 +60,10 @@ class PromptTuning(PromptTuner):
             raise InputError(f"length: {length} must be at least 1.")
         if (init == "text") != bool(init_text):
             raise InputError(f"init_text: {init_text!r} and init: {init!r} do not fit; init: text alone needs a text.")
-        if init == "labels" and not self.task.labels:
-            raise InputError(f"init: 'labels', but the task {self.task.task!r} has no label names; use init: vocab.")
+        if init == "labels" and not self.head_spec.labels:
+            raise InputError(
+                f"init: 'labels', but the task {self.head_spec.task!r} has no label names; use init: vocab."
+            )
         self.prompt = SoftPrompt(length, self.spec.embedding_width)
 
     @torch.no_grad()
@@ -74,7 +76,9 @@ class PromptTuning(PromptTuner):
         ids = text_ids(name, self.hparams["init_text"], p) if init == "text" else _sample(tokenizer, p)
         self.prompt.vectors.copy_(backbone.embed(ids.to(backbone.model.device))[0])
         if init == "labels":
-            for vector, label in zip(self.prompt.vectors, self.task.labels, strict=False):  # more of one than the other
+            for vector, label in zip(
+                self.prompt.vectors, self.head_spec.labels, strict=False
+            ):  # more of one than the other
                 tokens = tokenizer(label, add_special_tokens=False, return_tensors="pt")["input_ids"]
                 vector.copy_(backbone.embed(tokens.to(backbone.model.device))[0].mean(0))
 

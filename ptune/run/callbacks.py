@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ptune.tuning.tuner import PromptTuner, examples
+from ptune.tuning.tuner import PromptTuner, batch_rows
 
 
 def peak_memory() -> float:
@@ -26,7 +26,7 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
     backbone = model.backbone
     trained = model.trained()
     count, total = sum(value.numel() for value in trained.values()), model.backbone_size
-    lines = [f"{type(model).__name__} of {choice['backbone']} ({backbone.fingerprint}) on {model.task.task}"]
+    lines = [f"{type(model).__name__} of {choice['backbone']} ({backbone.fingerprint}) on {model.head_spec.task}"]
     for group, tensors in model.groups().items():
         n = sum(value.numel() for value in tensors.values())
         names = ", ".join(list(tensors)[:4]) + (f", ... ({len(tensors)} tensors)" if len(tensors) > 4 else "")
@@ -36,7 +36,7 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
     effective = batch * trainer.world_size * trainer.accumulate_grad_batches
     choices = {
         "weights": f"{backbone.dtype}, attention {backbone.attention}",
-        "reading": model.task.template or (f"pooled: {backbone.pooling}" if model.head.pools else "every token"),
+        "reading": model.head_spec.template or (f"pooled: {backbone.pooling}" if model.head.pools else "every token"),
         "positions": f"{backbone.room or 'unlimited'}, text from {model.shift}",
         "dropout": f"backbone {'on' if choice['backbone_dropout'] else 'off'}, head {choice['head_dropout']}",
         "device": f"{trainer.strategy.root_device}, precision {trainer.precision}",
@@ -105,7 +105,7 @@ class Telemetry(Callback):
         """Count the batch; every `log_every_n_steps`, log the speed since the last time."""
         now = time.perf_counter()
         self.seconds, self._tick = self.seconds + now - self._tick, now
-        self.examples += examples(batch) * trainer.world_size
+        self.examples += batch_rows(batch) * trainer.world_size
         self.tokens = self.tokens + batch["attention_mask"].sum() * trainer.world_size
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             done = (self.seconds, self.examples, int(self.tokens))

@@ -248,7 +248,7 @@ class Evaluation(CLI):
     def evaluate(self) -> dict[str, Any]:
         """The result, of the checkpoint where there is one."""
         self.model.configure_model()
-        self.model.meet(self.datamodule)
+        self.model.check_data(self.datamodule)
         steps = epoch = 0
         if self.ckpt_path is not None:
             checkpoint = torch.load(self.ckpt_path, map_location="cpu", weights_only=True)

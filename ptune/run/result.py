@@ -56,7 +56,7 @@ def report(cli: "CLI", steps: int, epochs: int, best_epoch: int) -> dict[str, An
         "backbone": model.hparams.backbone,
         "fingerprint": model.backbone.fingerprint,
         "seed": cli.config.seed_everything,
-        "monitor": model.task.monitor,
+        "monitor": model.head_spec.monitor,
         "metrics": metrics,
         "majority": majority,
         "rows": rows,

@@ -54,7 +54,7 @@ class PromptTuner(L.LightningModule):
     """Argument that says how many slots of the input the method fills with vectors; none for most methods."""
     prompt: nn.Module | None
     """The method's own tensors, if it has any."""
-    sizes: ClassVar[tuple[str, ...]] = ()
+    stored_arguments: ClassVar[tuple[str, ...]] = ()
     """Arguments that the shape and meaning of the method's tensors depend on; stored with them."""
 
     def __init__(
@@ -90,13 +90,13 @@ class PromptTuner(L.LightningModule):
             raise InputError(f"head_dropout: {head_dropout} must be at least 0 and below 1.")
         self.save_hyperparameters(ignore=["head"], logger=False)
         self.hparams["head"] = saving.plain(asdict(head))
-        self.task = head
+        self.head_spec = head
         self.spec = describe(backbone)
         self.backbone: Backbone = None  # type: ignore[assignment]  # loaded by configure_model
         self.prompt = None
-        self.unread: set[str] = set()
+        self.unused: set[str] = set()
         self.head = head_for(head, self.spec, head_dropout, head_bias)
-        self.scores = metrics.build(head)
+        self.metrics = metrics.build(head)
         self.loss_mean = MeanMetric()
         self.split = "val"
         self._loops: dict[str, Any] | None = None  # of the checkpoint that a run goes on from
@@ -109,7 +109,7 @@ class PromptTuner(L.LightningModule):
     @property
     def monitor(self) -> str:
         """Name under which the metric that chooses the best checkpoint is logged."""
-        return f"val/{self.task.monitor}"
+        return f"val/{self.head_spec.monitor}"
 
     @property
     def slots(self) -> int:
@@ -143,13 +143,13 @@ class PromptTuner(L.LightningModule):
         self.backbone_size = sum(v.numel() * (1 + (v.dtype == torch.uint8)) for v in self.backbone.parameters())
         self.prepare(self.backbone)
         self.backbone.requires_grad_(False)
-        tuned = self.tuned(self.backbone)
+        tuned = self.backbone_parameters(self.backbone)
         if any(value.dtype != torch.float32 for value in tuned.values()):
             self.require_fp32()
         for value in tuned.values():
             value.requires_grad_()
-        self.unread = self.backbone.unread(tuned) if tuned else set()
-        for name in self.unread:
+        self.unused = self.backbone.unused(tuned) if tuned else set()
+        for name in self.unused:
             tuned[name].requires_grad_(False)
         trained = self.trained()
         for name, value in self.named_parameters():
@@ -171,7 +171,7 @@ class PromptTuner(L.LightningModule):
     def prepare(self, backbone: Backbone) -> None:
         """Check that the backbone can be prompted by this method, and read from it what an initialisation needs."""
 
-    def tuned(self, backbone: Backbone) -> dict[str, nn.Parameter]:
+    def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
         """The tensors of the backbone that are trained, by their names in it; asked for after `prepare`."""
         return {}
 
@@ -180,11 +180,11 @@ class PromptTuner(L.LightningModule):
 
         Nothing else may require a gradient.
         """
-        tuned = {} if self.backbone is None else self.tuned(self.backbone)
+        tuned = {} if self.backbone is None else self.backbone_parameters(self.backbone)
         tensors = {
             "prompt": {} if self.prompt is None else dict(self.prompt.named_parameters()),
             "head": dict(self.head.named_parameters()),
-            "backbone": {name: value for name, value in tuned.items() if name not in self.unread},
+            "backbone": {name: value for name, value in tuned.items() if name not in self.unused},
         }
         return {
             group: {f"{group}.{name}": value for name, value in named.items()}
@@ -228,22 +228,22 @@ class PromptTuner(L.LightningModule):
         if self.trainer.world_size > 1:
             count = self.trainer.strategy.reduce(count, reduce_op="mean")
         loss = total / count
-        self.log("train/loss", loss, prog_bar=True, batch_size=examples(batch))
+        self.log("train/loss", loss, prog_bar=True, batch_size=batch_rows(batch))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores into the task's metrics."""
         scores = self(batch)
-        self.scores.update(scores, batch)
+        self.metrics.update(scores, batch)
         if "labels" in batch:
             total, count = self.head.loss(scores, batch)
             self.loss_mean.update(total / count, count)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the split; torchmetrics has gathered every row of every process once."""
-        values = {f"{self.split}/{name}": value for name, value in self.scores.compute().items()}
+        values = {f"{self.split}/{name}": value for name, value in self.metrics.compute().items()}
         self.log_dict(values, prog_bar=True)
-        self.scores.reset()
+        self.metrics.reset()
         if self.loss_mean.update_called:
             self.log(f"{self.split}/loss", self.loss_mean.compute())
         self.loss_mean.reset()
@@ -254,7 +254,7 @@ class PromptTuner(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Check before the first step that the data have the method's slots and fit into the backbone's positions."""
-        self.meet(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]
         if self.hparams["backbone_dtype"] != "fp32" and {v.dtype for v in self.trained().values()} != {torch.float32}:
             raise InputError(
                 f"trainer.precision: {self.trainer.precision!r} would train in 16 bits above a backbone that is given "
@@ -266,7 +266,7 @@ class PromptTuner(L.LightningModule):
         if self._loops:
             resume.validate_next(self._loops, self.trainer)
 
-    def meet(self, data: Any) -> None:
+    def check_data(self, data: Any) -> None:
         """Look at the data module (None: plain loaders) before the first batch.
 
         Raises:
@@ -332,13 +332,13 @@ class PromptTuner(L.LightningModule):
             "backbone": self.hparams["backbone"],
             "fingerprint": self.backbone.fingerprint,
             "method": type(self).__name__,
-            "task": self.task.task,
-            "head": self.task.kind,
-            "labels": json.dumps(self.task.labels),
-            "template": self.task.template,
-            "words": json.dumps(self.task.words),
+            "task": self.head_spec.task,
+            "head": self.head_spec.kind,
+            "labels": json.dumps(self.head_spec.labels),
+            "template": self.head_spec.template,
+            "words": json.dumps(self.head_spec.words),
             "pooling": self.backbone.pooling,
-        } | {name: str(self.hparams[name]) for name in self.sizes}
+        } | {name: str(self.hparams[name]) for name in self.stored_arguments}
 
     def save_prompts(self, path: str | os.PathLike) -> None:
         """Write the trained tensors (a reparameterized prefix folded) and their metadata as one safetensors file."""
@@ -364,6 +364,6 @@ class PromptTuner(L.LightningModule):
         """Replace a reparameterization by the tensors it computes; the scores stay the same."""
 
 
-def examples(batch: Batch) -> int:
+def batch_rows(batch: Batch) -> int:
     """Rows in a training batch."""
     return len(batch["labels"])

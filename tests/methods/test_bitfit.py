@@ -17,7 +17,7 @@ from ptune.methods.bitfit import BitFit
 def test_every_bias_of_a_family_is_trained_and_nothing_else(tiny, head, family, a_bias, count):
     model = BitFit(backbone=tiny(family), head=head("classify"))
     model.configure_model()
-    tuned = model.tuned(model.backbone)
+    tuned = model.backbone_parameters(model.backbone)
     assert a_bias in tuned
     assert count in (None, len(tuned))
     assert not any(name.endswith("weight") for name in tuned)

@@ -189,7 +189,7 @@ def test_a_checkpoint_brings_the_head_of_a_template_along(method, trainer, tmp_p
     runner.fit(model, data)
     runner.save_checkpoint(tmp_path / "x.ckpt")
     other = method.load_from_checkpoint(tmp_path / "x.ckpt")
-    assert other.task == data.head
+    assert other.head_spec == data.head
     batch = next(iter(data.val_dataloader()))
     with torch.no_grad():
         assert not torch.allclose(built(method, data).eval()(batch), model.eval()(batch))

@@ -27,7 +27,7 @@ def test_lora_adds_alpha_over_rank_times_b_a_to_each_target(build, batch):
     plain.head.load_state_dict(model.head.state_dict())
     with torch.no_grad():
         assert_close(model(batch()), plain(batch()), rtol=0, atol=0)  # B starts at zero
-        for name, value in model.tuned(model.backbone).items():
+        for name, value in model.backbone_parameters(model.backbone).items():
             value.normal_()
             if name.endswith("lora_B.default.weight"):
                 target = name.removesuffix(".lora_B.default.weight")
@@ -38,7 +38,7 @@ def test_lora_adds_alpha_over_rank_times_b_a_to_each_target(build, batch):
 
 @pytest.mark.parametrize("family", ["roberta", "gpt2", "llama", "t5", "deberta"])
 def test_the_layers_are_found_in_every_family_that_peft_knows(build, family):
-    assert build(LoRA, family).tuned(build(LoRA, family).backbone)
+    assert build(LoRA, family).backbone_parameters(build(LoRA, family).backbone)
 
 
 def test_a_family_that_peft_does_not_know_needs_the_names_of_layers(build):
@@ -50,7 +50,7 @@ def test_a_family_that_peft_does_not_know_needs_the_names_of_layers(build):
 
 def test_dropout_is_before_a_and_in_training_alone(build, batch):
     model = build(LoRA, dropout=0.5, head_dropout=0.0)
-    for value in model.tuned(model.backbone).values():
+    for value in model.backbone_parameters(model.backbone).values():
         value.data.normal_()
     with torch.no_grad():
         assert torch.equal(model(batch()), model(batch()))
@@ -79,7 +79,7 @@ def test_whatever_is_injected_is_saved_and_loaded_with_equal_scores(build, batch
     model = build(PEFT, config=config, options=ADAPTERS[config])
     with torch.no_grad():
         before = model(batch())
-        for value in model.tuned(model.backbone).values():
+        for value in model.backbone_parameters(model.backbone).values():
             value.add_(torch.randn_like(value), alpha=0.1)
         assert not torch.equal(model(batch()), before)
         model.save_prompts(tmp_path / "adapter.safetensors")

@@ -103,11 +103,11 @@ def test_a_prior_is_of_the_data_it_meets_and_moves_with_the_model():
     data = asked("masked")
     model = built(data, calibrate=True)
     assert model.prior is None
-    model.meet(data)
+    model.check_data(data)
     first = model.prior
-    model.meet(data)
+    model.check_data(data)
     assert torch.equal(model.prior, first), "calibrating twice is calibrating once"
-    model.meet(asked("masked", "{sentence2} [MASK]"))
+    model.check_data(asked("masked", "{sentence2} [MASK]"))
     assert not torch.equal(model.prior, first)
     assert model.to("meta").prior.device.type == "meta"
 
@@ -115,7 +115,7 @@ def test_a_prior_is_of_the_data_it_meets_and_moves_with_the_model():
 def test_an_uncalibrated_model_has_no_prior():
     data = asked("masked")
     model = built(data)
-    model.meet(data)
+    model.check_data(data)
     assert model.prior is None
 
 
