@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,7 @@ NEAREST = 3
 """Tokens listed for each vector."""
 
 
+@final
 @dataclass(frozen=True)
 class Findings:
     """What `look` finds; norms are means over vectors, a key or value taken over all heads."""

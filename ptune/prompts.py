@@ -4,6 +4,7 @@ Letters used everywhere: b batch, t tokens, p prompt length, d width, l layers, 
 """
 
 from dataclasses import dataclass
+from typing import final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ KeysValues = tuple[Float[Tensor, "two b _ p _"], ...]
 """Key (0) and value (1) "b h p k" of each layer; layers may differ in h and k."""
 
 
+@final
 @dataclass(frozen=True)
 class Prompts:
     """What a method adds to a frozen backbone; everything left out changes nothing.

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, no_type_check
+from typing import Literal, final, no_type_check
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from ptune.prompts import Prompts
 Attention = Literal["sdpa", "eager", "flex", "flash"]
 
 
+@final
 @dataclass(frozen=True)
 class Visitor:
     """Travels as `prefix=` through one forward pass and notes the attention modules in the order they run.

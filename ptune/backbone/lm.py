@@ -1,6 +1,6 @@
 """`LMHead`: a pretrained language model's own head, for chosen positions and chosen words only."""
 
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from ptune.backbone.pretrained import BackboneSpec
 from ptune.errors import InputError
 
 
+@final
 class _States(BaseModelOutputWithPastAndCrossAttentions):
     """The output of a body of which only the last hidden states are there: what else a head looks for is None."""
 
@@ -21,6 +22,7 @@ class _States(BaseModelOutputWithPastAndCrossAttentions):
             raise AttributeError(name)
 
 
+@final
 class _Given(nn.Module):
     """Stands for the body of a language model: its last hidden states are what it is given."""
 
@@ -33,6 +35,7 @@ class _Given(nn.Module):
         return self
 
 
+@final
 class LMHead(nn.Module):
     """The head of a masked or causal language model, taken as it is: transform, decoder, soft caps and all.
 

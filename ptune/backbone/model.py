@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Collection
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +25,7 @@ ALIGNED = (*INPUTS, "slots")
 """What has a value for every token."""
 
 
+@final
 class Backbone(nn.Module):
     """A pretrained model without head, in train mode, that reads `Prompts`; one forward pass at a time (no threads).
 

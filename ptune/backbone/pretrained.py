@@ -7,7 +7,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch
 from transformers import (
@@ -49,6 +49,7 @@ def locate(name: str) -> str:
     return str(folder)
 
 
+@final
 @dataclass(frozen=True)
 class BackboneSpec:
     """Sizes of a backbone, read from its config alone."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import final
 
 import torch
 from jaxtyping import Int
@@ -74,6 +75,7 @@ def whole_words(backbone: str) -> Int[Tensor, " v"]:
     return torch.tensor([i for i, ids in enumerate(spelled) if ids == [i] and texts[i].isalpha() and i not in special])
 
 
+@final
 @dataclass(frozen=True)
 class Frame:
     """What a tokenizer puts around a text and between two, and their token types."""
@@ -110,6 +112,7 @@ def text_ids(backbone: str, text: str, length: int) -> Int[Tensor, "one p"]:
     return torch.tensor([(ids * (length // len(ids) + 1))[:length]])
 
 
+@final
 @dataclass(frozen=True)
 class Answers:
     """Verbalizer words as tokens, and the inputs they are read from.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +26,7 @@ CLEAR = 0.1
 """What should make no difference makes less than this part of the difference that it would make."""
 
 
+@final
 class Traits:
     """What prompting a model depends on.
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -84,6 +84,7 @@ def _table(rows: list[dict], encode: Callable[[list[dict]], list[dict]]) -> Any:
     return pa.concat_tables([pa.Table.from_pylist(block) for block in blocks if block], promote_options="permissive")
 
 
+@final
 class _quiet:
     """No progress bar for writing a file."""
 

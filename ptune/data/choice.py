@@ -1,7 +1,7 @@
 """Multiple choice: one context, several endings, one of them right."""
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -13,6 +13,7 @@ from ptune.errors import InputError
 from ptune.tasks.spec import Format, HeadKind
 
 
+@final
 class MultipleChoice(Templated):
     """A context and c endings; the right one is the label.
 

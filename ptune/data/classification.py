@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import torch
 
@@ -14,6 +14,7 @@ from ptune.tasks.spec import Format, HeadKind, HeadSpec, TaskSpec
 from ptune.tasks.templates import Verbalizer
 
 
+@final
 class Classification(Templated):
     """One or two texts and a class, or a number where the task has no labels (regression).
 

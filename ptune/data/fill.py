@@ -1,6 +1,6 @@
 """Facts whose object is one word at the template's mask, as LAMA asks for them (Petroni et al. 2019)."""
 
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 
@@ -11,6 +11,7 @@ from ptune.errors import InputError
 from ptune.tasks.spec import Format, HeadKind, TaskSpec
 
 
+@final
 class Fill(Templated):
     """A text and the word that fills its mask; any word of the vocabulary may be the answer.
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import distributed
@@ -47,6 +47,7 @@ class _Sampler(DistributedSampler):
         return iter(self.order()[self.start :])
 
 
+@final
 class BucketSampler(_Sampler):
     """Training order: a pure function of seed and epoch, in chunks of similar length whose order is shuffled.
 
@@ -72,6 +73,7 @@ class BucketSampler(_Sampler):
         return len(self.lengths) // self.num_replicas
 
 
+@final
 class EvalSampler(_Sampler):
     """Evaluation order: longest first, each row exactly once over all processes, which may get uneven numbers.
 
@@ -91,6 +93,7 @@ class EvalSampler(_Sampler):
         return len(range(len(self.lengths))[self._share])
 
 
+@final
 class Loader(DataLoader):
     """A DataLoader with its own random generator and a state, so that a resumed run gets the batches it lacks.
 

@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import torch
 
@@ -19,6 +19,7 @@ STRIDE = 128
 REFERENCE = ("id", "context", "answers")
 
 
+@final
 class SpanQA(TaskData):
     """A context is read in overlapping windows; the answer is the best span in any of them.
 

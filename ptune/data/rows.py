@@ -1,8 +1,10 @@
 """`Rows`: the rows of one split as published, and where each of them stands."""
 
 from dataclasses import dataclass, field
+from typing import final
 
 
+@final
 @dataclass(frozen=True)
 class Rows:
     """The rows of one split as published, and where each of them stands."""

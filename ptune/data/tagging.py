@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import torch
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NO_LABEL = -100  # what torch's cross entropy ignores
 
 
+@final
 class Tagging(TaskData):
     """Words and as many tags. A sentence too long for the model is cut into pieces, between words.
 

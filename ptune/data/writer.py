@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import final
 
 from transformers import PreTrainedTokenizerBase
 
@@ -10,6 +11,7 @@ from ptune.errors import InputError
 from ptune.tasks.templates import Template
 
 
+@final
 class Writer:
     """Writes texts with special tokens, slots and places to answer at, and cuts the columns to what fits.
 

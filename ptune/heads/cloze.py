@@ -1,6 +1,7 @@
 """Heads that read the backbone's own language model at a template's mask."""
 
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +13,7 @@ from ptune.backbone.tokenizer import answers, load, whole_words
 from ptune.heads.base import Batch, Head, Loss, cross_entropy
 
 
+@final
 class Cloze(Head):
     """One of c classes by the words that stand for it at the template's mask: scores "b c"; nothing of it is trained.
 
@@ -70,6 +72,7 @@ class Cloze(Head):
         return cross_entropy(scores, batch["labels"])
 
 
+@final
 class ClozeChoice(Head):
     """One of c answers, each read at the mask of an input of its own (n = b c): scores "b c".
 
@@ -92,6 +95,7 @@ class ClozeChoice(Head):
         return cross_entropy(scores, batch["labels"])
 
 
+@final
 class Fill(Head):
     """Any word of the vocabulary at the template's mask: scores "b v", -inf for tokens that are no whole words.
 

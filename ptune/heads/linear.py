@@ -1,5 +1,7 @@
 """Heads of one linear layer."""
 
+from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,6 +30,7 @@ class LinearHead(Head):
         return self.linear(self.dropout(hidden))
 
 
+@final
 class Classify(LinearHead):
     """One of c classes for a text or a pair: scores "b c"."""
 
@@ -40,6 +43,7 @@ class Classify(LinearHead):
         return cross_entropy(scores, batch["labels"])
 
 
+@final
 class Regress(LinearHead):
     """A number for a text or a pair: scores "b", in the label's own unit."""
 
@@ -55,6 +59,7 @@ class Regress(LinearHead):
         )
 
 
+@final
 class Choice(LinearHead):
     """One of c endings, each read as a text of its own (n = b c): scores "b c"."""
 
@@ -67,6 +72,7 @@ class Choice(LinearHead):
         return cross_entropy(scores, batch["labels"])
 
 
+@final
 class Span(LinearHead):
     """Start and end of the answer in the text: scores "n t 2"; padding cannot be an answer."""
 
@@ -83,6 +89,7 @@ class Span(LinearHead):
         return total / 2, terms // 2
 
 
+@final
 class Tag(LinearHead):
     """One of c tags a token: scores "b t c"; tokens labelled -100 do not count."""
 

@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
+from typing import final
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -27,6 +28,7 @@ Table = Num[Tensor, "rows columns"]
 Batch = dict  # see ptune.data.base
 
 
+@final
 class Scores(Metric):
     """The metrics of one head over one split: `update(scores, batch)`, then `compute()`, then `reset()`."""
 

@@ -19,6 +19,7 @@ from ptune.prompts import Prompts
 from ptune.tuning.tuner import PromptTuner
 
 
+@final
 class PromptEncoder(nn.Module):
     """p vectors of width e, computed from a trained table by a BiLSTM and an MLP, or by the MLP alone.
 

@@ -20,6 +20,7 @@ from ptune.prompts import KeysValues, Prompts
 from ptune.tuning.tuner import PromptTuner
 
 
+@final
 class PrefixEncoder(nn.Module):
     """p keys and values for each of l layers, as a flat table or through an MLP.
 
@@ -77,6 +78,7 @@ class PrefixEncoder(nn.Module):
             del self.embedding
 
 
+@final
 class GatedPrefix(nn.Module):
     """A prefix encoder and, for `init: identity`, one zero gate a query head and layer."""
 

@@ -18,6 +18,7 @@ COMMON = 5000
 """Lester et al. sample from the 5,000 most common words."""
 
 
+@final
 class SoftPrompt(nn.Module):
     """p trained vectors in the width e of the word embeddings, "p e"."""
 

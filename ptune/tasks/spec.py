@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, final
 
 from ptune.errors import InputError
 
@@ -18,6 +18,7 @@ MODULES: dict[Format, str] = {
 }
 
 
+@final
 @dataclass(frozen=True)
 class HeadSpec:
     """What a data module asks of the model: the form of the head, its labels and the metrics of its scores."""
@@ -33,6 +34,7 @@ class HeadSpec:
     """cloze: the words that stand for each label."""
 
 
+@final
 @dataclass(frozen=True)
 class TaskSpec:
     """One task: data, columns, labels and metrics. All but `text` has a default: a user's own file is a row."""

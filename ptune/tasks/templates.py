@@ -10,13 +10,14 @@ the mask and answers there, so only text may follow it. OpenPrompt (f6fb080) has
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, final
 
 from ptune.errors import InputError
 
 _PARTS = re.compile(r"(?P<lead>\s*)(?:\{(?P<column>[^{}]*)\}|\[(?P<mark>[A-Z]+)(?::(?P<count>[^\]]*))?\])")
 
 
+@final
 @dataclass(frozen=True)
 class Part:
     """One part of a template; `lead` is the white space before it."""
@@ -29,6 +30,7 @@ class Part:
     """Number of slots."""
 
 
+@final
 class Template:
     """A parsed template.
 
@@ -95,6 +97,7 @@ class Template:
         return self.parts[: place + 1]
 
 
+@final
 class Verbalizer:
     """The words that stand for each label: one, or several whose scores are averaged (Schick & Schütze 2021).
 

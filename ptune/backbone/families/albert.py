@@ -1,12 +1,14 @@
 """ALBERT: all layers are one module, so each application of it is told which one it is."""
 
 from dataclasses import replace
+from typing import final
 
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.albert.modeling_albert import AlbertLayerGroup, AlbertModel, AlbertTransformer
 
 
+@final
 class Transformer(AlbertTransformer):
     """Hands application i of the shared layer its own view of the prefix.
 
@@ -25,10 +27,12 @@ class Transformer(AlbertTransformer):
         return BaseModelOutput(last_hidden_state=hidden)
 
 
+@final
 class Group(GradientCheckpointingLayer, AlbertLayerGroup):
     """Checkpointed at each application with its prefix, which transformers cannot."""
 
 
+@final
 class Model(AlbertModel):
     """Its layers take keywords."""
 

@@ -1,11 +1,14 @@
 """DeBERTa (v1): disentangled attention; content-to-position and position-to-content scores are its bias."""
 
+from typing import final
+
 import torch
 from transformers.models.deberta.modeling_deberta import DebertaLayer, DebertaModel, DisentangledSelfAttention
 
 from ptune.backbone.families import PrefixAttention, PrefixLayer, PrefixModel
 
 
+@final
 class Attention(PrefixAttention, DisentangledSelfAttention):
     """Talking heads mix scores across heads, which no bias expresses: they do not read the prefix and are refused."""
 
@@ -27,10 +30,12 @@ class Attention(PrefixAttention, DisentangledSelfAttention):
         return self.attend(query, key, value, bias, scale, self.dropout.p).flatten(2), None
 
 
+@final
 class Layer(PrefixLayer, DebertaLayer):
     """Checkpointed with its prefix."""
 
 
+@final
 class Model(PrefixModel, DebertaModel):
     """Its layers take no further keywords."""
 

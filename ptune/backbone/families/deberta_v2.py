@@ -1,5 +1,7 @@
 """DeBERTa v2 and v3: disentangled attention; content-to-position and position-to-content scores are its bias."""
 
+from typing import final
+
 import torch
 from transformers.models.deberta_v2.modeling_deberta_v2 import (
     DebertaV2Layer,
@@ -10,6 +12,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import (
 from ptune.backbone.families import PrefixAttention, PrefixLayer, PrefixModel
 
 
+@final
 class Attention(PrefixAttention, DisentangledSelfAttention):
     """Keys of positions, and those shared with the content (`share_att_key`), are of the text alone."""
 
@@ -35,10 +38,12 @@ class Attention(PrefixAttention, DisentangledSelfAttention):
         return self.attend(query, key, value, bias, scale, self.dropout.p).flatten(2), None
 
 
+@final
 class Layer(PrefixLayer, DebertaV2Layer):
     """Checkpointed with its prefix."""
 
 
+@final
 class Model(PrefixModel, DebertaV2Model):
     """Its layers take no further keywords."""
 

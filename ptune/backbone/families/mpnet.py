@@ -1,11 +1,14 @@
 """MPNet: BERT's attention and a relative position bias."""
 
+from typing import final
+
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetModel, MPNetSelfAttention
 
 from ptune.backbone.families import PrefixAttention, PrefixLayer, PrefixModel
 
 
+@final
 class Attention(PrefixAttention, MPNetSelfAttention):
     """The position bias of the text is the bias."""
 
@@ -22,10 +25,12 @@ class Attention(PrefixAttention, MPNetSelfAttention):
         return (self.o(output.flatten(2)),)
 
 
+@final
 class Layer(PrefixLayer, GradientCheckpointingLayer, MPNetLayer):
     """Checkpointed with its prefix, which transformers cannot."""
 
 
+@final
 class Model(PrefixModel, MPNetModel):
     """Its layers drop keywords."""
 

@@ -1,5 +1,7 @@
 """GPT (the first, Radford et al. 2018): its causal mask is its bias."""
 
+from typing import final
+
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.openai.modeling_openai import Attention as GPTAttention
 from transformers.models.openai.modeling_openai import Block, OpenAIGPTModel
@@ -7,6 +9,7 @@ from transformers.models.openai.modeling_openai import Block, OpenAIGPTModel
 from ptune.backbone.families import PrefixAttention, PrefixLayer, PrefixModel
 
 
+@final
 class Attention(PrefixAttention, GPTAttention):
     """Causal in the text; the prefix is before it."""
 
@@ -23,6 +26,7 @@ class Attention(PrefixAttention, GPTAttention):
         return [self.attend(q, k.mT, v, bias, scale, self.attn_dropout.p).transpose(1, 2)]
 
 
+@final
 class Layer(PrefixLayer, GradientCheckpointingLayer, Block):
     """Checkpointed with its prefix, which transformers cannot."""
 
@@ -31,6 +35,7 @@ class Layer(PrefixLayer, GradientCheckpointingLayer, Block):
         return tuple(super().forward(*args, **kwargs))
 
 
+@final
 class Model(PrefixModel, OpenAIGPTModel):
     """Its layers take no keywords."""
 

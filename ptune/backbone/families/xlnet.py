@@ -1,5 +1,7 @@
 """XLNet: content attention with r_w_bias; position and segment scores are its bias. Both streams read the prefix."""
 
+from typing import final
+
 import torch
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -8,6 +10,7 @@ from transformers.models.xlnet.modeling_xlnet import XLNetLayer, XLNetModel, XLN
 from ptune.backbone.families import PrefixAttention, PrefixLayer, QueryModel
 
 
+@final
 class Attention(PrefixAttention, XLNetRelativeAttention):
     """The relative shift sees the text alone: no position and no segment is a prefix's."""
 
@@ -29,10 +32,12 @@ class Attention(PrefixAttention, XLNetRelativeAttention):
         return self.attend(query, key, value, bias, self.scale, self.dropout.p).transpose(0, 1)
 
 
+@final
 class Layer(PrefixLayer, GradientCheckpointingLayer, XLNetLayer):
     """Checkpointed with its prefix, which transformers cannot."""
 
 
+@final
 class Model(QueryModel, XLNetModel):
     """Its layers take no keywords."""
 
