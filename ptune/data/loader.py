@@ -1,6 +1,7 @@
 """Samplers that bucket by length and know about processes, and a loader that a checkpoint can resume mid-epoch."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, final
 
@@ -23,7 +24,7 @@ def world() -> tuple[int, int]:
     return 1, 0
 
 
-class _Sampler(DistributedSampler):
+class _Sampler(DistributedSampler, ABC):
     """An order of row numbers for this process. A DistributedSampler, so that Lightning leaves it alone.
 
     Args:
@@ -39,9 +40,9 @@ class _Sampler(DistributedSampler):
         self.start = 0
         """Rows of this process to leave out at the beginning of the next pass (resume)."""
 
+    @abstractmethod
     def order(self) -> list[int]:
         """Row numbers of this process for the present epoch."""
-        raise NotImplementedError
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order()[self.start :])

@@ -4,7 +4,7 @@ A head's `loss` returns a sum and the number of terms in it, not a mean: only so
 numbers of tokens agree on the mean over the global batch.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ Batch = dict[str, Tensor]
 Loss = tuple[Float[Tensor, ""], Int[Tensor, ""]]
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """Scores of a task from a backbone's last hidden states, and their loss."""
 
     pools: ClassVar[bool] = True

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ from ptune.tuning import resume, saving
 from ptune.tuning.schedules import Schedule, scheduler
 
 
-class PromptTuner(L.LightningModule):
+class PromptTuner(L.LightningModule, ABC):
     """A frozen backbone, a head, and a method's own tensors. A method overrides `prompts` and declares `prompt`.
 
     Args:
