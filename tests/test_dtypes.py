@@ -1,5 +1,6 @@
 """A frozen backbone in bf16, int8 or int4, under prompts and heads in fp32."""
 
+import importlib
 import importlib.util
 import sys
 
@@ -14,6 +15,7 @@ from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
+from ptune.prompts import Prompts
 
 P = 4
 METHODS = {
@@ -151,6 +153,29 @@ def test_saved_prompts_say_the_precision_they_were_trained_for(build, batch, tmp
         assert torch.equal(again(inputs), model(inputs))
     with pytest.raises(InputError, match=rf"fingerprint is \w+-{dtype} there and \w+ here"):
         build("prefix", "fp32").load_prompts(tmp_path / "prompts")
+
+
+@quantized
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_an_eval_pass_on_a_cpu_with_avx512_bf16_changes_no_weight_and_training_goes_on(
+    tiny, batch, prefix, monkeypatch, dtype
+):
+    """bitsandbytes packs int4 weights in place there; the flag is what its layers find on such a CPU."""
+    modules = importlib.import_module("bitsandbytes.nn.modules")
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: True)
+    assert modules.Linear4bit(64, 64).support_avx512bf16_for_cpu
+    backbone = Backbone(tiny("bert", hidden_size=128, intermediate_size=128), dtype=dtype).requires_grad_(False)
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    kv = prefix(backbone.spec, P).requires_grad_()
+    with torch.no_grad():
+        validated = backbone.eval()(batch(), Prompts(prefix=kv))
+    trained = backbone.train()(batch(), Prompts(prefix=kv))
+    trained.pow(3).mean().backward()
+    assert kv.grad.any()
+    assert distance(validated, trained.detach()) < 0.05
+    after = backbone.model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "int8", "int4"])

@@ -14,7 +14,7 @@ from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoModel, AutoModelFo
 from ptune.backbone.attention import Attention, Visitor, attention_function
 from ptune.backbone.families import QueryModel, adapt
 from ptune.backbone.lm import LMHead, load
-from ptune.backbone.pretrained import Dtype, Pool, describe, locate, precision, sentence_pooling
+from ptune.backbone.pretrained import Dtype, Pool, describe, keep_layout, locate, precision, sentence_pooling
 from ptune.backbone.traits import Traits
 from ptune.errors import InputError
 from ptune.prompts import KeysValues, Prompts
@@ -96,6 +96,7 @@ class Backbone(nn.Module):
         adapt(self.model, config.model_type)
         if dtype != "fp32":
             self._lower()
+        keep_layout(self.model)
         self.train()  # from_pretrained returns eval mode
         if checkpointing:
             self._checkpoint()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
+from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -132,6 +133,8 @@ def precision(dtype: Dtype) -> dict[str, Any]:
     """
     if dtype in ("fp32", "bf16"):
         return {"dtype": torch.float32 if dtype == "fp32" else torch.bfloat16}
+    # It warns at every product of a cast to fp16, and at its import where an optional kernel is not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, which it uses
@@ -142,7 +145,6 @@ def precision(dtype: Dtype) -> dict[str, Any]:
             f"backbone_dtype: {dtype!r} needs the package {error.name!r}; "
             'pip install "ptune[quantized]", or choose fp32 or bf16.'
         ) from error
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of a cast to fp16 at every product
     config = BitsAndBytesConfig(
         load_in_8bit=dtype == "int8",
         load_in_4bit=dtype == "int4",
@@ -151,6 +153,17 @@ def precision(dtype: Dtype) -> dict[str, Any]:
         llm_int8_skip_modules=["pooler"],
     )
     return {"dtype": torch.bfloat16, "quantization_config": config}
+
+
+def keep_layout(model: nn.Module) -> None:
+    """Keep bitsandbytes' int4 weights in the layout that they were loaded in.
+
+    On a CPU with AVX512-BF16 its linear layers pack their weights in place in the first forward pass in eval mode
+    (`Linear4bit.forward`, bitsandbytes 0.48 on), and no training step runs on packed weights. int8 has no such path.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def sentence_pooling(name: str) -> Pool | None:
