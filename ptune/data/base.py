@@ -256,11 +256,16 @@ class TaskData(L.LightningDataModule, ABC):
     def align(self, values: list[list], slot: Any, fill: Any) -> Shaped[Tensor, "n t *rest"]:
         """Values a token, as a tensor: `slot` put in at the prompt slots, `fill` at the padding on the right."""
         at, p = self.slot_at, self.slots
-        t = max(len(row) for row in values)
-        step = self.pad_to_multiple_of
-        t = max(t, min(-(-(t + p) // step) * step, self.max_length) - p)
-        rows = [row[:at] + [slot] * p + row[at:] + [fill] * (t - len(row)) for row in values]
-        return torch.tensor(rows)
+        return self.padded([row[:at] + [slot] * p + row[at:] for row in values], fill)
+
+    def padded(self, values: list[list], fill: Any) -> Shaped[Tensor, "n t *rest"]:
+        """Values a token of texts that have their slots, as a tensor: `fill` at the padding on the right.
+
+        `t` is the longest text's length, raised to a multiple of `pad_to_multiple_of` but not above `max_length`.
+        """
+        longest, step = max(map(len, values)), self.pad_to_multiple_of
+        t = max(longest, min(-(-longest // step) * step, self.max_length))
+        return torch.tensor([row + [fill] * (t - len(row)) for row in values])
 
     def shift(self, position: int) -> int:
         """Where the token at `position` of the text stands after the slots were put in."""

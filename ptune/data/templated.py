@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from ptune.backbone.pretrained import describe
 from ptune.backbone.tokenizer import pieces
@@ -18,6 +17,9 @@ from ptune.data.writer import Writer
 from ptune.errors import InputError
 from ptune.tasks.spec import HeadKind, HeadSpec, TaskSpec
 from ptune.tasks.templates import Template
+
+WRITTEN = ("input_ids", "token_type_ids", "slots", "answer_at")
+"""What the writer makes of a text, each a list."""
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """What Zhao et al. 2021 (*Calibrate Before Use*, section 5) put in place of a row's text."""
@@ -135,26 +137,17 @@ class Templated(TaskData):
 
     def pad_written(self, items: Sequence[Mapping[str, Any]]) -> Batch:
         """The texts of all items, padded: input_ids, attention_mask, token types, slots n×t, and answer_at n×a."""
-        texts = {name: [torch.tensor(text) for item in items for text in item[name]] for name in self._names(items[0])}
-        batch: Batch = {
-            name: pad_sequence(values, batch_first=True, padding_value=self._fill(name))
-            for name, values in texts.items()
-            if name != "answer_at"
-        }
-        batch["attention_mask"] = pad_sequence([torch.ones_like(ids) for ids in texts["input_ids"]], batch_first=True)
-        # A shorter answer's last place again: what is read there counts for nothing.
-        longest = max(map(len, texts["answer_at"]))
-        places = [torch.cat([at, at[-1:].expand(longest - len(at))]) for at in texts["answer_at"]]
-        batch["answer_at"] = torch.stack(places)
+        texts = {name: [text for item in items for text in item[name]] for name in WRITTEN if name in items[0]}
+        places = texts.pop("answer_at")
+        fills = {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": 0, "slots": False}
+        batch: Batch = {name: self.padded(values, fills[name]) for name, values in texts.items()}
+        batch["attention_mask"] = self.padded([[1] * len(ids) for ids in texts["input_ids"]], 0)
+        longest = max(map(len, places))
+        # A shorter answer repeats its last place; the loss and the scores ignore what is read there.
+        batch["answer_at"] = torch.tensor([at + at[-1:] * (longest - len(at)) for at in places])
         if not self.slots:
             del batch["slots"]
         return batch
-
-    def _names(self, item: Mapping[str, Any]) -> list[str]:
-        return [name for name in ("input_ids", "token_type_ids", "slots", "answer_at") if name in item]
-
-    def _fill(self, name: str) -> int:
-        return self.tokenizer.pad_token_id if name == "input_ids" else 0  # type: ignore[return-value]
 
     @cached_property
     def content_free(self) -> Batch:

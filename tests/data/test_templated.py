@@ -78,6 +78,27 @@ def test_slots_stand_where_the_template_says_with_words_between_them(bert):
     assert (batch["input_ids"][1, 14:] == data.tokenizer.pad_token_id).all()
 
 
+@pytest.mark.parametrize(("step", "lengths"), [(1, {8, 10, 16, 19}), (8, {8, 16, 20}), (64, {20})])
+@pytest.mark.parametrize("causal", [False, True])
+def test_texts_of_a_template_are_padded_in_the_same_steps_as_others(bert, gpt2, step, lengths, causal):
+    data = ask(gpt2 if causal else bert, "[P:2] {a} [MASK]", slots=2, max_length=20, pad_to_multiple_of=step)
+    word = "cab " if causal else "the "  # three tokens, or one
+    rows = [ROW | {"a": word * (n // 3 if causal else n)} for n in (3, 5, 11, 14)]  # and five tokens more
+    found = set()
+    for row in rows:
+        batch = batch_of(data, row)
+        tensors = [batch[name] for name in ("input_ids", "attention_mask", "slots", "token_type_ids") if name in batch]
+        (t,) = {tensor.shape[1] for tensor in tensors}
+        found.add(t)
+        seen = int(batch["attention_mask"].sum())
+        assert t == 20 or (t % step == 0 and t < seen + step)
+        assert (batch["input_ids"][0, seen:] == data.tokenizer.pad_token_id).all()
+        assert batch["slots"].dtype == torch.bool
+        assert batch["slots"].sum() == 2
+    if not causal:
+        assert found == lengths
+
+
 def test_slots_of_a_template_without_any_stand_behind_the_first_token(bert, gpt2):
     data = ask(bert, slots=2)
     assert marked(data, batch_of(data, ROW)) == "[CLS] _ _ the nurse thanked [MASK] . [SEP]"
