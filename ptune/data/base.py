@@ -3,7 +3,6 @@
 import math
 import re
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -50,6 +49,8 @@ class TaskData(L.LightningDataModule, ABC):
 
     format: ClassVar[Format]
     """The task format of the subclass."""
+    classless: ClassVar[str] = ""
+    """Why a row of this format has no class of its own, which few shots could be drawn by; empty where it has one."""
 
     def __init__(
         self,
@@ -84,16 +85,17 @@ class TaskData(L.LightningDataModule, ABC):
             raise InputError(f"task {self.task.name!r}: --data.task.text must name the columns to read, e.g. '[a,b]'.")
         if not self.task.evaluate:
             raise InputError(f"task {self.task.name!r}: --data.task.evaluate must name the split to validate on.")
+        if len(set(self.task.evaluate)) < len(self.task.evaluate):
+            raise InputError(
+                f"task {self.task.name!r}: --data.task.evaluate {list(self.task.evaluate)} names a split twice; "
+                "name each once."
+            )
         least = {"batch_size": 1, "slots": 0, "workers": 0, "shots": 0, "data_seed": 0, "pad_to_multiple_of": 1}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise InputError(f"--data.{name} {getattr(self, name)}: must be at least {smallest}.")
-        if shots and not self.task.labels:
-            raise InputError(
-                f"--data.shots {shots}: task {self.task.name!r} has no classes to draw from; leave it out."
-            )
         if shots:
-            self.task = replace(self.task, evaluate=(DEV, *self.task.evaluate))
+            self._check_shots()
         if self.max_length - slots < 8:
             raise InputError(
                 f"--data.max_length {self.max_length}: leaves {self.max_length - slots} tokens for the text beside"
@@ -101,6 +103,19 @@ class TaskData(L.LightningDataModule, ABC):
             )
         self._items: dict[str, Dataset] = {}
         self.check()
+
+    def _check_shots(self) -> None:
+        """Raise an InputError where no few shots can be drawn by class."""
+        start = f"--data.shots {self.shots}: "
+        if self.classless:
+            raise InputError(f"{start}{self.classless}, and the shots are drawn by class; leave it out.")
+        if not (self.task.labels or self.task.choices):
+            raise InputError(f"{start}task {self.task.name!r} has no classes to draw from; leave it out.")
+        if DEV in (self.task.train, *self.task.evaluate):
+            raise InputError(
+                f"{start}the checkpoint is chosen on rows drawn from the training split, which are called {DEV!r} like"
+                f" a file of task {self.task.name!r}; rename the file and its split in --data.task.evaluate."
+            )
 
     # --- what a format says ------------------------------------------------------------------------------------------
 
@@ -170,7 +185,7 @@ class TaskData(L.LightningDataModule, ABC):
             return
         items, parsed = {}, {}
         for split, source in self._read().items():
-            optional = split not in (self.task.train, self.task.evaluate[0])
+            optional = split not in (self.task.train, self.chosen_on)
             if optional and all(row.get(self.task.label) in (None, -1) for row in source.rows):
                 continue  # a test split whose labels are not public
             parsed[split] = self._parse(source)
@@ -287,7 +302,22 @@ class TaskData(L.LightningDataModule, ABC):
     @property
     def splits(self) -> list[str]:
         """The evaluated splits that exist with labels, in the task's order; after setup."""
-        return [split for split in self.task.evaluate if split in self._items]
+        return [split for split in self.evaluated if split in self._items]
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """The splits to evaluate, the one that the checkpoint is chosen on first; with `shots` that one is drawn."""
+        return (DEV, *self.task.evaluate) if self.shots else self.task.evaluate
+
+    @property
+    def chosen_on(self) -> str:
+        """Name of the split whose metric chooses the best checkpoint."""
+        return self.evaluated[0]
+
+    @property
+    def chosen_on_test(self) -> bool:
+        """Whether the checkpoint is chosen on the test split, so that its metrics there are no held-out result."""
+        return self.chosen_on.split("_")[0] == "test"
 
     def train_dataloader(self) -> Loader:
         """Training batches, of similar lengths, in an order that seed and epoch decide."""

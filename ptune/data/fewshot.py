@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ptune.data.rows import Rows
 
 DEV = "dev"
-"""The split that the checkpoint is chosen on, as large as the training split and drawn from the same rows."""
+"""Name of the split that few shots are chosen on, as large as their training split and drawn from the same rows."""
 
 
 def few(rows: "Rows", label: str, shots: int, seed: int) -> tuple["Rows", "Rows"]:

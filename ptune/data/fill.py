@@ -19,6 +19,7 @@ class Fill(Templated):
     """
 
     format: ClassVar[Format] = "fill"
+    classless = "an answer is a word of the vocabulary, not a class"
     asked: HeadKind = "fill"
 
     def __init__(self, task: str | TaskSpec, backbone: str, template: str = "task", **common) -> None:

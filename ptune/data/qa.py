@@ -33,6 +33,7 @@ class SpanQA(TaskData):
     """
 
     format: Format = "span_qa"
+    classless = "an answer is a span of its context, not a class"
 
     def __init__(
         self, *args, stride: int | None = None, max_answer_length: int = 30, null_threshold: float = 0.0, **kwargs

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ptune.data.fewshot import DEV
 from ptune.data.rows import Rows
 from ptune.errors import InputError, nearest
 from ptune.tasks.spec import TaskSpec
@@ -44,12 +43,12 @@ def _where(rows: Rows, column: str, value: str) -> Rows:
 
 
 def monitored(task: TaskSpec) -> str:
-    """The split that must exist: the first one evaluated that is not drawn from the training split."""
-    return next(split for split in task.evaluate if split != DEV)
+    """The split that must exist: the first one evaluated."""
+    return task.evaluate[0]
 
 
 def _splits(task: TaskSpec, path: str | list[str] | None) -> dict[str, Rows]:
-    wanted = [split for split in (task.train, *task.evaluate) if split != DEV]
+    wanted = [task.train, *task.evaluate]
     if path is not None:
         return read_folders([Path(folder).expanduser() for folder in folders(path)], wanted, monitored(task))
     if task.name.startswith("toy/"):
@@ -74,9 +73,11 @@ def read_folders(places: list[Path], wanted: list[str], needed: str) -> dict[str
     files = {split: [file for folder in places if (file := find(folder, split))] for split in wanted}
     if not files[needed]:
         there = sorted(file.name for folder in places for file in folder.iterdir() if file.is_file()) or ["nothing"]
+        tested = any(find(folder, "test") for folder in places)
+        instead = ", or choose the checkpoint on the test split: --data.task.evaluate '[test]'" if tested else ""
         raise InputError(
             f"--data.path: {' and '.join(map(str, places))} has no file for the split {needed!r}: add {needed} + one of"
-            f" {' '.join(SUFFIXES)} (there is: {', '.join(there[:20])})."
+            f" {' '.join(SUFFIXES)} (there is: {', '.join(there[:20])}){instead}."
         )
     return {split: read_file(found[0]) for split, found in files.items() if found}
 

@@ -26,6 +26,7 @@ class Tagging(TaskData):
     """
 
     format: Format = "tagging"
+    classless = "a sentence has many tags, not one class"
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -1,5 +1,6 @@
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -84,6 +85,15 @@ def test_mistakes_name_file_line_and_fix(name, text, sentence, tmp_path, backbon
     with pytest.raises(InputError, match=sentence) as error:
         load(write(tmp_path, name, text), backbone)
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_a_validation_file_says_how_to_choose_on_its_test_file(folder, backbone):
+    path = folder(train=ROWS, test=ROWS)
+    instead = r", or choose the checkpoint on the test split: --data.task.evaluate '\[test\]'\.$"
+    for task in (TASK, replace(TASK, evaluate=("validation",))):
+        with pytest.raises(InputError, match=r"no file for the split 'validation'.*" + instead):
+            load(path, backbone, task)
+    assert load(path, backbone, replace(TASK, evaluate=("test",))).splits == ["test"]
 
 
 def test_folder_that_is_not_there(tmp_path, backbone):

@@ -1,6 +1,7 @@
 """Rows written as a template: token by token, cut, behind demonstrations; few-shot splits, several folders, `where`."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 from ptune.data.choice import MultipleChoice
 from ptune.data.classification import Classification
 from ptune.data.fill import Fill
+from ptune.data.qa import SpanQA
+from ptune.data.tagging import Tagging
 from ptune.errors import InputError
 from ptune.tasks import TaskSpec
 
@@ -387,6 +390,75 @@ def test_too_many_shots_are_refused_with_how_many_there_can_be(folder, bert):
         Classification(TaskSpec("own", text=("a",), metrics=("pearson",)), bert, path=path, shots=2)
     with pytest.raises(InputError, match=r"--data.shots -1: must be at least 0"):
         Classification(TASK, bert, path=path, shots=-1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "why"),
+    [
+        (
+            Tagging,
+            TaskSpec("own", "tagging", ("a",), "y", ("O", "B-X"), metrics=("entity_f1",)),
+            "has many tags, not one",
+        ),
+        (
+            SpanQA,
+            TaskSpec("own", "span_qa", ("a", "b"), "y", ("no", "yes"), metrics=("f1",)),
+            "is a span of its context",
+        ),
+        (
+            Fill,
+            TaskSpec("own", "fill", ("a",), "y", metrics=("precision_at_1",), template=MASK),
+            "is a word of the vocab",
+        ),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "-",
+)
+def test_shots_are_refused_for_a_format_whose_rows_have_no_class(kind, task, why, bert):
+    with pytest.raises(InputError, match=rf"--data.shots 2: an? \w+ {why}.*; leave it out."):
+        kind(task, bert, shots=2)
+
+
+def test_shots_of_a_choice_without_names_are_drawn_by_the_number_of_the_right_one(bert, folder):
+    task = TaskSpec("own", "multiple_choice", text=("a",), label="y", choices=("c0", "c1"))
+    rows = [{"a": "the nurse", "c0": "cab", "c1": "baker", "y": i % 2} for i in range(8)]
+    data = MultipleChoice(task, bert, path=folder(train=rows, validation=rows), shots=2)
+    assert [len(rows.rows) for rows in data._read().values()] == [4, 8, 4]
+
+
+def test_a_file_called_dev_is_a_split_as_any_other_unless_few_shots_are_drawn(bert, folder):
+    path = folder(train=ROWS, dev=ROWS[:2])
+    own = replace(TASK, evaluate=("dev",))
+    data = Classification(own, bert, path=path)
+    data.setup("fit")
+    assert (data.splits, data.chosen_on, len(data.val_dataloader().dataset)) == (["dev"], "dev", 2)
+    for task in (own, replace(TASK, evaluate=("validation", "dev")), replace(TASK, train="dev")):
+        with pytest.raises(InputError, match=r"--data.shots 1: .* called 'dev' like a file of task 'own'; rename"):
+            Classification(task, bert, path=path, shots=1)
+
+
+def test_a_split_is_evaluated_once(bert):
+    with pytest.raises(
+        InputError, match=r"'own': --data.task.evaluate \['test', 'test'\] names a split twice; name each"
+    ):
+        Classification(replace(TASK, evaluate=("test", "test")), bert)
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "shots", "chosen_on", "on_test"),
+    [
+        (("validation", "test"), 0, "validation", False),
+        (("test",), 0, "test", True),
+        (("test_matched", "validation"), 0, "test_matched", True),
+        (("test",), 1, "dev", False),
+    ],
+)
+def test_a_module_says_which_split_chooses_the_checkpoint(evaluate, shots, chosen_on, on_test, bert, folder):
+    path = folder(train=ROWS, validation=ROWS, test=ROWS, test_matched=ROWS)
+    data = Classification(replace(TASK, evaluate=evaluate), bert, path=path, shots=shots)
+    assert (data.chosen_on, data.chosen_on_test) == (chosen_on, on_test)
+    assert data.task.evaluate == evaluate
+    data.setup("fit")
+    assert data.splits[0] == chosen_on
 
 
 def test_a_split_is_read_from_the_first_folder_that_has_it(bert, tmp_path):
