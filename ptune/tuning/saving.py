@@ -2,18 +2,33 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ptune.errors import InputError
 
 
+def write_whole(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file that is whole or not there: beside its target, flushed to the disk, then renamed over it."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and what they depend on as one safetensors file."""
-    save_file({name: value.detach().contiguous() for name, value in tensors.items()}, path, metadata)
+    write_whole(path, serialize({name: value.detach().contiguous() for name, value in tensors.items()}, metadata))
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
