@@ -17,6 +17,14 @@ CASES = {
     "accumulated gradients": {"method": "PTuningV2", "trainer__accumulate_grad_batches": 2, "model__mlp": 8},
     "validation within the epoch": {"method": "PTuningV2", "trainer__val_check_interval": 2},
     "adapters that drop out": {"method": "LoRA", "model__dropout": 0.3},
+    "max_steps within the second epoch": {"method": "PTuningV2", "trainer__max_steps": 4},
+    "max_steps at its end": {"method": "PTuningV2", "trainer__max_steps": 6},
+    "max_steps and accumulated gradients": {
+        "method": "PTuningV2",
+        "trainer__max_steps": 3,
+        "trainer__accumulate_grad_batches": 2,
+        "trainer__val_check_interval": 2,
+    },
     "decay by the epoch": {"method": "PTuningV2", "name": "toy/tagging", "model__schedule": "exponential"},
 }
 WHEN = {"step": "every_n_train_steps=1", "validation": "monitor=val/loss", "epoch": "save_on_train_epoch_end=true"}
@@ -126,3 +134,26 @@ def test_a_checkpoint_begins_a_run_in_another_directory_which_gets_all_its_files
     assert {path: data for path, data in runs.contents(run_dir).items() if path in kept} == {
         path: before[path] for path in kept
     }
+
+
+# ---- a run that ends within an epoch
+
+
+def test_max_steps_within_the_epoch_ends_with_a_validation_and_a_best_checkpoint(tmp_path):
+    result = runs.fit(tmp_path / "run", data__batch_size=1, trainer__max_steps=3)
+    best, last = (torch.load(tmp_path / "run" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert (best["global_step"], last["global_step"], result["steps"]) == (3, 3, 3)
+    assert result["best_epoch"] == 1
+    validated = [row for row in runs.rows(tmp_path / "run") if "val/accuracy" in row]
+    assert [row["step"] for row in validated] == ["2"], "the third step, counted from 0"
+    assert float(validated[0]["val/accuracy"]) == pytest.approx(result["metrics"]["validation"]["accuracy"])
+
+
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
+@pytest.mark.parametrize(
+    "options", [{"trainer__check_val_every_n_epoch": 2}, {"trainer__limit_val_batches": 0}], ids=lambda o: next(iter(o))
+)
+def test_max_steps_do_not_validate_where_the_trainer_is_not_to(tmp_path, options):
+    runs.fit(tmp_path / "run", data__batch_size=1, trainer__max_steps=3, **options)
+    assert not (tmp_path / "run" / "best.ckpt").exists()
+    assert not runs.column(tmp_path / "run", "val/accuracy")

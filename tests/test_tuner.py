@@ -1,13 +1,17 @@
 """What every method promises: what moves, what is counted, saved and loaded."""
 
+import errno
+import os
 import re
 import shutil
+import stat
 from dataclasses import replace
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.testing import assert_close
@@ -19,8 +23,9 @@ from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.lora import PEFT, LoRA
 from ptune.methods.p_tuning_v2 import PTuningV2
-from ptune.methods.prompt_tuning import PromptTuning
+from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
 from ptune.run.callbacks import Telemetry
+from ptune.tuning.tuner import PromptTuner
 
 HEAD = {"head.linear.weight", "head.linear.bias"}
 MLP = {"prompt.encoder.embedding"} | {f"prompt.encoder.mlp.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")}
@@ -175,6 +180,49 @@ def test_weight_decay_is_for_matrices_alone(build, train, name):
         assert {value.ndim > 1 for value in group["params"]} == {group["weight_decay"] == 0.1}, group["name"]
     grouped = [id(value) for group in optimizer.param_groups for value in group["params"]]
     assert sorted(grouped) == sorted(id(value) for value in model.trained().values())
+
+
+class Unread(PromptTuner):
+    """Vectors that are declared, and not given to the backbone."""
+
+    def __init__(self, **common):
+        super().__init__(**common)
+        self.prompt = SoftPrompt(2, 32)
+
+    def prompts(self, batch):
+        return None
+
+
+class Blind(PromptTuner):
+    """Weights of the backbone that are declared, under scores that do not depend on the backbone."""
+
+    def backbone_parameters(self, backbone):
+        return {name: value for name, value in backbone.named_parameters() if "layer.2" in name}
+
+    def prompts(self, batch):
+        return None
+
+    def forward(self, batch):
+        return self.head(self.backbone(batch).detach(), batch, self.backbone)
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [(Unread, r"prompt\.vectors gets"), (Blind, r"backbone\.model\.encoder\.layer\.2\.\S+ and 15 more gets")],
+)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_declared_and_gets_no_gradient_stops_the_run_at_its_first_step(
+    tiny, head, batch, fit, method, names, accumulate
+):
+    model = method(backbone=tiny("bert"), head=head("classify"))
+    with pytest.raises(InputError, match=rf"^{names} no gradient: the loss does not depend on it; .*prompts returns"):
+        fit(model, [batch(labels=LABELS)] * 4, accumulate_grad_batches=accumulate)
+
+
+def test_tensors_of_the_backbone_that_depend_on_the_batch_may_lack_a_gradient(build, fit, batch):
+    model = build("fine-tuning", "xlnet")
+    assert fit(model, [batch(labels=LABELS)] * 2).global_step == 2, "without token types, which its segments need"
+    assert {name for name, value in model.trained().items() if value.grad is None}
 
 
 # ---- modes
@@ -457,6 +505,61 @@ def test_a_file_that_holds_no_prompts_is_refused(build, tmp_path):
         with pytest.raises(InputError, match="not a file that save_prompts wrote"):
             build("prefix").load_prompts(path)
         (tmp_path / "text.safetensors").write_text("no tensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (torch.Tensor.half, "is float16, but trained tensors are saved as float32"),
+        (torch.Tensor.long, "is int64, but"),
+        (torch.Tensor.bool, "is bool, but"),
+        (lambda value: value.index_fill(0, torch.tensor(1), torch.nan), "holds NaN or infinite values"),
+        (lambda value: value / 0, "holds NaN or infinite values"),
+    ],
+)
+def test_tensors_of_another_dtype_or_not_finite_are_refused_by_name(build, tmp_path, change, reason):
+    model, path = build("prefix, mlp"), tmp_path / "p.safetensors"
+    model.save_prompts(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    save_file(tensors | {"prompt.encoder.flat": change(tensors["prompt.encoder.flat"])}, path, metadata)
+    before = snapshot(model)
+    with pytest.raises(InputError, match=re.escape(f"p.safetensors: prompt.encoder.flat {reason}")):
+        model.load_prompts(path)
+    assert_close(snapshot(model), before, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_prompt_file_has_the_permissions_of_the_users_umask(build, tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        build("prefix").save_prompts(tmp_path / "p.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "p.safetensors").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_file_that_cannot_be_written_whole_is_not_written_at_all(build, tmp_path, monkeypatch, call):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "p.safetensors"
+    path.write_text("before")
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space left"):
+        build("prefix").save_prompts(path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {path.name: "before"}
+
+
+def test_what_was_trained_in_16_bits_is_saved_in_fp32(build, tmp_path):
+    model = build("prefix")
+    model.prompt.bfloat16()
+    model.save_prompts(tmp_path / "p.safetensors")
+    other = build("prefix", seed=1)
+    other.load_prompts(tmp_path / "p.safetensors")
+    assert_close(other.prompt.encoder.flat, model.prompt.encoder.flat.float(), atol=0, rtol=0)
 
 
 def test_layers_named_in_two_ways_are_the_same_layers(build, tmp_path):

@@ -1,32 +1,74 @@
-"""What Lightning leaves out when it resumes a run, so that a resumed run is the one that was not stopped."""
+"""What Lightning leaves out when it resumes a run, so that the resumed run equals the uninterrupted one bit for bit.
+
+All private names of Lightning that ptune uses stand in this file: `_batches_that_stepped`,
+`_load_combined_loader_states`, the loops' attributes and the keys of their state. They were read from Lightning 2.6.6
+(lightning/pytorch/loops/fit_loop.py and training_epoch_loop.py).
+"""
 
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import LambdaCallback
 
 
-def validate_next(loops: dict[str, Any], trainer: L.Trainer) -> None:
-    """Where a checkpoint was written behind a batch and before the validation due there, begin with the validation.
+def prepare(checkpoint: dict[str, Any], trainer: L.Trainer) -> None:
+    """Let a resumed run start at the right place; call it before Lightning restores the state of its loops.
 
-    Lightning would go on with the next batch or epoch, and the best checkpoint might be missed. Call it before the
-    state of the loops, `checkpoint["loops"]["fit_loop"]`, is restored.
+    - A checkpoint that was written before a validation was due continues with that validation. Lightning would continue
+      with the next batch or epoch, and the best checkpoint might be missed.
+    - So does a checkpoint of the last of `max_steps` steps, with which Lightning would do nothing.
+    - With `max_steps`, Lightning takes the end of an epoch for a place within it and would skip what is left of the
+      run, so the limit is lifted while the state is restored.
+
+    Args:
+        checkpoint: the checkpoint; the state of its loops is changed in place.
+        trainer: the trainer that resumes.
     """
-    trainer.fit_loop.setup_data()  # it knows then at which batches to validate
-    batches, every = loops["epoch_loop.batch_progress"], trainer.check_val_every_n_epoch
+    loops, loop, limit = checkpoint["loops"]["fit_loop"], trainer.fit_loop, trainer.max_steps
+    loop.setup_data()  # computes `val_check_batch`
+    batches, epochs, every = (
+        loops["epoch_loop.batch_progress"],
+        loops["epoch_progress"]["current"],
+        trainer.check_val_every_n_epoch,
+    )
+    final = 0 <= limit <= checkpoint["global_step"] and epochs["processed"] < epochs["started"]
     between = batches["current"]["completed"] < batches["current"]["processed"]
-    epoch = loops["epoch_progress"]["current"]["completed"] + 1
     done = batches["current" if every else "total"]["processed"]
-    if between and trainer.enable_validation and done % trainer.val_check_batch == 0 and epoch % (every or 1) == 0:
+    validates = trainer.enable_validation and (epochs["completed"] + 1) % (every or 1) == 0
+    if validates and (final or (between and done % trainer.val_check_batch == 0)):
         for count in ("current", "total"):
             batches[count]["completed"] = batches[count]["processed"]
+        # Validation counts as started but not completed, so Lightning runs it again.
         validation = loops["epoch_loop.val_loop.batch_progress"]
         validation["current"] = dict.fromkeys(validation["current"], 0)
-        validation["total"] = validation["current"] | {"ready": 1, "started": 1}  # begun: to be begun again
+        validation["total"] = validation["current"] | {"ready": 1, "started": 1}
+    if limit == -1:
+        return
+    hook, lifted = "on_train_start", -1
+    if final and validates:
+        trainer.val_check_batch = done  # type: ignore[assignment]  # validate after the batch of the last step
+        hook, lifted = "on_validation_start", limit + 1
+    loop.epoch_loop.max_steps = lifted
+    restore = LambdaCallback(**{hook: lambda *_: setattr(loop.epoch_loop, "max_steps", limit)})
+    trainer.callbacks.insert(0, restore)  # type: ignore[attr-defined]
 
 
 def place_loader(trainer: L.Trainer) -> None:
-    """Put the loader to its place in the epoch; call it when training starts.
+    """Restore the position of the training loader within the epoch; call it when training starts.
 
-    Lightning does so when it makes the loader, which is too early where a schedule asks for the number of steps.
+    Lightning restores it when it creates the loader, which is too early where a schedule asks for the number of steps.
     """
     trainer.fit_loop._load_combined_loader_states()
+
+
+def set_logged_step(trainer: L.Trainer, step: int) -> None:
+    """Set the step under which loggers write the next metrics.
+
+    Lightning counts it apart from `trainer.global_step`; the count is one short when a finished run is resumed.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
+def log_at(trainer: L.Trainer, step: int) -> None:
+    """Let what is logged from now on stand at `step`; the trainer's own counter is one short after a resumed end."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step

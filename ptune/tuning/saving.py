@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
@@ -13,7 +14,11 @@ from ptune.errors import InputError
 
 
 def write_whole(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file that is whole or not there: beside its target, flushed to the disk, then renamed over it."""
+    """Write a file completely or not at all, with the permissions of the user's umask.
+
+    The bytes go to a file in the same folder, which replaces `path` once the disk has it. Raises OSError where that is
+    impossible; `path` is then as it was before.
+    """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -27,8 +32,9 @@ def write_whole(path: str | os.PathLike, data: bytes) -> None:
 
 
 def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and what they depend on as one safetensors file."""
-    write_whole(path, serialize({name: value.detach().contiguous() for name, value in tensors.items()}, metadata))
+    """Write tensors, in fp32, and the metadata they depend on as one safetensors file."""
+    values = {name: value.detach().float().contiguous() for name, value in tensors.items()}
+    write_whole(path, serialize(values, metadata))
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -50,6 +56,18 @@ def compare(what: str, saved: dict[str, Any], own: dict[str, Any]) -> None:
             raise InputError(
                 f"{what} does not fit this model: {key} is {there} there and {here} here; "
                 "build the model as it was saved, or choose another file."
+            )
+
+
+def check_values(what: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise InputError that names the first tensor which is not fp32, or not finite."""
+    for name, value in tensors.items():
+        if value.dtype != torch.float32:
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise InputError(f"{what}: {name} is {dtype}, but trained tensors are saved as float32; give such a file.")
+        if not value.isfinite().all():
+            raise InputError(
+                f"{what}: {name} holds NaN or infinite values; give the file of another run."
             )
 
 

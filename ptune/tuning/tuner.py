@@ -99,7 +99,8 @@ class PromptTuner(L.LightningModule, ABC):
         self.metrics = metrics.build(head)
         self.loss_mean = MeanMetric()
         self.split = "val"
-        self._loops: dict[str, Any] | None = None  # of the checkpoint that a run goes on from
+        self._resumed: dict[str, Any] | None = None  # the checkpoint that a run is resumed from
+        self._gradients_checked = False
         self.strict_loading = False  # a checkpoint holds trained tensors only; `on_load_checkpoint` checks which
 
     @abstractmethod
@@ -231,6 +232,41 @@ class PromptTuner(L.LightningModule, ABC):
         self.log("train/loss", loss, prog_bar=True, batch_size=batch_rows(batch))
         return loss
 
+    def on_after_backward(self) -> None:
+        """After the first backward pass of a fit, check that the loss depends on what is trained.
+
+        Every tensor of the prompt and of the head must have a gradient. Of the backbone's tensors, one must: those that
+        no input reads are known before training (`unused`), and others depend on the batch, such as XLNet's segment
+        embeddings (token types) or the experts of a mixture.
+
+        Raises:
+            InputError: a trained tensor has no gradient; it would keep its initial value in silence.
+        """
+        if self._gradients_checked:
+            return
+        self._gradients_checked = True
+        groups = self.groups()
+        missing = {group: [n for n, v in named.items() if v.grad is None] for group, named in groups.items()}
+        if len(missing.get("backbone", [])) < len(groups.get("backbone", {})):
+            del missing["backbone"]
+        names = [name for named in missing.values() for name in named]
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise InputError(
+                f"{names[0]}{more} gets no gradient: the loss does not depend on it; check that "
+                f"{type(self).__name__}.prompts returns what is computed from it, not a detached copy, and that the "
+                "backbone reads it."
+            )
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """End a run that reaches `max_steps` within an epoch with a validation, so that there is a best checkpoint.
+
+        Lightning validates when `should_stop` is set, unless `check_val_every_n_epoch` or `limit_val_batches` rule it
+        out.
+        """
+        if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+            self.trainer.should_stop = True
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores into the task's metrics."""
         scores = self(batch)
@@ -263,8 +299,10 @@ class PromptTuner(L.LightningModule, ABC):
         below = {"prompt", "backbone"} & self.groups().keys()  # what is trained stands below an attention
         if below and self.hparams["attention"] == "flex" and (gap := flex_gap(self.device)):
             raise InputError(f"attention: {gap}; train with sdpa.")
-        if self._loops:
-            resume.validate_next(self._loops, self.trainer)
+        if self._resumed:
+            resume.prepare(self._resumed, self.trainer)
+            self._resumed = None
+        self._gradients_checked = False
 
     def check_data(self, data: Any) -> None:
         """Look at the data module (None: plain loaders) before the first batch.
@@ -318,7 +356,7 @@ class PromptTuner(L.LightningModule, ABC):
         models = [found | {"backbone": found["fingerprint"]} for found in (saved, own)]  # it may have moved
         tensors = [{"tensors": saving.shapes(found)} for found in (checkpoint["state_dict"], self.trained())]
         saving.compare("the checkpoint", models[0] | tensors[0], models[1] | tensors[1])
-        self._loops = checkpoint.get("loops", {}).get("fit_loop")
+        self._resumed = checkpoint if "loops" in checkpoint else None
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Torch's, but what is not trained is not missing: Lightning would warn with the names of a whole backbone."""
@@ -351,8 +389,9 @@ class PromptTuner(L.LightningModule, ABC):
         if saved.get("fingerprint") == own["fingerprint"]:
             saved["backbone"] = own["backbone"]  # the same weights under another name
         saving.compare(str(path), saved, own)
+        saving.compare(str(path), {"tensors": saving.shapes(tensors)}, {"tensors": saving.shapes(self.tensors())})
+        saving.check_values(str(path), tensors)
         self.fold()
-        saving.compare(str(path), {"tensors": saving.shapes(tensors)}, {"tensors": saving.shapes(self.trained())})
         for name, value in self.trained().items():
             value.data.copy_(tensors[name])
 
