@@ -164,7 +164,7 @@ def hidden(backbone: Backbone, left: bool = False) -> Tensor:
     spec, batch = backbone.spec, batch_for(left=left)
     generator = torch.Generator().manual_seed(0)
     prefix = tuple(torch.randn(2, 1, h, P, k, generator=generator) for h, k in spec.kv_sizes)
-    states = backbone.eval()(batch, None if backbone.traits.deaf else Prompts(prefix=prefix))
+    states = backbone.eval()(batch, None if backbone.traits.prefix_gap else Prompts(prefix=prefix))
     return states[batch["attention_mask"].bool()]
 
 

@@ -107,9 +107,8 @@ def kernel(q, k, v, mask, query_length, is_causal, softmax_scale, sliding_window
 def flash(monkeypatch, tiny):
     """Builds a backbone in bf16 that believes in a GPU and runs the stand-in."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: name)
-    monkeypatch.setattr("ptune.backbone.model.adapt", lambda model, family: None)
-    monkeypatch.setattr(ptune.backbone.attention, "_flash_attention_forward", kernel)
+    monkeypatch.setattr(ptune.backbone.attention, "find_spec", lambda name: name)
+    monkeypatch.setattr(ptune.backbone.attention, "flash_attention_forward", kernel)
     return lambda family, **sizes: Backbone(tiny(family, **sizes), attention="flash", dtype="bf16")
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,16 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.testing import assert_close
 from transformers import AutoModel, T5EncoderModel
+from transformers.models.bert.modeling_bert import BertEncoder
 
 from ptune.backbone import Backbone
 from ptune.backbone.pretrained import describe
+from ptune.backbone.tokenizer import load as load_tokenizer
 from ptune.errors import InputError
 from ptune.prompts import Prompts
 
 P = 4
+PART = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 DEAF = {"bloom": "h.0 to h.2"}  # families that would ignore the prefix, and where
 OWN = ("xlnet", "deberta", "deberta-v2", "mpnet")  # attention of their own, eager only
 HEARING = (
@@ -93,9 +98,30 @@ def test_a_backbone_whose_layers_read_the_prefix_is_not_refused(tiny, family):
     Backbone(tiny(family)).require_prefix()
 
 
-def test_an_encoder_that_reads_no_tokens_is_refused(tiny):
-    with pytest.raises(InputError, match=r"model type 'whisper'.* does not run on tokens alone"):
-        Backbone(tiny("whisper"))
+@pytest.mark.parametrize(
+    ("family", "needed", "sizes"),
+    [
+        ("whisper", "input_features", {}),
+        ("vit", "pixel_values", {"image_size": 8, "patch_size": 4}),
+        ("blip", "pixel_values", {"text_config": PART, "vision_config": PART | {"image_size": 8, "patch_size": 4}}),
+        ("clip", "word embeddings", {"text_config": PART, "vision_config": PART | {"image_size": 8, "patch_size": 4}}),
+    ],
+)
+def test_a_model_of_sounds_or_pictures_is_refused(tiny, family, needed, sizes):
+    with pytest.raises(InputError, match=rf"{family}'.* (does not run on token ids alone \(it needs|has no) {needed}"):
+        Backbone(tiny(family, **sizes))
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, KeyError, RuntimeError])
+@pytest.mark.parametrize("message", ["a bug", "a bug with a prefix in it"])
+def test_an_error_of_a_familys_code_is_raised_as_it_is(tiny, monkeypatch, error, message):
+    def fail(*args, **kwargs):
+        raise error(message)
+
+    monkeypatch.setattr(BertEncoder, "forward", fail)
+    with pytest.raises(error, match=message) as raised:
+        Backbone(tiny("bert"))
+    assert raised.type is error
 
 
 def test_of_an_encoder_decoder_the_encoder_is_the_backbone_and_all_a_checkpoint_needs(tiny, batch, tmp_path):
@@ -128,6 +154,32 @@ def test_a_backbone_that_is_not_there_is_an_input_error_that_says_where_it_was_s
         describe(name)
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        (".", "'.' is no name of a Python package"),
+        ("..", "'..' is no name of a Python package"),
+        ("../x", "'..' is no name of a Python package"),
+        ("a..b/x", "'a..b' is no name of a Python package"),
+        ("nope.nope/x", "'nope.nope' is no name of a Python package"),
+        ("json.tool/x", "'json.tool' is no name of a Python package"),
+        ("", "'' is no name of a Python package"),
+        ("json/../x", "the path '../x' leaves the folder of the package 'json'"),
+        ("json/a/../../x", "the path 'a/../../x' leaves the folder of the package 'json'"),
+        ("json//etc", "the path '/etc' leaves the folder of the package 'json'"),
+        ("os/x", "the Python package 'os' is not installed"),
+    ],
+)
+def test_a_package_is_a_plain_name_and_a_path_inside_of_it(monkeypatch, path, reason):
+    searched = []
+    monkeypatch.setattr("ptune.backbone.pretrained.find_spec", lambda name: searched.append(name) or find_spec(name))
+    with pytest.raises(InputError) as refusal:
+        describe(f"package:{path}")
+    assert f"backbone 'package:{path}': {reason}" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert searched == ([path.partition("/")[0]] if "no name" not in reason else []), "a search for a.b imports a"
+
+
 @pytest.fixture
 def damaged(tiny, tmp_path):
     """A copy of a checkpoint, to be changed: damaged("bert") -> its folder."""
@@ -141,6 +193,53 @@ def test_a_checkpoint_that_lacks_weights_is_refused_because_they_would_be_random
     save_file(weights, file, {"format": "pt"})
     with pytest.raises(InputError, match=r"lacks 1 weights.*encoder\.layer\.1\.output\.dense\.weight"):
         Backbone(str(file.parent))
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, -1], ids=["empty", "header", "half", "all but one byte"])
+def test_a_torn_file_of_weights_is_one_sentence(damaged, kept):
+    file = damaged("bert") / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(kept * len(whole)) if kept == 0.5 else kept])
+    with pytest.raises(InputError, match=r"cannot be loaded: .*; give the folder of a complete saved model") as refusal:
+        Backbone(str(file.parent))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"hidden_size": -1}, "hidden_size: -1, which must be a number from 1 on"),
+        ({"hidden_size": "x"}, "'hidden_size'.* expected int, got str"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers: 0, which must be a number from 1 on"),
+        ({"dtype": "evil"}, "config.json cannot be read .*evil"),
+        ({"vocab_size": -5}, "cannot be loaded: "),
+        ({"hidden_act": "evil"}, "cannot be loaded: .*evil"),
+        ({"model_type": "evil"}, "config.json cannot be read .*evil"),
+        (5, "config.json cannot be read"),
+    ],
+    ids=str,
+)
+def test_a_config_that_states_no_model_is_one_sentence(damaged, change, reason):
+    file = damaged("bert") / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change if isinstance(change, dict) else change))
+    with pytest.raises(InputError, match=reason) as refusal:
+        Backbone(str(file.parent))
+    assert str(file.parent) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_nobody_is_asked_whether_to_run_a_checkpoints_code(damaged, monkeypatch):
+    asked, folder = [], damaged("bert")
+    monkeypatch.setattr("builtins.input", lambda *args: asked.append(args) or "n")
+    for name, key in {"config.json": "AutoConfig", "tokenizer_config.json": "AutoTokenizer"}.items():
+        found = json.loads((folder / name).read_text())
+        more = {"auto_map": {key: "code.Class"}, "model_type": "no_such", "tokenizer_class": "NoSuchTokenizer"}
+        (folder / name).write_text(json.dumps(found | more))
+    for read in (describe, load_tokenizer):
+        with pytest.raises(InputError, match=r"custom code|no tokenizer can be loaded") as refusal:
+            read(str(folder))
+        assert "\n" not in str(refusal.value)
+    assert asked == []
 
 
 def test_a_checkpoint_without_safetensors_is_refused(damaged):
@@ -312,6 +411,31 @@ def test_a_pass_that_is_refused_leaves_no_vectors_for_the_next(tiny, slotted, pr
         assert torch.equal(backbone(slotted), plain)
 
 
+@pytest.mark.parametrize("family", ["bert", "gpt2", "xlnet", "deberta-v2", "openai-gpt", "mpnet"])
+def test_threads_run_forward_passes_of_one_backbone_each_with_its_own_prompts(tiny, slotted, prefix, family):
+    backbone = Backbone(tiny(family))
+    prompts = [Prompts(embeds=torch.randn(1, 2, 32), prefix=prefix(backbone.spec, P, seed=seed)) for seed in range(2)]
+    with torch.no_grad():
+        expected = [backbone(slotted, each) for each in prompts]
+    both, found = threading.Barrier(2, timeout=30), {}
+
+    def wait(words, inputs):  # between what a pass sets and what its layers read
+        both.wait()
+
+    def run(i):
+        with torch.no_grad():
+            found[i] = backbone(slotted, prompts[i])
+
+    backbone.model.get_input_embeddings().register_forward_pre_hook(wait)
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_close([found[0], found[1]], expected, atol=1e-6, rtol=0)
+    assert (expected[0] - expected[1]).abs().max() > 1e-2
+
+
 def test_a_padding_token_that_is_none_is_not_looked_up(tiny):
     assert Backbone(tiny("llama", pad_token_id=None)).room == 48
     folder = tiny("gpt2")
@@ -320,7 +444,7 @@ def test_a_padding_token_that_is_none_is_not_looked_up(tiny):
         other = f"{folder}-{pad}"
         shutil.copytree(folder, other)
         (Path(other) / "config.json").write_text(json.dumps(config | {"pad_token_id": pad}))
-        assert Backbone(other).traits.packs == "by positions"
+        assert Backbone(other).traits.packing == "by positions"
 
 
 # ---- pooling

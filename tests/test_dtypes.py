@@ -80,9 +80,9 @@ def test_quantized_weights_are_smaller_and_near(tiny, batch, prefix, family, dty
 @pytest.mark.parametrize("family", [*FAMILIES, "roformer", "bloom", "falcon", "mpt", "mixtral"])
 def test_what_a_model_does_is_found_alike_in_every_precision(tiny, family, dtype):
     full, small = (Backbone(tiny(family), dtype=precision).traits for precision in ("fp32", dtype))
-    for trait in ("deaf", "first_position", "causal", "packs", "shifts"):
+    for trait in ("prefix_gap", "first_position", "causal", "packing", "shifts"):
         assert getattr(small, trait) == getattr(full, trait), trait
-    assert small.padded in (full.padded, "aligned"), "to the edge of the row is right for every family"
+    assert small.padding_mode in (full.padding_mode, "aligned"), "to the edge of the row is right for every family"
 
 
 @pytest.mark.parametrize(

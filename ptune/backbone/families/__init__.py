@@ -1,19 +1,22 @@
 """Families whose attention does not go through transformers' attention interface, or whose layers share modules.
 
-A family is the file named after its `model_type`. Its `CLASSES` take the place of the classes they inherit from, in the
-one model that is loaded: same weights, same names, and the inherited code itself wherever no prefix is given. With one,
+A family is the file named after its `model_type`. Its `CLASSES` replace the classes that they inherit from, in the one
+model that is loaded: same weights, same names, and the inherited code itself wherever no prefix is given. With a prefix
 a family states its attention as query, key, value and additive bias; `ptune.backbone.attention` does the rest, so that
 the columns of the prefix have no bias and a gate means the same everywhere.
 """
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ptune.backbone.attention import Visitor, attend
+from ptune.backbone.state import CURRENT
 from ptune.prompts import Prompts
 
 
@@ -29,8 +32,12 @@ def adapt(model: nn.Module, model_type: str) -> None:
 class PrefixAttention(nn.Module):
     """Mixed into a family's attention, which calls `attend` where `prefix` is not None."""
 
-    prefix: Prompts | Visitor | None = None
     is_causal = False
+
+    @property
+    def prefix(self) -> Prompts | Visitor | None:
+        """The prefix of this thread's forward pass."""
+        return CURRENT.prefix
 
     def attend(
         self,
@@ -41,58 +48,51 @@ class PrefixAttention(nn.Module):
         scaling: float,
         dropout: float,
     ) -> Float[Tensor, "b t h k"]:
-        """Attention with the layer's own prefix; `bias` holds the mask too."""
+        """Attention with the layer's own prefix; `bias` includes the mask."""
         dtype = key.dtype
-        bias = bias.clamp(min=torch.finfo(dtype).min).to(dtype)  # -inf would make rows that see nothing NaN
+        bias = bias.clamp(min=torch.finfo(dtype).min).to(dtype)  # a row of nothing but -inf would become NaN
         rate = dropout if self.training else 0.0
         query, value = query.to(dtype), value.to(dtype)
         return attend(self, query, key, value, bias, prefix=self.prefix, scaling=scaling, dropout=rate)[0]
 
 
 class PrefixModel(nn.Module):
-    """Mixed into a family's model: takes `prefix`, which its layers would not pass on, and lends it to the attentions.
-
-    On loan for one forward pass only, so nothing is left over for a pass without prefix.
-    """
+    """Mixed into a family's model, whose layers do not pass `prefix` on: sets it for the duration of forward."""
 
     def forward(self, *args, prefix: Prompts | Visitor | None = None, **kwargs):
         """The model's own forward."""
-        attentions = [module for module in self.modules() if isinstance(module, PrefixAttention)]
-        for module in attentions:
-            module.prefix = prefix
-        try:
+        with passing(prefix):
             return super().forward(*args, **kwargs)
-        finally:
-            for module in attentions:
-                module.prefix = None
 
 
 class QueryModel(PrefixModel):
-    """Mixed into a model whose language model reads a place by a query that does not see the place's own token.
+    """Mixed into a model whose language model reads a place by a query that does not attend to the place's own token.
 
     Its forward takes `answer_at` "b a": the last hidden states at these places are the queries', all others 0.
     """
 
 
 class PrefixLayer(nn.Module):
-    """Mixed into a layer that can be checkpointed: it is recomputed in the backward pass, when the loan is over.
+    """Mixed into a layer that can be checkpointed: passes the prefix as a keyword, so that checkpointing keeps it.
 
-    So the layer turns the loan into a keyword of its own, which checkpointing keeps with the others.
+    The layer is computed again in the backward pass, when the model's forward is over.
     """
-
-    @property
-    def _borrower(self) -> PrefixAttention:
-        return next(module for module in self.modules() if isinstance(module, PrefixAttention))
 
     def __call__(self, *args, **kwargs):
         """Called outside the checkpoint, in the forward pass only."""
-        return super().__call__(*args, prefix=self._borrower.prefix, **kwargs)
+        return super().__call__(*args, prefix=CURRENT.prefix, **kwargs)
 
     def forward(self, *args, prefix: Prompts | Visitor | None = None, **kwargs):
         """Called inside the checkpoint, again in the backward pass."""
-        attention = self._borrower
-        before, attention.prefix = attention.prefix, prefix
-        try:
+        with passing(prefix):
             return super().forward(*args, **kwargs)
-        finally:
-            attention.prefix = before
+
+
+@contextmanager
+def passing(prefix: Prompts | Visitor | None) -> Iterator[None]:
+    """Set the prefix of this thread's forward pass, and restore the one before."""
+    before, CURRENT.prefix = CURRENT.prefix, prefix
+    try:
+        yield
+    finally:
+        CURRENT.prefix = before

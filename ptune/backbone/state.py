@@ -1,0 +1,26 @@
+"""State of a forward pass, for the two places of a model that no keyword of its forward reaches."""
+
+import threading
+from typing import final
+
+from torch import Tensor
+
+from ptune.backbone.attention import Visitor
+from ptune.prompts import Prompts
+
+
+@final
+class ForwardPass(threading.local):
+    """What the forward pass of this thread hands to its word embeddings and to attentions without a keyword for it.
+
+    Each thread has its own, so that several threads may run forward passes of one backbone. Not a `ContextVar`, because
+    torch.compile traces a `threading.local` and cannot trace a `ContextVar` (torch 2.13).
+    """
+
+    soft_prompt: tuple[Tensor, Tensor] | None = None
+    """The slots "b t" and the vectors "n s e" that the word embeddings put into them, until they have done so."""
+    prefix: Prompts | Visitor | None = None
+    """The prefix that a family of `ptune.backbone.families` reads."""
+
+
+CURRENT = ForwardPass()
