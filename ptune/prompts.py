@@ -1,4 +1,4 @@
-"""`Prompts`: the one value every method produces and every backbone consumes.
+"""`Prompts`: the value that every method produces and every backbone reads.
 
 Letters used everywhere: b batch, t tokens, p prompt length, d width, l layers, h (key/value) heads, k head size.
 """
@@ -16,7 +16,7 @@ KeysValues = tuple[Float[Tensor, "two b _ p _"], ...]
 @final
 @dataclass(frozen=True)
 class Prompts:
-    """What a method adds to a frozen backbone; everything left out changes nothing.
+    """What a method adds to a frozen backbone; a field that is None adds nothing.
 
     The batch axis of `prefix` is 1 (one prompt for all examples) or b. `gate` selects another mechanism, the
     zero-initialised attention of LLaMA-Adapter (Zhang et al. 2023): attention to the prefix is normalised by itself and
@@ -26,18 +26,18 @@ class Prompts:
     embeds: Float[Tensor, "n s e"] | None = None
     """Vectors for the s prompt slots of the input, in the width of the word embeddings; n is 1 or b."""
     prefix: Float[Tensor, "l two b h p k"] | KeysValues | None = None
-    """Keys and values of every prompted layer: apart, or where the layers are of one size as one tensor."""
+    """Keys and values of every prompted layer: a tuple of layers, or one tensor where all layers are of one size."""
     gate: Float[Tensor, "l heads"] | None = None
     """One gate a query head of every prompted layer."""
     layers: tuple[int, ...] | None = None
     """The layer each entry of `prefix` belongs to; None: entry i is layer i."""
     shift: int = 0
-    """How far the positions of the text move: p where a prefix occupies positions as the P-Tuning v2 authors' does."""
+    """Added to the position ids of the text: p where a prefix occupies positions, as the P-Tuning v2 authors' does."""
     application: int | None = None
-    """Set by a backbone whose layers are one module: the layer that its present application is."""
+    """The layer that a module computes now, set by a backbone whose layers are one module (ALBERT)."""
 
     def at(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None] | None:
-        """Prefix keys "b h p k", values "b h p k" and gate "heads" for this attention module, None if it has none."""
+        """Prefix keys "b h p k", values "b h p k" and gate "heads" of this attention module, None if it has none."""
         layer: int = module.prefix_layer if self.application is None else self.application  # type: ignore[assignment]
         if self.layers is not None:
             if layer not in self.layers:

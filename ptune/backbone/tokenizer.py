@@ -11,24 +11,26 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ptune.backbone.pretrained import locate
-from ptune.errors import InputError
+from ptune.errors import InputError, first_line
 
 
 def load(backbone: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a backbone; one without a padding token pads with its end token (which is masked).
+    """The tokenizer of a backbone; one without a padding token pads with its end token, which is masked.
 
     Raises:
-        InputError: there is none.
+        InputError: the backbone has none, or one that cannot be read.
     """
     place = locate(backbone)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError, KeyError) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)  # None would ask on stdin
+    except Exception as error:  # of any kind: transformers does not check what the tokenizer's files hold
         raise InputError(
-            f"backbone {backbone!r}: no tokenizer can be loaded from it ({reason}); when offline, give a local folder."
-        ) from e
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where the files are missing
+            f"backbone {backbone!r}: no tokenizer can be loaded from it ({first_line(error)}); when offline, give a "
+            "local folder."
+        ) from error
+    if len(tokenizer) <= len(
+        tokenizer.all_special_ids
+    ):  # where the files are missing, transformers builds an empty one
         raise InputError(f"backbone {backbone!r}: {place} holds no tokenizer; save it beside the model.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -42,15 +44,16 @@ def text_start(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def stand_in(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that holds the place of a prompt slot."""
+    """The token id of a prompt slot, whose embedding is replaced."""
     ids = tokenizer.unk_token_id, tokenizer.pad_token_id
     return ids[ids[0] is None]  # type: ignore[return-value]
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], spaced: bool) -> list[list[int]]:
-    """Tokens of texts that stand behind other text, with a space before them or without; none are special.
+    """Token ids of texts as they are spelled mid-sentence, behind a space or directly; no special tokens.
 
-    They are read behind a letter, which is taken off again: most tokenizers spell a word differently at the beginning.
+    Each text is tokenized behind the anchor "a", whose tokens are then removed: most tokenizers spell a word
+    differently at the beginning of a text.
     """
     texts = [text.strip() for text in texts]
     anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -67,7 +70,7 @@ def pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], spaced: boo
 
 @cache
 def whole_words(backbone: str) -> Int[Tensor, " v"]:
-    """Token ids of a backbone's vocabulary that are whole words: letters, spelled by this token behind a space."""
+    """Token ids of a backbone's whole words: letters that this one token spells behind a space."""
     tokenizer = load(backbone)
     texts = [text.strip() for text in tokenizer.batch_decode([[i] for i in range(len(tokenizer))])]
     spelled = pieces(tokenizer, texts, spaced=True)
@@ -78,7 +81,7 @@ def whole_words(backbone: str) -> Int[Tensor, " v"]:
 @final
 @dataclass(frozen=True)
 class Frame:
-    """What a tokenizer puts around a text and between two, and their token types."""
+    """The special tokens around a text and between two texts, and the token types of both."""
 
     begin: list[int]
     between: list[int]
@@ -86,11 +89,11 @@ class Frame:
     first: int
     second: int
     typed: bool
-    """Whether the backbone has token types at all."""
+    """Whether the tokenizer gives token types at all."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Frame":
-        """Read off what the tokenizer makes of "a" and of two of them."""
+        """The frame that the tokenizer puts around the texts "a" and "a"."""
         a = tokenizer("a", add_special_tokens=False)["input_ids"]
         pair = tokenizer("a", "a")
         ids, types = pair["input_ids"], pair.get("token_type_ids", [0] * len(pair["input_ids"]))
@@ -101,7 +104,7 @@ class Frame:
 
 
 def text_ids(backbone: str, text: str, length: int) -> Int[Tensor, "one p"]:
-    """The tokens of a text that prompts start from, without special ones, repeated or cut to `length`.
+    """The token ids of the text that a prompt is initialised from, without special ones, repeated or cut to `length`.
 
     Raises:
         InputError: the text has no tokens.
@@ -115,15 +118,15 @@ def text_ids(backbone: str, text: str, length: int) -> Int[Tensor, "one p"]:
 @final
 @dataclass(frozen=True)
 class Answers:
-    """Verbalizer words as tokens, and the inputs they are read from.
+    """The tokens of the verbalizer's words, and the inputs that the words are read from.
 
     A masked model reads a word of L tokens from L masks, so there is one input for each length that occurs. A causal
-    one reads each token behind the ones before it, so there is one input for each beginning of a word. Mostly there
+    model reads each token behind the tokens before it, so there is one input for each beginning of a word. Mostly there
     is one input in all.
     """
 
     fills: tuple[tuple[int, ...], ...]
-    """What stands at the mask's place, for each input."""
+    """The tokens at the mask's place, for each input."""
     inputs: tuple[int, ...]
     """The input that each word is read from."""
     tokens: tuple[tuple[int, ...], ...]
@@ -133,10 +136,10 @@ class Answers:
 
 
 def answers(words: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, causal: bool) -> Answers:
-    """The tokens of the words of each label, and the inputs they need.
+    """The tokens of each label's words, and the inputs that the words are read from.
 
     Raises:
-        InputError: a word that the tokenizer cannot spell, or two labels whose words are the same tokens.
+        InputError: the tokenizer cannot spell a word, or two labels have words of the same tokens.
     """
     flat = [(label, word) for label, group in enumerate(words) for word in group]
     tokens = [tuple(ids) for ids in pieces(tokenizer, [word for _, word in flat], spaced=True)]
@@ -157,5 +160,5 @@ def answers(words: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, 
 
 
 def filled(word: Sequence[int], tokenizer: PreTrainedTokenizerBase, causal: bool) -> tuple[int, ...]:
-    """What must stand at the mask's place for a word's tokens to be read there."""
+    """The tokens that stand at the mask's place while a word's tokens are read there."""
     return tuple(word[:-1]) if causal else tuple([tokenizer.mask_token_id] * len(word))  # type: ignore[list-item]

@@ -1,4 +1,4 @@
-"""ALBERT: all layers are one module, so each application of it is told which one it is."""
+"""ALBERT: all layers are one module, so each application of it is given its own number with the prefix."""
 
 from dataclasses import replace
 from typing import final
@@ -10,9 +10,9 @@ from transformers.models.albert.modeling_albert import AlbertLayerGroup, AlbertM
 
 @final
 class Transformer(AlbertTransformer):
-    """Hands application i of the shared layer its own view of the prefix.
+    """Gives application i of the shared layer the prefix with `application=i`.
 
-    A value in a keyword, not a counter: recomputing an application in the backward pass reads the same row again.
+    The number is a value in a keyword, not a counter: checkpointing repeats an application with the same number.
     """
 
     def forward(self, hidden_states, attention_mask=None, prefix=None, **kwargs):
@@ -29,12 +29,12 @@ class Transformer(AlbertTransformer):
 
 @final
 class Group(GradientCheckpointingLayer, AlbertLayerGroup):
-    """Checkpointed at each application with its prefix, which transformers cannot."""
+    """Checkpointed at each application with its prefix; transformers' class cannot be checkpointed."""
 
 
 @final
 class Model(AlbertModel):
-    """Its layers take keywords."""
+    """Passes keywords on to its layers."""
 
     supports_gradient_checkpointing = True
 

@@ -10,7 +10,7 @@ from ptune.backbone.families import PrefixAttention, PrefixLayer, PrefixModel
 
 @final
 class Attention(PrefixAttention, DisentangledSelfAttention):
-    """Talking heads mix scores across heads, which no bias expresses: they do not read the prefix and are refused."""
+    """Talking heads mix scores across heads, which no bias expresses: with them no prefix is read, which is refused."""
 
     def forward(self, hidden_states, attention_mask, output_attentions=False, query_states=None, **relative):
         """Hidden states "b t d" to "b t d"; `attention_mask` "b 1 t t", 0 where hidden."""

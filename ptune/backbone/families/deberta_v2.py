@@ -14,7 +14,7 @@ from ptune.backbone.families import PrefixAttention, PrefixLayer, PrefixModel
 
 @final
 class Attention(PrefixAttention, DisentangledSelfAttention):
-    """Keys of positions, and those shared with the content (`share_att_key`), are of the text alone."""
+    """The keys of positions, shared with the content or not (`share_att_key`), belong to the text alone."""
 
     def forward(self, hidden_states, attention_mask, output_attentions=False, query_states=None, **relative):
         """Hidden states "b t d" to "b t d"; `attention_mask` "b 1 t t", 0 where hidden."""

@@ -27,7 +27,7 @@ class Attention(PrefixAttention, MPNetSelfAttention):
 
 @final
 class Layer(PrefixLayer, GradientCheckpointingLayer, MPNetLayer):
-    """Checkpointed with its prefix, which transformers cannot."""
+    """Checkpointed with its prefix; transformers' class cannot be checkpointed."""
 
 
 @final

@@ -28,10 +28,10 @@ class Attention(PrefixAttention, GPTAttention):
 
 @final
 class Layer(PrefixLayer, GradientCheckpointingLayer, Block):
-    """Checkpointed with its prefix, which transformers cannot."""
+    """Checkpointed with its prefix; transformers' class cannot be checkpointed."""
 
     def forward(self, *args, **kwargs):
-        """A tuple, where theirs is a list, in which reentrant checkpointing sees no tensors."""
+        """A tuple: reentrant checkpointing finds no tensors in transformers' list."""
         return tuple(super().forward(*args, **kwargs))
 
 

@@ -12,7 +12,7 @@ from ptune.backbone.families import PrefixAttention, PrefixLayer, QueryModel
 
 @final
 class Attention(PrefixAttention, XLNetRelativeAttention):
-    """The relative shift sees the text alone: no position and no segment is a prefix's."""
+    """The relative shift is applied to the text alone: the prefix has no position and no segment."""
 
     def rel_attn_core(
         self, q_head, k_head_h, v_head_h, k_head_r, seg_mat=None, attn_mask=None, output_attentions=False
@@ -34,7 +34,7 @@ class Attention(PrefixAttention, XLNetRelativeAttention):
 
 @final
 class Layer(PrefixLayer, GradientCheckpointingLayer, XLNetLayer):
-    """Checkpointed with its prefix, which transformers cannot."""
+    """Checkpointed with its prefix; transformers' class cannot be checkpointed."""
 
 
 @final
@@ -44,8 +44,8 @@ class Model(QueryModel, XLNetModel):
     supports_gradient_checkpointing = True
 
     def forward(self, input_ids, answer_at=None, **kwargs):
-        """The model's own; with `answer_at` "b a" the query stream at these places, whose tokens nobody sees."""
-        # Here, where texts are rows as the slots of soft prompts are: the model itself turns them into columns first.
+        """The model's own; with `answer_at` "b a" the query stream at these places, whose tokens are hidden."""
+        # Words are embedded here, where a text is a row as in the mask of slots; transformers transposes them first.
         kwargs["inputs_embeds"] = self.word_embedding(input_ids)
         if answer_at is None:
             return super().forward(**kwargs)
@@ -59,7 +59,7 @@ class Model(QueryModel, XLNetModel):
         return output
 
     def relative_positional_encoding(self, *args, **kwargs):
-        """Waves "s b d", in the weights' own precision: transformers has them in fp32 always."""
+        """Sinusoids "s b d" in the dtype of the weights; transformers' are always fp32."""
         return super().relative_positional_encoding(*args, **kwargs).to(self.dtype)
 
 
