@@ -16,11 +16,12 @@ from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.methods.prompt_tuning import SoftPrompt
 from ptune.prompts import Prompts
+from ptune.tuning.reparameterized import Reparameterized
 from ptune.tuning.tuner import PromptTuner
 
 
 @final
-class PromptEncoder(nn.Module):
+class PromptEncoder(Reparameterized):
     """p vectors of width e, computed from a trained table by a BiLSTM and an MLP, or by the MLP alone.
 
     `lstm`: Embedding(p, e), BiLSTM(e -> hidden a direction, 2 layers), Linear(2 hidden, e), ReLU, Linear(e, e);
@@ -46,6 +47,15 @@ class PromptEncoder(nn.Module):
         with torch.autocast(self.embedding.device.type, enabled=False):
             vectors = self.embedding[None]
             return self.mlp(vectors if self.lstm is None else self.lstm(vectors)[0])
+
+    @torch.no_grad()
+    def folded(self) -> SoftPrompt:
+        """The vectors themselves, trainable."""
+        vectors = self()[0]
+        with torch.device("meta"):  # nothing is initialised, so that no random numbers are drawn
+            prompt = SoftPrompt(*vectors.shape)
+        prompt.vectors = nn.Parameter(vectors)
+        return prompt
 
 
 @final
@@ -95,14 +105,3 @@ class PTuning(PromptTuner):
     def rates(self) -> dict[str, float]:
         """The backbone has its own."""
         return super().rates | {"backbone": self.hparams["backbone_lr"]}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Trained tensors, the encoder folded into the vectors it computes."""
-        rest: dict[str, Tensor] = {name: v for name, v in self.trained().items() if not name.startswith("prompt.")}
-        return rest | {"prompt.vectors": self.prompt()[0]}
-
-    def fold(self) -> None:
-        """Replace the encoder by the vectors it computes: nothing of it is needed for inference."""
-        _, p, e = (vectors := self.prompt().detach()).shape
-        self.prompt = SoftPrompt(p, e).to(vectors.device)
-        self.prompt.vectors.data.copy_(vectors[0])

@@ -17,11 +17,12 @@ from ptune.backbone.tokenizer import text_ids
 from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import KeysValues, Prompts
+from ptune.tuning.reparameterized import Reparameterized
 from ptune.tuning.tuner import PromptTuner
 
 
 @final
-class PrefixEncoder(nn.Module):
+class PrefixEncoder(Reparameterized):
     """p keys and values for each of l layers, as a flat table or through an MLP.
 
     The table is "p f" in the authors' order: block 2i is layer i's key, block 2i + 1 its value, each of h k numbers.
@@ -70,22 +71,31 @@ class PrefixEncoder(nn.Module):
         """Write keys and values (b = 1) into the flat table."""
         self.flat.copy_(torch.cat([layer[:, 0].permute(2, 0, 1, 3).flatten(1) for layer in prefix], dim=1))
 
-    def fold(self) -> None:
-        """Replace the MLP by the table it computes: same prefix, fewer parameters, no MLP at inference."""
-        if self.mlp is not None:
-            self.flat = nn.Parameter(self.table().detach().clone())
-            self.mlp = None
-            del self.embedding
+    def folded(self) -> "PrefixEncoder":
+        """The flat table itself, trainable; without an MLP, this module."""
+        if self.mlp is None:
+            return self
+        table = self.table().detach()
+        with torch.device("meta"):  # nothing is initialised, so that no random numbers are drawn
+            encoder = PrefixEncoder(len(table), self.sizes)
+        encoder.flat = nn.Parameter(table)
+        return encoder
 
 
 @final
-class GatedPrefix(nn.Module):
+class GatedPrefix(Reparameterized):
     """A prefix encoder and, for `init: identity`, one zero gate a query head and layer."""
 
     def __init__(self, encoder: PrefixEncoder, gates: tuple[int, int] | None) -> None:
         super().__init__()
         self.encoder = encoder
         self.gate = None if gates is None else nn.Parameter(torch.zeros(gates))
+
+    def folded(self) -> "GatedPrefix":
+        """The same gates over the folded encoder."""
+        prefix = GatedPrefix(self.encoder.folded(), None)
+        prefix.gate = self.gate
+        return prefix
 
 
 @final
@@ -175,17 +185,6 @@ class PTuningV2(PromptTuner):
     def metadata(self) -> dict[str, str]:
         """As all methods' with the numbers of the layers: `last:2` and [4, 5] may mean the same."""
         return super().metadata() | {"layers": str(list(self.layers))}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Trained tensors, the MLP folded into its table."""
-        encoder = "prompt.encoder."
-        rest = {name: value for name, value in self.trained().items() if not name.startswith(encoder)}
-        return rest | {f"{encoder}flat": self.prompt.encoder.table()}
-
-    def fold(self) -> None:
-        """Fold the MLP into a flat table."""
-        self.prompt.encoder.fold()
-        self.hparams["mlp"] = 0  # what a checkpoint says must build what it holds
 
 
 def chosen_layers(layers: str | list[int], count: int) -> tuple[int, ...]:

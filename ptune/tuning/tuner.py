@@ -21,6 +21,7 @@ from ptune.heads import Batch, head_for, metrics
 from ptune.prompts import Prompts
 from ptune.tasks.spec import HeadSpec
 from ptune.tuning import resume, saving
+from ptune.tuning.reparameterized import Reparameterized
 from ptune.tuning.schedules import Schedule, scheduler
 
 
@@ -353,6 +354,8 @@ class PromptTuner(L.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, or one that does not hold exactly the trained tensors."""
         own, saved = self.metadata(), checkpoint["metadata"]
+        if saving.shapes(checkpoint["state_dict"]) == saving.shapes(self.tensors()):
+            self.fold()  # the checkpoint was written after a fold
         models = [found | {"backbone": found["fingerprint"]} for found in (saved, own)]  # it may have moved
         tensors = [{"tensors": saving.shapes(found)} for found in (checkpoint["state_dict"], self.trained())]
         saving.compare("the checkpoint", models[0] | tensors[0], models[1] | tensors[1])
@@ -396,11 +399,20 @@ class PromptTuner(L.LightningModule, ABC):
             value.data.copy_(tensors[name])
 
     def tensors(self) -> dict[str, Tensor]:
-        """Trained tensors as saved for use."""
-        return dict(self.trained())
+        """The trained tensors as they are saved for use: a reparameterized prompt is folded."""
+        prompt = self.folded_prompt()
+        own = {} if prompt is None else {f"prompt.{name}": value for name, value in prompt.named_parameters()}
+        return {name: value for name, value in self.trained().items() if not name.startswith("prompt.")} | own
 
     def fold(self) -> None:
-        """Replace a reparameterization by the tensors it computes; the scores stay the same."""
+        """Replace a reparameterized prompt by what it computes; the scores stay the same."""
+        self.prompt = self.folded_prompt()
+
+    def folded_prompt(self) -> nn.Module | None:
+        """The prompt without its reparameterization."""
+        if not isinstance(self.prompt, Reparameterized):
+            return self.prompt
+        return self.prompt.folded().train(self.prompt.training)
 
 
 def batch_rows(batch: Batch) -> int:

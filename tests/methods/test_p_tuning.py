@@ -83,6 +83,17 @@ def test_folded_scores_equal_the_encoders_and_stay_trainable(built, batch, tmp_p
     assert_close(other(inputs), before, rtol=0, atol=1e-6)
 
 
+def test_a_folded_model_leaves_checkpoints_that_load_into_the_encoders_method(built, batch, fit, tmp_path):
+    model, inputs = built(), slotted(batch, {"lengths": (7, 6, 5)})
+    state = torch.get_rng_state()
+    model.fold()
+    assert torch.equal(torch.get_rng_state(), state), "folding draws no random numbers"
+    fit(model, [inputs]).save_checkpoint(tmp_path / "model.ckpt")
+    loaded = type(model).load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True).eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(inputs), model.eval()(inputs))
+
+
 def test_every_tensor_of_the_encoder_gets_a_gradient(built, batch):
     model = built()
     inputs = slotted(batch, {"lengths": (7, 6, 5)})
