@@ -1,10 +1,11 @@
 """Prompts to PEFT and back: `python -m ptune.export RUN_DIR FOLDER` writes an adapter folder, `load_adapter` reads one.
 
-What is written is built by PEFT itself and compared with the run on a text, before anything is written. What PEFT
-cannot express is refused with the reason: it shifts positions by the prefix, puts soft prompts in front of the whole
-text, has no gates, and reads a text as the heads of transformers do.
+PEFT itself builds the adapter, and its scores of a text are compared with the run's before anything is written. A run
+that PEFT cannot express is refused, with all the reasons that `gaps` finds: PEFT shifts positions by the prefix, puts
+soft prompts in front of the whole text, has no gates, and pools a text as the heads of transformers do.
 """
 
+import copy
 import json
 import sys
 import warnings
@@ -19,11 +20,10 @@ from torch import Tensor, nn
 
 from ptune.backbone.pretrained import locate
 from ptune.backbone.tokenizer import load, text_start
-from ptune.errors import InputError, require
+from ptune.errors import InputError
 from ptune.heads.linear import LinearHead
-from ptune.methods.p_tuning import PTuning
-from ptune.methods.p_tuning_v2 import PTuningV2
-from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
+from ptune.methods.lora import peft_library
+from ptune.prompts import Prompts
 from ptune.run.finished import Arguments, command, read
 from ptune.tasks.templates import Template
 from ptune.tuning.tuner import PromptTuner
@@ -42,30 +42,29 @@ WITHOUT_HEAD = ("FEATURE_EXTRACTION", "AutoModel")
 CLOSE = 1e-4
 """Scores that differ by less, relative to the largest if that is above 1, are equal to float error."""
 SMALL = 2.0**-16
-"""tanh(SMALL x) / SMALL is x to float error (3e-7 for x = 60), and scaling by a power of two is exact."""
+"""Scale that makes a tanh layer the identity: RoBERTa's head has one, and tanh(SMALL x) / SMALL equals x to float error
+(3e-7 for x = 60). A power of two scales without rounding."""
 
 
 def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> str:
-    """Write a trained prompt as a PEFT adapter folder; the Python that loads it.
+    """Write a trained prompt as a PEFT adapter folder; return the Python that loads it.
 
-    Without `head` the adapter is for a plain AutoModel and gives the run's hidden states. Raises InputError for what
-    PEFT cannot express, with the reason, and for a folder that is not empty.
+    Without `head`, the adapter is for a plain AutoModel and gives the run's hidden states. Raises InputError for what
+    PEFT cannot express, with all reasons, and for a folder that is not empty.
     """
-    peft = require("peft", "peft")
+    peft = peft_library()
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is not an empty folder; give another.")
     model.configure_model()
-    config = _counterpart(model)
-    if head and model.head_spec.kind not in TASKS:
-        raise InputError(f"head: PEFT has no model with a head of the kind {model.head_spec.kind!r}; use --no-head.")
+    _refuse(gaps(model, head))
     task, name = TASKS[model.head_spec.kind] if head else WITHOUT_HEAD
     outputs = {"num_labels": max(len(model.head_spec.labels), 1)} if task in ("SEQ_CLS", "TOKEN_CLS") else {}
     path = locate(model.hparams["backbone"])
     try:
         base = getattr(transformers, name).from_pretrained(path, dtype=torch.float32, use_safetensors=True, **outputs)
         options = {"task_type": task, "num_virtual_tokens": model.hparams["length"]}
-        adapter: PeftModel = peft.get_peft_model(base, getattr(peft, config)(**options))
+        adapter: PeftModel = peft.get_peft_model(base, getattr(peft, _counterpart(model))(**options))
         adapter.prompt_encoder["default"].load_state_dict({"embedding.weight": _table(model)})  # type: ignore[union-attr]
         if head:
             _set_head(adapter, model)
@@ -76,10 +75,9 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"backbone {path!r}: PEFT cannot prompt {name} of it ({reason}).") from error
     if not difference < CLOSE:
-        other = f"{type(base).__name__} may read a text otherwise than `pool: {model.backbone.pooling}` does"
         raise InputError(
             f"backbone {path!r}: PEFT's scores would differ from the run's by {difference:.2g}; "
-            + (f"{other}; use --no-head." if head else "this family cannot be exported.")
+            + (f"{_other_pooling(model, type(base).__name__)}; use --no-head." if head else "it cannot be exported.")
         )
     adapter.save_pretrained(str(folder))
     more = "".join(f", {key}={value}" for key, value in outputs.items())
@@ -90,11 +88,11 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
 
 
 def load_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> None:
-    """Load a PEFT prefix into a PTuningV2, or a soft prompt into a PromptTuning or PTuning; it stays trainable.
+    """Load a PEFT prefix or soft prompt into a method that `write_adapter` could export; it stays trainable.
 
-    With `head`, a linear head that the adapter holds comes along. A reparameterization of the model is folded. An
-    adapter does not tell for which weights it was trained: give the model the same backbone. Raises InputError that
-    says what does not fit.
+    With `head`, a linear head in the adapter is loaded, too. A reparameterization of the model is folded. An adapter
+    does not say for which weights it was trained: give the model the same backbone. Raises InputError that names what
+    does not fit.
     """
     folder = Path(folder)
     try:
@@ -103,6 +101,7 @@ def load_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> N
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder}: not a folder with a PEFT adapter in safetensors ({error}).") from error
     model.configure_model()
+    _refuse(_prompt_gaps(model))
     kind = {"PrefixTuningConfig": ("PREFIX_TUNING",), "PromptTuningConfig": ("PROMPT_TUNING", "P_TUNING")}
     if config["peft_type"] not in kind[_counterpart(model)]:
         raise InputError(
@@ -121,46 +120,126 @@ def load_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> N
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in tensors.items())
         raise InputError(f"{folder}: its head ({shapes}) is not this model's; load without it (head=False).")
     model.fold()
-    name = "vectors" if isinstance(model.prompt, SoftPrompt) else "encoder.flat"
-    model.prompt.get_parameter(name).data.copy_(table)  # type: ignore[union-attr]
+    ((_, parameter),) = model.prompt.named_parameters()  # type: ignore[union-attr]
+    parameter.data.copy_(table)
     if head and tensors and linear is not None:
         linear.weight.data.copy_(found["weight"])
-        if linear.bias is not None:  # without one, theirs would move all endings or tokens alike: nothing
+        if linear.bias is not None:  # else PEFT's bias would add the same to all endings or tokens, which has no effect
             linear.bias.data.copy_(found.get("bias", torch.zeros_like(linear.bias)))
 
 
-def _counterpart(model: PromptTuner) -> str:
-    """The name of PEFT's configuration of such a prompt; InputError with the reason where it has none."""
-    backbone = model.hparams["backbone"]
+def gaps(model: PromptTuner, head: bool = True) -> list[str]:
+    """All reasons why PEFT cannot express a run, each a sentence that names the option to change; none: it can.
+
+    `head` is whether the scores are to be exported, not the hidden states alone. The answer is known before training.
+    Weights need not be loaded; with them, the pooling that `pool: auto` stands for and the trained tensors of the
+    backbone are checked as well. What a forward pass alone can show, `write_adapter` finds.
+    """
+    return _prompt_gaps(model) + (_head_gaps(model) if head else [])
+
+
+def _refuse(reasons: list[str]) -> None:
+    """Raise InputError with all reasons, if there are any."""
+    if len(reasons) == 1:
+        raise InputError(reasons[0])
+    if reasons:
+        listed = "; ".join(f"({i}) {reason.rstrip('.')}" for i, reason in enumerate(reasons, 1))
+        raise InputError(f"PEFT cannot express this run, for {len(reasons)} reasons: {listed}.")
+
+
+def _prompt_gaps(model: PromptTuner) -> list[str]:
+    """Why PEFT has no such prompt."""
+    backbone, found = model.hparams["backbone"], []
     if type(model.spec.config).is_encoder_decoder:
-        raise InputError(f"backbone {backbone!r}: of an encoder-decoder, PEFT prompts the decoder, ptune the encoder.")
-    if isinstance(model, PTuningV2):
-        if model.prompt.gate is not None:
-            raise InputError("init: identity has gates, which PEFT does not; use init: normal or text.")
-        if len(model.layers) < model.spec.layers:
-            raise InputError(f"layers: {list(model.layers)} are prompted, but PEFT prompts all; use layers: all.")
-        if not model.shift:
-            raise InputError("shift_positions: false, but PEFT shifts the text's positions; use shift_positions: true.")
-        return "PrefixTuningConfig"
-    if not isinstance(model, PromptTuning | PTuning):
-        raise InputError(
-            f"model: {type(model).__name__} has no prompt for PEFT; PTuningV2, PromptTuning and PTuning do."
-        )
-    if model.backbone_parameters(model.backbone):
-        raise InputError("backbone_lr: the backbone was trained, too, which a prompt of PEFT does not hold; use 0.")
+        found.append(f"backbone {backbone!r}: of an encoder-decoder, PEFT prompts the decoder, ptune the encoder.")
+    prompts = _prompts(model)
+    if prompts is None or sum(name.startswith("prompt.") for name in model.tensors()) != 1 + (prompts.gate is not None):
+        return [
+            *found,
+            f"model: {type(model).__name__} has no prompt for PEFT; PTuningV2, PromptTuning and PTuning do.",
+        ]
+    if model.backbone is not None and model.backbone_parameters(model.backbone):
+        found.append("backbone_lr: the backbone was trained, too, which a prompt of PEFT does not hold; use 0.")
+    if prompts.prefix is not None:
+        if prompts.gate is not None:
+            found.append("init: identity has gates, which PEFT does not; use init: normal or text.")
+        if prompts.layers is not None and len(prompts.layers) < model.spec.layers:
+            found.append(f"layers: {list(prompts.layers)} are prompted, but PEFT prompts all; use layers: all.")
+        if not prompts.shift:
+            found.append("shift_positions: false, but PEFT shifts the text's positions; use shift_positions: true.")
+        return found
     if model.spec.embedding_width != model.spec.width:
-        raise InputError(f"backbone {backbone!r}: PEFT fails where embeddings are narrower than layers; use a prefix.")
+        found.append(f"backbone {backbone!r}: PEFT fails where embeddings are narrower than layers; use a prefix.")
     if model.head_spec.template and Template(model.head_spec.template).slots:
-        raise InputError(
+        found.append(
             f"--data.template {model.head_spec.template!r} has slots of its own, and PEFT puts a soft prompt in front "
             "of the text; use a template without."
         )
     if text_start(load(backbone)):
-        raise InputError(
+        found.append(
             f"backbone {backbone!r}: PEFT puts a soft prompt in front of its first special token, ptune behind it, "
             "where heads expect it; use a prefix (PTuningV2), or a backbone without such a token (GPT-2)."
         )
-    return "PromptTuningConfig"
+    return found
+
+
+def _head_gaps(model: PromptTuner) -> list[str]:
+    """Why the heads of transformers give other scores, as far as their modules show."""
+    kind = model.head_spec.kind
+    if kind not in TASKS:
+        return [f"head: PEFT has no model with a head of the kind {kind!r}; use --no-head."]
+    config = copy.deepcopy(model.spec.config)
+    try:
+        with torch.device("meta"):  # the modules without their weights
+            base = getattr(transformers, TASKS[kind][1]).from_config(config)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return []  # transformers has no such class for this family, which `write_adapter` says
+    found, who = [], type(base).__name__
+    layers = [layer for name in ("classifier", "score", "qa_outputs") if (layer := getattr(base, name, None))]
+    if not layers or not isinstance(layers[0], nn.Linear) or not isinstance(model.head, LinearHead):
+        return []
+    if layers[0].bias is None and model.head.linear.bias is not None:
+        found.append(
+            f"head_bias: true, but the head of {who} has no bias; train with head_bias: false, or use --no-head."
+        )
+    pooling = model.hparams["pool"] if model.backbone is None else model.backbone.pooling
+    inner = getattr(base, base.base_model_prefix, None)
+    theirs = "last" if hasattr(base, "score") else "pooler" if getattr(inner, "pooler", None) is not None else ""
+    if model.head.pools and theirs and pooling not in ("auto", theirs):
+        found.append(f"pool: {_other_pooling(model, who)}; use pool: {theirs}, or --no-head.")
+    return found
+
+
+def _other_pooling(model: PromptTuner, who: str) -> str:
+    pooling = model.hparams["pool"] if model.backbone is None else model.backbone.pooling
+    return f"{who} may read a text otherwise than `pool: {pooling}` does"
+
+
+@torch.no_grad()
+def _prompts(model: PromptTuner) -> Prompts | None:
+    """What the method adds to one text, in eval mode."""
+    training = model.training
+    try:
+        return model.eval().prompts(_text(model))
+    finally:
+        model.train(training)
+
+
+def _text(model: PromptTuner) -> dict[str, Tensor]:
+    """One text, behind the method's slots."""
+    text, p = torch.tensor([[5, 6, 7, 8, 7, 6, 8, 5]], device=model.device), model.slots
+    ids = torch.cat([text[:, :1].expand(1, p), text], dim=1)
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "slots": torch.arange(ids.shape[1], device=text.device)[None] < p,
+    }
+
+
+def _counterpart(model: PromptTuner) -> str:
+    """The name of PEFT's configuration of such a prompt."""
+    prompts = _prompts(model)
+    return "PromptTuningConfig" if prompts is None or prompts.prefix is None else "PrefixTuningConfig"
 
 
 def _table(model: PromptTuner) -> Tensor:
@@ -200,10 +279,8 @@ def _set_head(adapter: "PeftModel", model: PromptTuner) -> None:
 @torch.no_grad()
 def _difference(model: PromptTuner, adapter: "PeftModel", head: bool) -> float:
     """How far PEFT's output for a text is from ours, relative to the largest value if that is above 1."""
-    text, p = torch.tensor([[5, 6, 7, 8, 7, 6, 8, 5]], device=model.backbone.model.device), model.slots
-    batch = {"input_ids": torch.cat([text[:, :1].expand(1, p), text], dim=1)}
-    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-    batch["slots"] = torch.arange(len(text[0]) + p, device=text.device)[None] < p
+    batch = _text(model)
+    text = batch["input_ids"][:, model.slots :]
     training = model.training
     model.eval()
     ours = (model(batch) if head else model.backbone(batch, model.prompts(batch))).cpu()

@@ -1,5 +1,6 @@
 """Prompts to PEFT and back: the adapter gives the scores of the model it was written from, or is refused."""
 
+import logging
 from dataclasses import replace
 
 import peft
@@ -7,15 +8,20 @@ import pytest
 import runs
 import torch
 import transformers
+from torch import nn
 from torch.testing import assert_close
 
 from ptune.errors import InputError
-from ptune.export import load_adapter, main, write_adapter
+from ptune.export import gaps, load_adapter, main, write_adapter
 from ptune.methods.linear_probe import LinearProbe
+from ptune.methods.lora import peft_library
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
-from ptune.methods.prompt_tuning import PromptTuning
+from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
+from ptune.prompts import Prompts
 from ptune.run import finished
+from ptune.tuning.reparameterized import Reparameterized
+from ptune.tuning.tuner import PromptTuner
 
 P = 4
 CLASSES = {
@@ -196,13 +202,77 @@ def test_slots_within_a_template_are_refused(build, tmp_path):
 )
 def test_what_peft_cannot_express_is_refused_with_the_reason(build, tmp_path, method, family, arguments, message):
     if method is LinearProbe:
-        model = LinearProbe(backbone=runs.bert(), head=build(PTuningV2).task)
+        model = LinearProbe(backbone=runs.bert(), head=build(PTuningV2).head_spec)
     else:
         model = build(method, family, **arguments)
         model.head.requires_grad_(True)
     with pytest.raises(InputError, match=message):
         write_adapter(model, tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
+
+
+def test_all_reasons_are_given_at_once_and_before_training(build, tmp_path, tiny, head):
+    arguments = {"layers": "last:2", "pool": "mean", "length": P}
+    untrained = PTuningV2(backbone=tiny("bert"), head=head("classify"), **arguments)
+    parts = [
+        "layers: [1, 2] are prompted",
+        "shift_positions: false, but PEFT shifts",
+        "`pool: mean` does; use pool: pool",
+    ]
+    found = gaps(untrained)
+    assert untrained.backbone is None, "no weights are needed"
+    assert [part in reason for part, reason in zip(parts, found, strict=True)] == [True] * 3
+    assert gaps(untrained, head=False) == found[:2]
+    with pytest.raises(InputError, match=r"for 3 reasons: \(1\) layers.*; \(2\) shift_positions.*; \(3\) pool: .*\.$"):
+        write_adapter(build(PTuningV2, shift_positions=False, **arguments), tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_that_can_be_exported_has_no_gaps(build, family):
+    assert gaps(build(PTuningV2, family)) == []
+
+
+class Residual(PromptTuner):
+    """A soft prompt that is the sum of two tables, which nothing but its folded form makes exportable."""
+
+    slot_argument = "length"
+
+    def __init__(self, length, **common):
+        super().__init__(**common)
+        self.prompt = Sum(length, self.spec.embedding_width)
+
+    def prompts(self, batch):
+        return Prompts(embeds=self.prompt())
+
+
+class Sum(Reparameterized):
+    def __init__(self, length, width):
+        super().__init__()
+        self.one, self.other = (nn.Parameter(torch.randn(length, width)) for _ in range(2))
+
+    def forward(self):
+        return (self.one + self.other)[None]
+
+    def folded(self):
+        prompt = SoftPrompt(*self.one.shape)
+        prompt.vectors.data.copy_(self()[0])
+        return prompt
+
+
+def test_a_method_of_ones_own_that_folds_into_vectors_is_exported_and_loaded(build, batch, tmp_path):
+    model, other = build(Residual, "gpt2", "tag"), build(Residual, "gpt2", "tag", seed=1)
+    inputs = batch(lengths=(7, 7, 7))
+    write_adapter(model, tmp_path)
+    assert_close(theirs(loaded(model, tmp_path), inputs), scores(model, inputs), rtol=1e-5, atol=1e-5)
+    load_adapter(other, tmp_path)
+    model.fold()
+    assert torch.equal(scores(other, inputs), scores(model, inputs))
+
+
+def test_warnings_about_other_libraries_kernels_are_not_shown():
+    peft_library()
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
 
 
 @peft_prefix
@@ -221,7 +291,7 @@ def test_an_adapter_of_other_scores_is_not_written(build, tmp_path, family, argu
 
 def test_a_soft_prompt_behind_a_special_token_is_refused_both_ways(build, tmp_path):
     write_adapter(build(PromptTuning), tmp_path / "one")
-    model = PromptTuning(backbone=runs.bert(), head=build(PromptTuning).task, length=P)  # its tokenizer adds [CLS]
+    model = PromptTuning(backbone=runs.bert(), head=build(PromptTuning).head_spec, length=P)  # its tokenizer adds [CLS]
     for action in (lambda: write_adapter(model, tmp_path / "two"), lambda: load_adapter(model, tmp_path / "one")):
         with pytest.raises(InputError, match="in front of its first special token, ptune behind it"):
             action()

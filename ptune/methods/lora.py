@@ -1,11 +1,13 @@
-"""Adapters as baselines, by the library PEFT: LoRA (Hu et al. 2022), and whatever else PEFT can inject into a model.
+"""Adapters as baselines, by the library PEFT: LoRA (Hu et al. 2022), and any other adapter that PEFT can inject.
 
-Nothing of them is written anew: `peft.inject_adapter_in_model` puts them into the backbone. Needs `ptune[peft]`.
+No adapter is implemented here: `peft.inject_adapter_in_model` puts it into the backbone. Needs `ptune[peft]`.
 """
 
+import logging
 import warnings
 from abc import abstractmethod
 from dataclasses import fields
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from torch import nn
@@ -46,7 +48,7 @@ class Adapted(PromptTuner):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*fan_in_fan_out")  # it is set for GPT-2's layers as they need it
             try:
-                require("peft", "peft").inject_adapter_in_model(config, backbone.model)
+                peft_library().inject_adapter_in_model(config, backbone.model)
             except ValueError as error:
                 layers = {name.split(".")[-1] for name, m in backbone.model.named_modules() if isinstance(m, nn.Linear)}
                 raise InputError(
@@ -133,9 +135,18 @@ class PEFT(Adapted):
         return configure(self.hparams["config"], self.hparams["options"] or {})
 
 
+def peft_library() -> ModuleType:
+    """The package peft; InputError where it is not installed.
+
+    It imports bitsandbytes, which warns of kernels that it would download: a warning about no adapter of ptune's.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    return require("peft", "peft")
+
+
 def configure(name: str, options: dict[str, Any]) -> "PeftConfig":
     """PEFT's configuration class of this name with these options; InputError where there is none or they do not fit."""
-    peft = require("peft", "peft")
+    peft = peft_library()
     classes = {cls.__name__: cls for cls in peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING.values()}
     if name not in classes:
         raise InputError(f"config: PEFT has no {name!r}; {nearest(name, classes)}")
