@@ -11,10 +11,23 @@ class InputError(ValueError):
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
-    """The end of an error sentence: the nearest of `choices` to `value`, or all of them where none is near."""
+    """The end of an error sentence: the nearest of `choices` to `value`, or all of them where none is near.
+
+    Letters count alike in either case, and underscores and hyphens alike: `ptuningv2` is near `PTuningV2`.
+    """
     choices = sorted(choices)
-    near = get_close_matches(value, choices, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(choices)}."
+    plain = {_plain(choice): choice for choice in choices}
+    near = get_close_matches(_plain(value), plain, n=1, cutoff=0.6)
+    return f"did you mean {plain[near[0]]!r}?" if near else f"choose one of: {', '.join(choices)}."
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("_", "").replace("-", "")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message without its full stop; the name of its type where it has no message."""
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def require(package: str, extra: str, instead: str = "") -> ModuleType:

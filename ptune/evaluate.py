@@ -8,23 +8,51 @@ is one). Options may differ from the run's: other data, another length limit, an
 """
 
 import sys
+from pathlib import Path
 
-from ptune.run.cli import Evaluation, guarded
-from ptune.run.result import table, write_evaluation
+from ptune.errors import InputError
+from ptune.run import command
+
+PURPOSE = "Evaluate a run's best checkpoint, or a method that trains nothing, on every labelled split."
 
 
-def run(args: list[str] | None) -> None:
-    """Evaluate on every labelled split."""
-    cli = Evaluation.of(args)
-    result = cli.evaluate()
-    if cli.trainer.is_global_zero:
-        write_evaluation(cli, result)
-        print(table(result))
+def run(args: list[str]) -> None:
+    """Options, checkpoint, data, evaluation, `evaluation.json`."""
+    # These take seconds to import: only when the options are known to exist.
+    from ptune.run import folder, result
+    from ptune.run.cli import CLI
+
+    cli = CLI.of(args)
+    model, data, run_dir = cli.model, cli.datamodule, cli.run_dir
+    given, checkpoint = cli.config.ckpt_path, None
+    if model.trains:
+        path = f"{run_dir}/{given or 'best'}.ckpt" if given in (None, "best", "last") else given
+        checkpoint = folder.read_checkpoint(Path(path), Path(run_dir))
+    elif given:
+        raise InputError(f"ckpt_path: {type(model).__name__} trains nothing and has no checkpoint.")
+    data.setup("validate")
+    trainer = cli.build_trainer(run_dir, [], [])
+    folder.make(run_dir)
+    model.configure_model()
+    model.check_data(data)
+    progress = result.UNTRAINED
+    if checkpoint is None and trainer.is_global_zero:
+        folder.begin(run_dir, cli.resolved(), trainer, cli.wandb, cli.columns())
+    if checkpoint is not None:
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only
+        epoch = checkpoint["epoch"] + 1
+        progress = result.Progress(checkpoint["global_step"], epoch, epoch, result.UNTRAINED.work)
+    measured = cli.run(trainer)
+    found = result.report(measured, progress)
+    if trainer.is_global_zero:
+        result.write_evaluation(measured, found)
+        print(result.table(found))
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line `args`; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
-    return guarded(run, args)
+    return command.main("evaluate", PURPOSE, run, args)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,52 @@
 
 import sys
 
-from ptune.run.cli import command
+from ptune.errors import InputError
+from ptune.run import command
+
+PURPOSE = "Train one method on one task, evaluate the best checkpoint, leave everything in run_dir."
+
+
+def run(args: list[str]) -> None:
+    """The life of a run: options, data, directory, training, evaluation, result."""
+    # These take seconds to import: only when the options are known to exist.
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import LearningRateMonitor
+
+    from ptune.run import callbacks, folder, result
+    from ptune.run.cli import CLI
+    from ptune.run.loggers import MetricsLog
+
+    cli = CLI.of(args)
+    model, data, run_dir = cli.model, cli.datamodule, cli.run_dir
+    if not model.trains:
+        raise InputError(f"--model {type(model).__name__} trains nothing: use python -m ptune.evaluate.")
+    checkpoint, step = folder.open_run(run_dir, cli.config.ckpt_path)
+    data.setup("fit")  # mistakes in the data surface before a directory is made
+
+    def begin(trainer: Trainer) -> str:
+        """Write config.yaml and start W&B; where the numbers go, in words."""
+        return folder.begin(run_dir, cli.resolved(), trainer, cli.wandb, cli.columns())
+
+    telemetry = callbacks.Telemetry()
+    best, last = callbacks.checkpoints(run_dir, model.monitor)
+    # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
+    own = [callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), best, last]
+    trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, step)], own)
+    folder.make(run_dir)
+    trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    finished = cli.run(trainer)
+    found = result.report(finished, result.load_best(finished, best, telemetry.state_dict()))
+    if trainer.is_global_zero:
+        result.write(finished, found)
+        print(result.table(found))
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line `args`; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
-    return command(args)
+    return command.main("fit", PURPOSE, run, args)
 
 
 if __name__ == "__main__":

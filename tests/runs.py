@@ -8,12 +8,14 @@ import json
 import os
 import sys
 import tempfile
+import types
 from functools import cache
 from pathlib import Path
 from unittest import mock
 
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning's, of jsonargparse
 
+import lightning as L
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
@@ -26,8 +28,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ptune.run.cli import CLI, command
-from ptune.tasks import MODULES, task, toy
+from ptune.data import modules
+from ptune.fit import main as fit_main
+from ptune.tasks import task, toy
 
 _temporary = tempfile.TemporaryDirectory(prefix="ptune-runs-")
 atexit.register(_temporary.cleanup)
@@ -105,7 +108,7 @@ def write(file: Path, rows: list[dict]) -> None:
 def line(run_dir, method="PTuningV2", name="toy/pair", path=None, **options) -> list[str]:
     """A command line: a short run of `method` on the tiny backbone and a few rows; `a__b=1` is `--a.b 1`."""
     options = {"data__batch_size": 4, "trainer__max_epochs": 2} | options
-    module = MODULES[task(name).format]
+    module = modules()[task(name).format].__name__
     words = ["--model", method, "--model.backbone", bert(), "--data", module, "--data.task", name]
     words += ["--data.path", path or data(name), "--run_dir", run_dir, *QUIET]
     words += [word for key, value in options.items() for word in (f"--{key.replace('__', '.')}", value)]
@@ -120,7 +123,7 @@ class Exited(Exception):
         self.code, self.out = code, out
 
 
-def call(words: list, command=command) -> tuple[int, str, str]:
+def call(words: list, command=fit_main) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command line run in this process, whose environment it leaves as it was."""
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -136,13 +139,16 @@ def call(words: list, command=command) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def built(words: list) -> CLI:
-    """Data, model and trainer of a command line that is not run."""
+def built(words: list) -> types.SimpleNamespace:
+    """Model, data, trainer and directory of a command line whose training does not begin."""
     made = []
-    with mock.patch("ptune.run.cli.run", lambda args: made.append(CLI.of(args))):
+    stop = mock.patch.object(L.Trainer, "fit", lambda trainer, model, data, **_: made.append((trainer, model, data)))
+    dry = mock.patch.object(L.Trainer, "fast_dev_run", True, create=True)  # nothing is evaluated
+    with stop, dry:
         code, _, err = call(words)
     assert code == 0, err
-    return made[0]
+    ((trainer, model, data),) = made
+    return types.SimpleNamespace(trainer=trainer, model=model, datamodule=data, run_dir=trainer.default_root_dir)
 
 
 def fit(run_dir, method="PTuningV2", name="toy/pair", path=None, **options) -> dict:

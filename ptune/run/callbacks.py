@@ -1,8 +1,10 @@
-"""What a run says about itself: before training, what is trained; during it, speed, memory and norms."""
+"""What a run says about itself: before training, what is trained and how; during it, speed, memory and norms."""
 
-import resource
+import os
+import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, final
 
 import lightning as L
 import torch
@@ -14,16 +16,20 @@ from ptune.tuning.tuner import PromptTuner, batch_rows
 
 
 def peak_memory() -> float:
-    """Largest memory used so far, in MiB: of the GPU where there is one, else of the process."""
+    """Largest memory used so far, in MiB: of the GPU where there is one, else of the process; nan on Windows."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # KiB on Linux
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return float("nan")
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
-    """What is trained, and the choices a reader needs to reproduce the run."""
-    choice = model.hparams
-    backbone = model.backbone
+    """What is trained, and the choices a reader needs to reproduce the run; `logs` says where its numbers go."""
+    choice, backbone, data = model.hparams, model.backbone, trainer.datamodule  # type: ignore[attr-defined]
     trained = model.trained()
     count, total = sum(value.numel() for value in trained.values()), model.backbone_size
     lines = [f"{type(model).__name__} of {choice['backbone']} ({backbone.fingerprint}) on {model.head_spec.task}"]
@@ -32,32 +38,81 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
         names = ", ".join(list(tensors)[:4]) + (f", ... ({len(tensors)} tensors)" if len(tensors) > 4 else "")
         lines.append(f"  trained {group:<9}{n:>12,}  {names}")
     lines.append(f"  trained in all   {count:>12,}  {100 * count / total:.3f} % of the backbone's {total:,}")
-    batch = trainer.datamodule.batch_size  # type: ignore[attr-defined]
-    effective = batch * trainer.world_size * trainer.accumulate_grad_batches
+    effective = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    rates = ", ".join(f"{group} {model.rates[group]:g}" for group in model.groups())
+    warmup = choice["warmup"]
+    ramp = "" if not warmup else f", warm-up {f'{100 * warmup:g} %' if warmup < 1 else f'{warmup:g} steps'}"
+    steps = trainer.estimated_stepping_batches
     choices = {
         "weights": f"{backbone.dtype}, attention {backbone.attention}",
         "reading": model.head_spec.template or (f"pooled: {backbone.pooling}" if model.head.pools else "every token"),
         "positions": f"{backbone.room or 'unlimited'}, text from {model.shift}",
         "dropout": f"backbone {'on' if choice['backbone_dropout'] else 'off'}, head {choice['head_dropout']}",
         "device": f"{trainer.strategy.root_device}, precision {trainer.precision}",
-        "batch": f"{effective} ({batch} x {trainer.world_size} processes x {trainer.accumulate_grad_batches} batches)",
+        "rates": f"{rates}; {choice['schedule']}{ramp}, weight decay {choice['weight_decay']:g}",
+        "length": f"{_epochs(trainer)}, {'no end' if steps == float('inf') else f'{steps:,} steps'}",
+        "batch": f"{effective} ({data.batch_size} x {trainer.world_size} processes x "
+        f"{trainer.accumulate_grad_batches} batches)",
+        "rows": _rows(trainer, data),
+        "seed": os.environ.get("PL_GLOBAL_SEED", "none"),
         "logs": logs,
     }
     return "\n".join(lines + [f"  {key:<10}{value}" for key, value in choices.items()])
 
 
-class Last(ModelCheckpoint):
-    """The state after each epoch. `save_last` of the checkpoint that looks at a metric is of the last improvement.
+def _epochs(trainer: L.Trainer) -> str:
+    epochs = trainer.max_epochs
+    return f"{epochs} epoch{'s' * (epochs != 1)} at most" if epochs and epochs > 0 else "epochs without a limit"
 
-    A class of its own, so that its state is not taken for that of a ModelCheckpoint that a user adds.
+
+def _rows(trainer: L.Trainer, data: Any) -> str:
+    """Training rows an epoch, and what the checkpoint is chosen on."""
+    loader = trainer.train_dataloader
+    rows = len(loader.dataset)  # type: ignore[union-attr]
+    batches = int(trainer.num_training_batches) * trainer.world_size
+    used = min(rows, batches * data.batch_size)
+    shown = f"{rows:,}" if used >= rows - rows % (data.batch_size * trainer.world_size) else f"{used:,} of {rows:,}"
+    return f"{shown} an epoch; the checkpoint is chosen on {data.chosen_on}"
+
+
+def checkpoints(run_dir: str, monitor: str) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """The callbacks that write `best.ckpt` and `last.ckpt`."""
+    best = ModelCheckpoint(run_dir, "best", monitor=monitor, mode="max", enable_version_counter=False)
+    return best, Last(run_dir, "last", enable_version_counter=False)
+
+
+@final
+class Last(ModelCheckpoint):
+    """Writes `last.ckpt` every epoch; `save_last` of the checkpoint that monitors a metric would when it improves.
+
+    It is a class of its own because Lightning keeps the states of callbacks by class and options: that of a
+    ModelCheckpoint which a user adds must not be taken for its state.
     """
 
 
-class Telemetry(Callback):
-    """Prints the summary; logs examples/s, tokens/s, peak memory, gradient norms and the prompt's norm by layer."""
+@final
+class Beginning(Callback):
+    """Calls `begin` when all checks are passed, right before the first step, and prints the summary.
 
-    def __init__(self, logs: str) -> None:
-        self.logs = logs
+    Args:
+        begin: opens what a run that is refused must not leave behind, and says where the run's numbers go.
+    """
+
+    def __init__(self, begin: Callable[[L.Trainer], str]) -> None:
+        self.begin = begin
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:
+        """Say what is about to be trained."""
+        if trainer.is_global_zero:
+            logs = self.begin(trainer)
+            print(summary(trainer, pl_module, logs), flush=True)
+
+
+@final
+class Telemetry(Callback):
+    """Logs examples/s, tokens/s, peak memory, gradient norms and the prompt's norm by layer."""
+
+    def __init__(self) -> None:
         self.seconds = 0.0
         self.examples = 0
         self.tokens: Tensor | int = 0
@@ -65,17 +120,15 @@ class Telemetry(Callback):
         self._tick = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Work done so far; a resumed run adds to it."""
+        """Seconds, examples and tokens so far; a resumed run adds to them."""
         return {"seconds": self.seconds, "examples": self.examples, "tokens": int(self.tokens)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the work done before."""
+        """Go on from the counts of the part of the run that is done."""
         self.seconds, self.examples, self.tokens = state["seconds"], state["examples"], state["tokens"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:
-        """Say what is about to be trained."""
-        if trainer.is_global_zero:
-            print(summary(trainer, pl_module, self.logs), flush=True)
+        """Start the counts between two logged speeds."""
         self._mark = (self.seconds, self.examples, int(self.tokens))
         self._tick = time.perf_counter()
 
@@ -84,7 +137,7 @@ class Telemetry(Callback):
         self._tick = time.perf_counter()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:
-        """Start the clock again: what is timed is training, the preparation of its batches included."""
+        """Start the clock again: training is timed with the preparation of its batches, without validation."""
         self._tick = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: PromptTuner, optimizer: Optimizer) -> None:

@@ -1,55 +1,57 @@
-"""Finished runs, read again, and the frame of the commands that read them."""
+"""Finished runs, read again."""
 
-import argparse
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+
+import yaml
 
 from ptune.data.base import TaskData
 from ptune.errors import InputError
-from ptune.run.cli import CLI, guarded
-from ptune.run.options import root
+from ptune.run import catalog, configs
+from ptune.run.arguments import prepare
+from ptune.run.cli import CLI
+from ptune.run.command import root
 from ptune.tuning.tuner import PromptTuner
-
-
-class Reader(CLI):
-    """Data and model of a command line. There is no trainer, so that no directory is made."""
-
-    def instantiate_trainer(self, **kwargs: Any) -> None:  # type: ignore[override]
-        """None."""
-
-
-class Arguments(argparse.ArgumentParser):
-    """Argparse with errors of one sentence, raised as InputError."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what argparse found."""
-        raise InputError(f"{message}; {self.format_usage().strip()}")
 
 
 def read(run_dir: Path, *options: str) -> tuple[PromptTuner, TaskData]:
     """Model, with what it was trained to, in eval mode, and data module (not set up) of a finished run.
 
-    `options` of the command line, such as "--model.attention", "eager", come after the run's own.
+    A run directory is data: of its configuration the sections of model and data are read, and their classes must be
+    ptune's own, so that a directory of somebody else executes nothing.
 
-    Raises InputError for a directory that holds none, and for a backbone or tensors that are no longer what they were.
+    Args:
+        run_dir: the directory.
+        options: words of the command line, such as "--model.attention", "eager", that come after the run's own.
+
+    Raises:
+        InputError: the directory holds no finished run, the configuration names another class, or the backbone or the
+            tensors are no longer what they were.
     """
     config, prompts = run_dir / "config.yaml", run_dir / "prompts.safetensors"
     if not config.is_file() or not prompts.is_file():
         missing = prompts.name if config.is_file() else config.name
         raise InputError(f"{run_dir}: there is no {missing}; give the directory of a finished run of ptune.fit.")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LightningCLI's args parameter")  # this process has a command line, too
-        try:
-            cli = Reader.of(["--config", str(config), *options])
-        except ValueError as error:
-            raise root(error) or error from error
-    model: PromptTuner = cli.model
-    model.load_prompts(prompts)
-    return model.eval(), cli.datamodule
+    found = configs.read(str(config))
+    sections = {group: _own(config, group, found.get(group)) for group in catalog.GROUPS}
+    try:
+        cli = CLI.of(prepare([f"--config={yaml.safe_dump(sections)}", *options]))
+    except ValueError as error:
+        mistake = root(error)
+        if mistake is None:
+            raise
+        raise mistake from error
+    cli.model.load_prompts(prompts)
+    return cli.model.eval(), cli.datamodule
 
 
-def command(main: Callable[[], str]) -> int:
-    """Print what `main` returns; a mistake in the input becomes one sentence on stderr and exit code 2."""
-    return guarded(lambda _: print(main()), None)
+def _own(config: Path, group: str, section: object) -> dict:
+    """A section of a configuration whose class is one of ptune's."""
+    if not isinstance(section, dict) or not isinstance(section.get("class_path"), str):
+        raise InputError(f"{config}: {group} names no class; give the directory of a finished run of ptune.fit.")
+    name = section["class_path"].rpartition(".")[2]
+    entry = catalog.classes(group).get(name)
+    if entry is None or section["class_path"] not in (name, f"ptune.{name}", f"{entry.module}.{name}"):
+        raise InputError(
+            f"{config}: {group} is {section['class_path']!r}, which is no class of ptune, so it is not run."
+        )
+    return section

@@ -1,70 +1,105 @@
-"""Where a run's numbers go: `metrics.csv` in its directory, and Weights & Biases, online or offline, never asking."""
+"""Where a run's numbers go: its own `metrics.jsonl` and `metrics.csv`, and Weights & Biases, which never asks."""
 
 import csv
+import json
+import math
 import os
 import urllib.error
 import urllib.request
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-
-class _Writer(ExperimentWriter):
-    """Lightning's CSV writer, which would delete the rows of the part of a run that is being resumed."""
-
-    def __init__(self, log_dir: str, resumed_at: int) -> None:
-        super().__init__(log_dir)
-        self._resumed_at: int | None = resumed_at
-
-    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
-        """Record metrics; the first time, take up the rows before the checkpoint: those behind it are logged again.
-
-        So is a validation that was due at the checkpoint itself.
-        """
-        path = Path(self.metrics_file_path)
-        if self._resumed_at is not None and path.exists():
-            with path.open(newline="") as file:
-                rows = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
-            again = {*metrics_dict, "step"}
-            path.unlink()
-            self.metrics = [  # type: ignore[assignment]
-                row
-                for row in rows
-                if int(row["step"]) < self._resumed_at and not (row["step"] == str(step) and row.keys() == again)
-            ]
-        self._resumed_at = None
-        super().log_metrics(metrics_dict, step)
-
-    def _check_log_dir_exists(self) -> None:
-        """The run directory is never empty: it holds config.yaml."""
+from ptune.errors import first_line
+from ptune.tuning.saving import write_whole
 
 
-class MetricsFile(CSVLogger):
-    """`metrics.csv` in the run directory.
+@final
+class MetricsLog(Logger):
+    """`metrics.jsonl`, a line for each time metrics are logged; `metrics.csv`, the same as a table when training ends.
+
+    Lines are only ever appended, so that a kill or a full disk costs the last line at most. A number that is not finite
+    is null, as JSON has none.
 
     Args:
         run_dir: the run directory.
-        resumed_at: step the run goes on from; 0 for a new one.
+        resumed_at: step the run goes on from; 0 for a new one. Later lines are dropped: they will be logged again.
     """
 
     def __init__(self, run_dir: str, resumed_at: int = 0) -> None:
-        super().__init__(run_dir, name="", version="", flush_logs_every_n_steps=1)
-        self._resumed_at = resumed_at
+        super().__init__()
+        self.file = Path(run_dir, "metrics.jsonl")
+        self._resumed_at: int | None = resumed_at
 
     @property
-    @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:  # type: ignore[override]
-        """The writer."""
-        if self._experiment is None:
-            self._experiment = _Writer(self.log_dir, self._resumed_at)
-        return self._experiment  # type: ignore[return-value]
+    def name(self) -> str:
+        """None: it lies in the run directory itself."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """None."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a line."""
+        values = {name: float(value) for name, value in metrics.items()}
+        row = {name: value if math.isfinite(value) else None for name, value in values.items()} | {"step": step}
+        if self._resumed_at is not None:
+            self._take_up(row)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _take_up(self, first: dict[str, Any]) -> None:
+        """Keep the lines of the steps before the checkpoint, when a resumed run logs for the first time.
+
+        A validation that was due at the checkpoint itself runs again and is the `first` row: its line is dropped, too.
+        """
+        kept = [
+            row
+            for row in read_metrics(self.file)
+            if row["step"] < self._resumed_at and not (row["step"] == first["step"] and row.keys() == first.keys())
+        ]
+        self._resumed_at = None
+        if self.file.exists():
+            write_whole(self.file, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: `config.yaml` holds them."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write `metrics.csv`."""
+        rows = read_metrics(self.file)
+        names = dict.fromkeys(name for row in rows for name in row)
+        if not rows:
+            return
+        with self.file.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, names)
+            table.writeheader()
+            table.writerows(rows)
 
 
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; a line that a kill or a full disk has torn is left out."""
+    rows = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
+
+
+@final
 @dataclass(frozen=True)
 class Wandb:
     """Weights & Biases.
@@ -109,7 +144,7 @@ class Wandb:
             try:
                 run = wandb.init(mode="online", resume="allow", **options)
             except wandb.Error as error:  # a key that the server refuses, a server that stops answering
-                offline, why = True, _line(error)
+                offline, why = True, first_line(error)
                 wandb.teardown()  # its service would not take the run's id again
         if offline:
             run = wandb.init(mode="offline", **options)
@@ -128,12 +163,8 @@ class Wandb:
             if not (mode or wandb.login(prompt=False, verify=False)):
                 return "no W&B key"
         except wandb.Error as error:
-            return _line(error)
+            return first_line(error)
         return "" if _answers(_server(), self.timeout) else f"no answer from {_server()}"
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
 
 
 def _server() -> str:

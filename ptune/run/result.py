@@ -1,41 +1,74 @@
 """The end of a run: the best checkpoint's metrics on every split, `result.json`, and the table that is printed."""
 
 import json
+import math
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, final
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
+from ptune.data.base import TaskData
 from ptune.run.callbacks import peak_memory
-
-if TYPE_CHECKING:
-    from ptune.run.cli import CLI
+from ptune.tuning import resume
+from ptune.tuning.saving import write_whole
+from ptune.tuning.tuner import PromptTuner
 
 PACKAGES = ("ptune", "torch", "lightning", "transformers", "datasets", "torchmetrics")
 
 
-def evaluate(cli: "CLI") -> dict[str, Any]:
-    """Evaluate the best checkpoint of a run on each labelled split; the whole of `result.json`."""
-    model, trainer = cli.model, cli.trainer
-    steps, epochs = trainer.global_step, trainer.current_epoch
-    trainer.fit_loop.epoch_loop._batches_that_stepped = steps  # what rows are logged at; one less if resumed at the end
-    best_epoch = 0
-    if cli.best.best_model_path:  # empty where training ended before its first validation: then the last state counts
-        best = torch.load(cli.best.best_model_path, map_location=model.device, weights_only=True)
-        model.load_state_dict(best["state_dict"], strict=False)  # it holds trained tensors only
-        best_epoch = best["epoch"] + 1
-    return report(cli, steps, epochs, best_epoch)
+@final
+@dataclass(frozen=True)
+class Run:
+    """One run: what it is made of and where it is."""
+
+    directory: Path
+    model: PromptTuner
+    data: TaskData
+    trainer: Trainer
+    seed: int
+    columns: dict[str, Any]
+    """The run's choices, flat."""
 
 
-def report(cli: "CLI", steps: int, epochs: int, best_epoch: int) -> dict[str, Any]:
+@final
+@dataclass(frozen=True)
+class Progress:
+    """How far the model that is evaluated was trained."""
+
+    steps: int
+    epochs: int
+    best_epoch: int
+    """Epoch of the checkpoint that is evaluated, from 1; 0 where it is the last state."""
+    work: dict[str, Any]
+    """Seconds, examples and tokens of training."""
+
+
+UNTRAINED = Progress(0, 0, 0, {"seconds": 0.0, "examples": 0, "tokens": 0})
+
+
+def load_best(run: Run, best: ModelCheckpoint, work: dict[str, Any]) -> Progress:
+    """Give the model the best checkpoint's tensors; it keeps the last ones where no validation chose a checkpoint."""
+    steps, epochs, best_epoch = run.trainer.global_step, run.trainer.current_epoch, 0
+    resume.log_at(run.trainer, steps)
+    if best.best_model_path:
+        checkpoint = torch.load(best.best_model_path, map_location=run.model.device, weights_only=True)
+        run.model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only
+        best_epoch = checkpoint["epoch"] + 1
+    return Progress(steps, epochs, best_epoch, work)
+
+
+def report(run: Run, progress: Progress) -> dict[str, Any]:
     """The metrics of the model as it is on each labelled split, and what it took to get there."""
-    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    model, data, trainer, work = run.model, run.data, run.trainer, progress.work
     metrics, majority, start = {}, {}, time.perf_counter()
     rows, limit = {}, trainer.limit_val_batches
     for i, split in enumerate(data.splits):
@@ -47,62 +80,71 @@ def report(cli: "CLI", steps: int, epochs: int, best_epoch: int) -> dict[str, An
         metrics[split] = {name.removeprefix(f"{split}/"): value for name, value in values.items()}
         majority[split] = data.majority(split)
         batches = int(sum(trainer.num_val_batches)) * trainer.world_size
-        rows[split] = min(len(loader.dataset), batches * data.batch_size)
+        rows[split] = min(len(loader.dataset), batches * data.batch_size)  # type: ignore[arg-type]
     trainer.limit_val_batches = limit
-    evaluation_seconds, work = time.perf_counter() - start, cli.telemetry.state_dict()
     return {
         "task": data.task.name,
         "method": type(model).__name__,
-        "backbone": model.hparams.backbone,
+        "backbone": model.hparams["backbone"],
         "fingerprint": model.backbone.fingerprint,
-        "seed": cli.config.seed_everything,
+        "seed": run.seed,
         "monitor": model.head_spec.monitor,
+        "chosen_on": data.chosen_on if progress.best_epoch else None,
+        "chosen_on_test": data.chosen_on_test and bool(progress.best_epoch),
         "metrics": metrics,
         "majority": majority,
         "rows": rows,
-        "best_epoch": best_epoch,
+        "best_epoch": progress.best_epoch,
         "trained_parameters": sum(value.numel() for value in model.trained().values()),
         "total_parameters": sum(value.numel() for value in model.parameters()),
-        "steps": steps,
-        "epochs": epochs,
+        "steps": progress.steps,
+        "epochs": progress.epochs,
         "batch_size": data.batch_size * trainer.world_size * trainer.accumulate_grad_batches,
         "seconds": work["seconds"],
-        "evaluation_seconds": evaluation_seconds,
+        "evaluation_seconds": time.perf_counter() - start,
         "examples_per_second": work["examples"] / work["seconds"] if work["seconds"] else None,
         "tokens_per_second": work["tokens"] / work["seconds"] if work["seconds"] else None,
         "peak_memory_mib": peak_memory(),
         "pooling": model.backbone.pooling,
         "packages": {name: version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
-        "config": cli.flat_config(),
+        "config": run.columns,
     }
 
 
-def write(cli: "CLI", result: dict[str, Any]) -> None:
+def write(run: Run, result: dict[str, Any]) -> None:
     """`prompts.safetensors` and `result.json` into the run directory, the result into W&B's summary."""
-    run_dir = Path(cli.run_dir)
-    cli.model.save_prompts(run_dir / "prompts.safetensors")
-    _save(cli, result, run_dir / "result.json")
+    run.model.save_prompts(run.directory / "prompts.safetensors")
+    _save(run, result, run.directory / "result.json")
 
 
-def write_evaluation(cli: "CLI", result: dict[str, Any]) -> None:
+def write_evaluation(run: Run, result: dict[str, Any]) -> None:
     """`evaluation.json`, or `evaluation-2.json` and so on beside earlier ones, and the result into W&B's summary."""
-    _save(cli, result, next(path for path in _free(Path(cli.run_dir)) if not path.exists()))
+    _save(run, result, next(path for path in _names(run.directory) if not path.exists()))
 
 
-def _free(run_dir: Path) -> Iterator[Path]:
+def _names(run_dir: Path) -> Iterator[Path]:
     yield run_dir / "evaluation.json"
     yield from (run_dir / f"evaluation-{i}.json" for i in count(2))
 
 
-def _save(cli: "CLI", result: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(result, indent=2, default=str) + "\n")
-    for logger in cli.trainer.loggers:
+def _save(run: Run, result: dict[str, Any], path: Path) -> None:
+    write_whole(path, (json.dumps(_finite(result), indent=2, default=str, allow_nan=False) + "\n").encode())
+    for logger in run.trainer.loggers:
         if isinstance(logger, WandbLogger):
             metrics = {f"{split}/{k}": v for split, values in result["metrics"].items() for k, v in values.items()}
             numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
             logger.experiment.summary.update({f"final/{key}": value for key, value in (metrics | numbers).items()})
             logger.experiment.finish()
+
+
+def _finite(value: Any) -> Any:
+    """A result without numbers that JSON does not have: they are null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(result: dict[str, Any]) -> str:
@@ -123,8 +165,14 @@ def table(result: dict[str, Any]) -> str:
     foot = f"{trained:,} trained parameters, {time_of}, {result['peak_memory_mib']:.0f} MiB; metrics in %"
     if result["best_epoch"]:
         foot += f", * chose the checkpoint (epoch {result['best_epoch']})"
+        if result["chosen_on_test"]:
+            foot += (
+                f"\nThe checkpoint is chosen on {result['chosen_on']} itself, so its metrics are no held-out result."
+            )
     elif result["steps"]:
         foot += ", of the last step: no validation chose a checkpoint"
+    elif trained:
+        foot += ", before any training step"
     return "\n".join([f"\n{result['task']} with {result['method']}, seed {result['seed']}", *lines, foot])
 
 

@@ -1,0 +1,60 @@
+"""`ptune COMMAND ...`, also `python -m ptune COMMAND ...`: every command of ptune by its name.
+
+A command is a module at the top of ptune with a `main`, or a package with a `__main__`; nothing lists them.
+"""
+
+import ast
+import pkgutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import ptune
+from ptune.errors import InputError, nearest
+from ptune.run.command import guarded
+
+
+def commands() -> dict[str, str]:
+    """What each command does, by its name: the first sentence of its docstring."""
+    found = {}
+    for info in pkgutil.iter_modules(ptune.__path__):
+        place = Path(ptune.__path__[0], info.name)
+        file = place / "__main__.py" if info.ispkg else place.with_suffix(".py")
+        tree = ast.parse(file.read_text(encoding="utf-8")) if file.is_file() else ast.Module([], [])
+        functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        if "main" in functions and info.name != "__main__":
+            first = (ast.get_docstring(tree) or "").partition("\n")[0]
+            found[info.name] = first.partition("`: ")[2].rstrip(".").capitalize()
+    return found
+
+
+def usage() -> str:
+    """The commands and what they do."""
+    found = commands()
+    width = max(map(len, found)) + 2
+    rows = "\n".join(f"  {name:<{width}}{what}" for name, what in found.items())
+    end = "ptune COMMAND --help explains one; `ptune fit` is the same as `python -m ptune.fit`."
+    return f"usage: ptune COMMAND [OPTIONS]\n\n{rows}\n\n{end}"
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a command; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
+    name, *rest = (sys.argv[1:] if args is None else args) or [""]
+    if name in ("", "-h", "--help"):
+        print(usage())
+        return 0 if name else 2
+    if name == "--version":
+        print(ptune.__version__)
+        return 0
+    if name not in commands():
+        return guarded(lambda: _refuse(name))
+    package = Path(ptune.__path__[0], name).is_dir()
+    return import_module(f"ptune.{name}.__main__" if package else f"ptune.{name}").main(rest)
+
+
+def _refuse(name: str) -> None:
+    raise InputError(f"no command {name!r}, {nearest(name, commands())}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""The frame of every command: exit codes, errors of one sentence, usage and help."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from textwrap import TextWrapper
+from typing import NoReturn, final
+
+from ptune.errors import InputError
+from ptune.run import catalog
+from ptune.run.arguments import prepare
+
+EXAMPLES = {
+    "fit": (
+        "ptune fit --config experiments/quickstart.yaml",
+        "ptune fit --model PTuningV2 --model.backbone roberta-large --data Classification --data.task rte",
+        "ptune fit --config runs/x/config.yaml --run_dir runs/x --ckpt_path last",
+    ),
+    "evaluate": (
+        "ptune evaluate --config runs/x/config.yaml --run_dir runs/x",
+        "ptune evaluate --config runs/x/config.yaml --run_dir runs/x --ckpt_path last --data.path other/",
+        "ptune evaluate --model ManualPrompt --model.backbone gpt2 --data Classification --data.task sst2 "
+        "--data.template task",
+    ),
+}
+"""Three command lines of each command that takes a model and data."""
+
+HELP = {
+    "config": "YAML file with options; later files and options win. Options of another method are left out.",
+    "run_dir": "Directory of the run; runs/<task>/<method>/<backbone>-s<seed> if left out.",
+    "ckpt_path": "Checkpoint to go on from (fit) or to evaluate: a file, or `last` for the last one in run_dir.",
+    "seed_everything": "Seed of everything that is drawn (default: 11).",
+    "print_config": "Print the resolved configuration and exit; `=skip_default` prints what differs from the defaults.",
+}
+"""What the options of no class are for."""
+
+
+def main(name: str, purpose: str, run: Callable[[list[str]], None], args: list[str] | None) -> int:
+    """A command that takes a model and data: run it, or print its help or usage; the exit code."""
+    args = sys.argv[1:] if args is None else list(args)
+    if not args:
+        print(f"{purpose}\n\n{usage(name)}\n\nptune {name} --help lists the options.", file=sys.stderr)
+        return 2
+
+    def work() -> None:
+        text = explained(name, purpose, args)
+        if text is None:
+            run(["--help"] if "--help=all" in args else prepare(args))
+        else:
+            print(text)
+
+    return guarded(work)
+
+
+def guarded(work: Callable[[], object]) -> int:
+    """Do the work; the exit code is 0, or 2 for a mistake in the input, which becomes one sentence on stderr.
+
+    Any other error is ptune's own and passes through with its traceback.
+    """
+    try:
+        work()
+    except BrokenPipeError:  # the reader of a pipe, such as `| head`, has closed it
+        sys.stderr.close()
+        return 0
+    except (ValueError, ImportError) as error:
+        mistake = root(error)  # jsonargparse and lightning wrap what a constructor raises
+        if mistake is None:
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def printed(text: Callable[[], str]) -> int:
+    """Print what `text` returns, guarded; the exit code."""
+    return guarded(lambda: print(text()))
+
+
+def root(error: BaseException | None) -> InputError | None:
+    """The InputError that another error was raised from, if there is one."""
+    seen = set()
+    while error is not None and not isinstance(error, InputError) and id(error) not in seen:
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, InputError) else None
+
+
+@final
+class Arguments(argparse.ArgumentParser):
+    """Argparse with errors of one sentence, raised as InputError."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse found."""
+        raise InputError(f"{message}; {self.format_usage().strip()}")
+
+
+def explained(name: str, purpose: str, args: list[str]) -> str | None:
+    """What a command that takes a model and data prints instead of running; None where it is to run.
+
+    `--help` gives ptune's own options, `--model.help` the methods, `--model.help NAME` the options of one; without
+    arguments there is a usage with examples. `--help=all` is Lightning's own help and is left to its parser.
+    """
+    for group in catalog.GROUPS:
+        for word, value in zip(args, [*args[1:], ""], strict=False):
+            option, _, inline = word.partition("=")
+            if option == f"--{group}.help":
+                found = catalog.classes(group).get((inline or value).rpartition(".")[2])
+                return class_help(group, found) if found else listed(group)
+    if "--help" in args or "-h" in args:
+        return help_text(name, purpose)
+    return None
+
+
+def usage(name: str) -> str:
+    """The examples of a command."""
+    lines = "\n".join(f"  {example}" for example in EXAMPLES[name])
+    return (
+        f"usage: ptune {name} [--config FILE] --model METHOD --data FORMAT --data.task TASK [--OPTION VALUE]\n{lines}"
+    )
+
+
+def help_text(name: str, purpose: str) -> str:
+    """Ptune's own options of a command; Lightning's are folded away."""
+    wandb = catalog.entry("ptune.run.loggers", "Wandb").options.values()
+    sections = {
+        "Options": _rows(HELP | {f"wandb.{option.name}": _described(option) for option in wandb}),
+        "--model METHOD (ptune methods; --model.help METHOD lists its options)": _rows(_summaries("model"), dashes=""),
+        "--data FORMAT (ptune tasks; --data.help FORMAT lists its options)": _rows(_summaries("data"), dashes=""),
+        "--trainer.OPTION": "  Lightning's Trainer: max_epochs, max_steps, devices, precision, callbacks, ...\n"
+        "  --help=all lists them with all others.",
+    }
+    parts = [f"{purpose}\n\n{usage(name)}", *(f"{title}:\n{text}" for title, text in sections.items())]
+    return "\n\n".join(parts)
+
+
+def listed(group: str) -> str:
+    """The classes of `model` or `data`, with their first lines."""
+    what = "method" if group == "model" else "format"
+    return f"{_rows(_summaries(group), dashes='')}\n\n--{group}.help NAME lists the options of a {what}."
+
+
+def class_help(group: str, entry: catalog.Entry) -> str:
+    """The options of one class."""
+    options = {f"{group}.{option.name}": _described(option) for option in entry.options.values()}
+    linked = {"model.head", "data.slots", "data.backbone"}  # decided by a link
+    return f"--{group} {entry.name}: {entry.summary}\n\n{_rows({k: v for k, v in options.items() if k not in linked})}"
+
+
+def _summaries(group: str) -> dict[str, str]:
+    return {name: entry.summary for name, entry in catalog.classes(group).items()}
+
+
+def _described(option: catalog.Option) -> str:
+    default = "" if option.default is None else f", default: {option.default or repr(option.default)}"
+    type_ = " | ".join(option.choices) if option.choices else option.type
+    return f"{option.help} (type: {type_}{default})"
+
+
+def _rows(rows: dict[str, str], dashes: str = "--") -> str:
+    width = max(map(len, rows)) + len(dashes) + 4
+    layout = TextWrapper(118, subsequent_indent=" " * width, break_on_hyphens=False)
+    lines = []
+    for name, text in rows.items():
+        layout.initial_indent = f"  {dashes + name:<{width - 2}}"
+        lines.append(layout.fill(text))
+    return "\n".join(lines)

@@ -1,0 +1,115 @@
+"""Configuration files: YAML 1.2 scalars, no duplicate keys, nothing that grows when it is read.
+
+YAML 1.1, which PyYAML implements, reads `no` as false, `1:30` as 90 and `1e-3` as text, and keeps the last of two equal
+keys. In a configuration each of these is a silent mistake. jsonargparse reads option values by the same function.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ptune.errors import InputError
+
+NODES, DEPTH = 100_000, 100
+"""Limits of one file: nodes with every alias expanded, and nesting. A config.yaml has about 150 nodes, 6 deep."""
+
+TAG = "tag:yaml.org,2002:"
+SCALARS = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+",
+    "float": r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN)",
+    "merge": "<<",
+}
+"""What a plain word may mean, by the name of its YAML tag; every other word is text."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the scalars above, which refuses two equal keys."""
+
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012  # its own, not those of YAML 1.1
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != f"{TAG}merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} occurs twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: Any) -> int:
+        """Decimal: YAML 1.1 reads 010 as 8."""
+        return int(node.value)
+
+
+for _name, _form in SCALARS.items():
+    _Loader.add_implicit_resolver(f"{TAG}{_name}", re.compile(f"^(?:{_form})$"), None)
+_Loader.add_constructor(f"{TAG}int", _Loader.construct_yaml_int)
+
+
+def load(text: str) -> Any:
+    """The value of a YAML text. Raises yaml.YAMLError for what is no YAML, grows beyond the limits or repeats a key."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure(node)
+        value = loader.construct_document(node)
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits; nesting beyond Python's stack
+        raise yaml.YAMLError(str(error)) from error
+    finally:
+        loader.dispose()
+    # `{a, b}` and `a:` are text with braces or a colon, such as a template's columns, not mappings to null.
+    if isinstance(value, dict) and value and all(item is None for item in value.values()):
+        inside = text.strip(" {}").replace(" ", "").split(",")
+        if text.strip() == f"{next(iter(value))}:" or set(inside) == set(value):
+            return text
+    return value
+
+
+def _measure(root: yaml.Node) -> None:
+    """Raise YAMLError where the tree with its aliases expanded exceeds the limits; a recursive alias does."""
+    count, stack = 0, [(root, 0)]
+    while stack:
+        node, depth = stack.pop()
+        count += 1
+        if count > NODES or depth > DEPTH:
+            what = f"{NODES:,} values" if count > NODES else f"{DEPTH} levels"
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {what} when aliases are expanded", problem_mark=node.start_mark
+            )
+        if isinstance(node, yaml.MappingNode):
+            stack += [(part, depth + 1) for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            stack += [(part, depth + 1) for part in node.value]
+
+
+def read(config: str) -> dict[str, Any]:
+    """The options in a configuration: the path of a YAML file, or the YAML itself where it has several lines.
+
+    Raises:
+        InputError: the file cannot be read, is not YAML, or holds no options.
+    """
+    if not config:
+        raise InputError("--config is given no file; give a YAML file, such as a run's config.yaml.")
+    inline, path = "\n" in config, Path(config)
+    try:
+        found = load(config if inline else path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"--config {path}: not UTF-8 at byte {error.start}; save it as UTF-8.") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = "is a folder" if path.is_dir() else "cannot be read" if path.exists() else "does not exist"
+        raise InputError(f"--config {path}: {reason}; give a YAML file, such as a run's config.yaml.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"--config {'' if inline else path}: not YAML ({_reason(error)}).") from error
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise InputError(f"--config {'' if inline else path}: holds no options, such as `model: PTuningV2`.")
+    return found
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
