@@ -4,26 +4,38 @@ import math
 import re
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import lightning as L
 import torch
 from jaxtyping import Shaped
+from jsonargparse.typing import register_type
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ptune.backbone.tokenizer import load, stand_in, text_start
-from ptune.data import cache
+from ptune.data import cache, modules
 from ptune.data.fewshot import DEV, few
 from ptune.data.loader import BucketSampler, EvalSampler, Loader
 from ptune.data.rows import Rows
 from ptune.data.source import folders, read
 from ptune.errors import InputError, nearest
 from ptune.tasks import task as find_task
-from ptune.tasks.spec import MODULES, Format, HeadSpec, TaskSpec
+from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+def _unresolved(value: Any) -> str:
+    """What a command line or a file gives for a function, as text: `TaskSpec.check` refuses it."""
+    if value is None:
+        raise ValueError
+    return str(value)
+
+
+# By default jsonargparse imports what the value names, and so runs the code of whoever wrote a config.yaml.
+register_type(Prepare, serializer=_unresolved, deserializer=_unresolved)
 
 Batch = dict[str, Any]
 """A collated batch: tensors on the CPU, and for span evaluation the list `references`."""
@@ -31,6 +43,8 @@ Batch = dict[str, Any]
 
 class TaskData(L.LightningDataModule, ABC):
     """Rows of one task, tokenized and batched; abstract, one subclass a task format.
+
+    A subclass with arguments of its own sets them before it calls `super().__init__`, which ends with `check()`.
 
     Args:
         task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec.
@@ -47,8 +61,8 @@ class TaskData(L.LightningDataModule, ABC):
         pad_to_multiple_of: Pad batches to lengths of these steps, up to max_length: a compiled model sees few shapes.
     """
 
-    format: ClassVar[Format]
-    """The task format of the subclass."""
+    format: ClassVar[str]
+    """Name of the task format that the subclass reads, as in `--data.task.format`."""
     classless: ClassVar[str] = ""
     """Why a row of this format has no class of its own, which few shots could be drawn by; empty where it has one."""
 
@@ -77,19 +91,8 @@ class TaskData(L.LightningDataModule, ABC):
         self.shots, self.data_seed = shots, data_seed
         self.pad_to_multiple_of = pad_to_multiple_of
         if self.task.format != self.format:
-            raise InputError(
-                f"task {self.task.name!r} is a {self.task.format} task, not {self.format}:"
-                f" use --data {MODULES[self.task.format]}."
-            )
-        if not self.task.text:
-            raise InputError(f"task {self.task.name!r}: --data.task.text must name the columns to read, e.g. '[a,b]'.")
-        if not self.task.evaluate:
-            raise InputError(f"task {self.task.name!r}: --data.task.evaluate must name the split to validate on.")
-        if len(set(self.task.evaluate)) < len(self.task.evaluate):
-            raise InputError(
-                f"task {self.task.name!r}: --data.task.evaluate {list(self.task.evaluate)} names a split twice; "
-                "name each once."
-            )
+            self._wrong_format()
+        self.task.check()
         least = {"batch_size": 1, "slots": 0, "workers": 0, "shots": 0, "data_seed": 0, "pad_to_multiple_of": 1}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
@@ -103,6 +106,16 @@ class TaskData(L.LightningDataModule, ABC):
             )
         self._items: dict[str, Dataset] = {}
         self.check()
+
+    def _wrong_format(self) -> NoReturn:
+        known = modules()
+        if self.task.format not in known:
+            near = nearest(self.task.format, {*known, self.format})
+            raise InputError(f"--data.task.format {self.task.format!r}: {near}")
+        raise InputError(
+            f"task {self.task.name!r} is a {self.task.format} task, not {self.format}: use --data"
+            f" {known[self.task.format].__name__}."
+        )
 
     def _check_shots(self) -> None:
         """Raise an InputError where no few shots can be drawn by class."""
@@ -120,7 +133,15 @@ class TaskData(L.LightningDataModule, ABC):
     # --- what a format says ------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise an InputError where the task's row does not suit the format; called at the end of `__init__`."""
+        """Raise an InputError where the task's row or an argument does not suit the format.
+
+        Called at the end of `__init__`, when all attributes are set.
+        """
+
+    @classmethod
+    @abstractmethod
+    def task_head(cls, task: TaskSpec) -> str:
+        """Kind of the head that reads the rows of `task` (`ptune.heads`), without a template."""
 
     @abstractmethod
     def parse(self, row: dict) -> dict:
@@ -141,9 +162,12 @@ class TaskData(L.LightningDataModule, ABC):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The backbone's tokenizer; one without a padding token pads with its end token (masked anyway)."""
-        tokenizer = load(self.backbone)
-        self._fingerprint = cache.fingerprint(tokenizer)
-        return tokenizer
+        return load(self.backbone)
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """Everything that decides what the tokenizer returns; part of the cache's key."""
+        return cache.fingerprint(self.tokenizer)
 
     @cached_property
     def slot_at(self) -> int:
@@ -158,7 +182,8 @@ class TaskData(L.LightningDataModule, ABC):
     @property
     def head(self) -> HeadSpec:
         """The head this task needs; no I/O."""
-        return self.task.head
+        task = self.task
+        return HeadSpec(task.name, self.task_head(task), task.labels, task.metrics, task.monitored)
 
     def prepare_data(self) -> None:
         """Fill the cache, in one process a machine."""
@@ -192,12 +217,10 @@ class TaskData(L.LightningDataModule, ABC):
         self.prepare_rows(parsed)
         for split, rows in parsed.items():
             train = split == self.task.train
-            tokenizer = self.tokenizer  # the fingerprint below is taken when it loads
-            settings = [self.format, self._fingerprint, self.budget, train, self.task.text, self.task.label]
+            settings = [self.format, self.tokenizer_fingerprint, self.budget, train, self.task.text, self.task.label]
             settings += [self.task.labels, self.settings()]
             name = f"{re.sub('[^a-z0-9_]+', '-', self.task.name.lower())}-{split}-{cache.key(rows, settings)}"
             items[split] = cache.cached(name, rows, lambda block, train=train: self._encode(block, train))
-        del tokenizer
         self._items = items
 
     def _read(self) -> dict[str, Rows]:

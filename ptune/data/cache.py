@@ -1,5 +1,6 @@
 """Tokenized rows on disk, under a key made of everything they depend on."""
 
+import copy
 import hashlib
 import json
 import os
@@ -27,9 +28,15 @@ def folder() -> Path:
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """All that decides what `tokenizer` returns. Call it before the tokenizer: truncating changes a fast one's text."""
+    """Everything that decides what `tokenizer` returns, but for the arguments of its calls.
+
+    A fast tokenizer keeps the truncation and the padding of its last call, which are left out here.
+    """
     if isinstance(tokenizer, PreTrainedTokenizerFast):
-        content = tokenizer.backend_tokenizer.to_str()
+        backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        backend.no_truncation()
+        backend.no_padding()
+        content = backend.to_str()
     else:
         content = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return json.dumps([type(tokenizer).__name__, content, tokenizer.special_tokens_map], sort_keys=True, default=str)

@@ -10,7 +10,7 @@ from ptune.backbone.tokenizer import filled, pieces
 from ptune.data.base import Batch
 from ptune.data.templated import Templated
 from ptune.errors import InputError
-from ptune.tasks.spec import Format, HeadKind
+from ptune.tasks.spec import TaskSpec
 
 
 @final
@@ -21,11 +21,16 @@ class MultipleChoice(Templated):
     (SWAG's `sent2`, as transformers' run_swag does it). With a template each ending is read at the mask instead.
     """
 
-    format: ClassVar[Format] = "multiple_choice"
-    asked: HeadKind = "cloze_choice"
+    format: ClassVar[str] = "multiple_choice"
+    template_head = "cloze_choice"
+
+    @classmethod
+    def task_head(cls, task: TaskSpec) -> str:
+        """Kind of the head: one score a choice."""
+        return "choice"
 
     def check(self) -> None:
-        """Columns and labels fit together."""
+        """Raise an InputError where columns and labels do not fit together."""
         name = self.task.name
         if len(self.task.choices) < 2:
             raise InputError(f"task {name!r}: --data.task.choices must name two or more columns, e.g. '[a,b]'.")
@@ -44,7 +49,7 @@ class MultipleChoice(Templated):
 
     def parse(self, row: dict) -> dict:
         """{first: str, seconds: c strings, label: code}; with a template {columns, seconds: the endings, label}."""
-        if self.asks:
+        if self.templated:
             endings = [self.string(row, name).strip() for name in self.task.choices]
             label = self._label(self.column(row, self.task.label))
             return {"columns": self.columns(row, empty=True), "seconds": endings, "label": label}
@@ -66,7 +71,7 @@ class MultipleChoice(Templated):
 
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
         """One item a row: input_ids and token_type_ids are lists of c lists."""
-        if self.asks:
+        if self.templated:
             return self._ask(rows)
         c = len(self.task.choices)
         firsts = [row["first"] for row in rows for _ in range(c)]
@@ -92,7 +97,7 @@ class MultipleChoice(Templated):
     def collate(self, items: list[dict]) -> Batch:
         """The padded texts, b·c rows (all choices of a question together), with labels b."""
         labels = {"labels": torch.tensor([item["label"] for item in items])}
-        if self.asks:
+        if self.templated:
             ids: list[Any] = [torch.tensor(ids) for item in items for ids in item["answer_ids"]]
             return self.pad_written(items) | labels | {"answer_ids": pad_sequence(ids, True, padding_value=-100)}
         names = [name for name in ("input_ids", "token_type_ids") if name in items[0]]

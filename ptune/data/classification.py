@@ -10,7 +10,7 @@ from ptune.backbone.tokenizer import answers
 from ptune.data.base import Batch
 from ptune.data.templated import Templated
 from ptune.errors import InputError
-from ptune.tasks.spec import Format, HeadKind, HeadSpec, TaskSpec
+from ptune.tasks.spec import HeadSpec, TaskSpec
 from ptune.tasks.templates import Verbalizer
 
 
@@ -23,8 +23,8 @@ class Classification(Templated):
             great]}'; by default the task's.
     """
 
-    format: ClassVar[Format] = "classification"
-    asked: HeadKind = "cloze"
+    format: ClassVar[str] = "classification"
+    template_head = "cloze"
 
     def __init__(
         self,
@@ -36,8 +36,13 @@ class Classification(Templated):
         self.words = verbalizer
         super().__init__(task, backbone, **common)
 
+    @classmethod
+    def task_head(cls, task: TaskSpec) -> str:
+        """Kind of the head: classes, or a number where the task has no labels."""
+        return "classify" if task.labels else "regress"
+
     def check(self) -> None:
-        """Columns and labels fit together."""
+        """Raise an InputError where columns, labels and template do not fit together."""
         self._groups: dict[str, int] = {}
         """Numbers of the groups' names, in the order they were read."""
         name, metrics = self.task.name, self.task.metrics
@@ -53,7 +58,7 @@ class Classification(Templated):
                 " or --data.task.metrics '[pearson,spearman]' for numbers."
             )
         super().check()
-        if not self.asks:
+        if not self.templated:
             if self.words:
                 raise InputError("--data.verbalizer: only a template has words for labels; add --data.template.")
             return
@@ -65,11 +70,11 @@ class Classification(Templated):
     @property
     def head(self) -> HeadSpec:
         """The head this task needs, with the words of a verbalizer."""
-        return replace(super().head, words=self.verbalizer.words) if self.asks else super().head
+        return replace(super().head, words=self.verbalizer.words) if self.templated else super().head
 
     def settings(self) -> dict[str, Any]:
         """The template's, and what stands at its mask."""
-        return super().settings() | ({"fills": self.fills} if self.asks else {})
+        return super().settings() | ({"fills": self.fills} if self.templated else {})
 
     def answer(self, parsed: dict) -> str:
         """The first word of the row's label."""
@@ -78,7 +83,7 @@ class Classification(Templated):
     def parse(self, row: dict) -> dict:
         """{texts: 1 or 2 strings, or the template's columns; label: code or number; group: int where there are any}."""
         parsed: dict[str, Any] = {"label": self._label(self.column(row, self.task.label))}
-        if self.asks:
+        if self.templated:
             parsed["columns"] = self.columns(row)
         else:
             parsed["texts"] = [self.string(row, name) for name in self.task.text]
@@ -101,7 +106,7 @@ class Classification(Templated):
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
         """One item a row: input_ids, token_type_ids where the tokenizer has them, label, group."""
         rest = [{name: row[name] for name in ("label", "group") if name in row} for row in rows]
-        if self.asks:
+        if self.templated:
             texts = self.written(rows, [self.fills] * len(rows))
             return [text | more for text, more in zip(texts, rest, strict=True)]
         columns = [list(texts) for texts in zip(*(row["texts"] for row in rows), strict=True)]
@@ -112,7 +117,7 @@ class Classification(Templated):
 
     def collate(self, items: list[dict]) -> Batch:
         """The padded texts with labels b (long, float for regression) and group b where the task has groups."""
-        batch = self.pad_written(items) if self.asks else self.pad(items)
+        batch = self.pad_written(items) if self.templated else self.pad(items)
         dtype = torch.long if self.task.labels else torch.float
         batch["labels"] = torch.tensor([item["label"] for item in items], dtype=dtype)
         if self.task.group:

@@ -8,7 +8,7 @@ from ptune.backbone.tokenizer import filled, pieces, whole_words
 from ptune.data.base import Batch
 from ptune.data.templated import Templated
 from ptune.errors import InputError
-from ptune.tasks.spec import Format, HeadKind, TaskSpec
+from ptune.tasks.spec import TaskSpec
 
 
 @final
@@ -18,16 +18,21 @@ class Fill(Templated):
     Rows whose word is not one token of the backbone's vocabulary are left out, as LAMA leaves them out, and counted.
     """
 
-    format: ClassVar[Format] = "fill"
+    format: ClassVar[str] = "fill"
     classless = "an answer is a word of the vocabulary, not a class"
-    asked: HeadKind = "fill"
+    template_head = "fill"
 
     def __init__(self, task: str | TaskSpec, backbone: str, template: str = "task", **common) -> None:
         super().__init__(task, backbone, template=template, **common)
 
+    @classmethod
+    def task_head(cls, task: TaskSpec) -> str:
+        """Kind of the head: any word of the vocabulary, as a template asks for it."""
+        return "fill"
+
     def check(self) -> None:
-        """There is a template, and nothing that only classes have."""
-        if not self.asks:
+        """Raise an InputError where there is no template."""
+        if not self.templated:
             raise InputError("--data.template: missing; a word is filled in at its [MASK], use --data.template task.")
         super().check()
         self._words = set(whole_words(self.backbone).tolist())

@@ -3,13 +3,13 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import torch
 
 from ptune.data.base import Batch, TaskData
 from ptune.errors import InputError
-from ptune.tasks.spec import Format
+from ptune.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,23 +32,31 @@ class SpanQA(TaskData):
         null_threshold: No answer is given where its score exceeds the best span's by more than this.
     """
 
-    format: Format = "span_qa"
+    format: ClassVar[str] = "span_qa"
     classless = "an answer is a span of its context, not a class"
 
     def __init__(
         self, *args, stride: int | None = None, max_answer_length: int = 30, null_threshold: float = 0.0, **kwargs
     ):
+        self.stride = stride
+        self.max_answer_length = max_answer_length
+        self.null_threshold = null_threshold
         super().__init__(*args, **kwargs)
+
+    @classmethod
+    def task_head(cls, task: TaskSpec) -> str:
+        """Kind of the head: the first and the last token of the answer."""
+        return "span"
+
+    def check(self) -> None:
+        """Raise an InputError where the task does not name two columns, or an argument is out of its range."""
         if len(self.task.text) != 2:
             raise InputError(
                 f"task {self.task.name!r}: --data.task.text must name two columns, e.g. '[question,context]'."
             )
-        for name, value, least in (("stride", stride, 0), ("max_answer_length", max_answer_length, 1)):
+        for name, value, least in (("stride", self.stride, 0), ("max_answer_length", self.max_answer_length, 1)):
             if value is not None and value < least:
                 raise InputError(f"--data.{name} {value}: must be at least {least}.")
-        self.stride = stride
-        self.max_answer_length = max_answer_length
-        self.null_threshold = null_threshold
 
     def settings(self) -> dict:
         """The stride."""

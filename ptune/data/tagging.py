@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import torch
 
 from ptune.data.base import Batch, TaskData
 from ptune.errors import InputError
-from ptune.tasks.spec import Format
+from ptune.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,11 +25,16 @@ class Tagging(TaskData):
     over whole sentences and every word once. Nothing looks at the tags to choose where to cut.
     """
 
-    format: Format = "tagging"
+    format: ClassVar[str] = "tagging"
     classless = "a sentence has many tags, not one class"
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    @classmethod
+    def task_head(cls, task: TaskSpec) -> str:
+        """Kind of the head: one tag a word."""
+        return "tag"
+
+    def check(self) -> None:
+        """Raise an InputError where the task does not name one column of words and its tags."""
         if len(self.task.text) != 1:
             raise InputError(
                 f"task {self.task.name!r}: --data.task.text must name one column, the words, e.g. '[tokens]'."

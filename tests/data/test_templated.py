@@ -254,6 +254,8 @@ def test_options_that_do_not_fit_are_refused(bert, options, reason):
 def test_a_template_of_a_task_that_predicts_a_number_is_refused(bert):
     with pytest.raises(InputError, match=r"--data.template: task 'own' predicts a number"):
         ask(bert, task=TaskSpec("own", text=("a",), label="y", metrics=("pearson",)))
+    with pytest.raises(InputError, match=r"--data.template '\{a\} \{y\} \[MASK\]' shows the label column 'y'"):
+        ask(bert, "{a} {y} [MASK]")
 
 
 def test_a_column_behind_the_mask_is_refused_for_a_causal_model_alone(bert, gpt2):
@@ -438,7 +440,7 @@ def test_a_file_called_dev_is_a_split_as_any_other_unless_few_shots_are_drawn(be
 
 def test_a_split_is_evaluated_once(bert):
     with pytest.raises(
-        InputError, match=r"'own': --data.task.evaluate \['test', 'test'\] names a split twice; name each"
+        InputError, match=r"'own': --data.task.evaluate \['test', 'test'\] names 'test' twice; name each"
     ):
         Classification(replace(TASK, evaluate=("test", "test")), bert)
 

@@ -14,7 +14,7 @@ from ptune.methods.lora import LoRA
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
-from ptune.tasks import task, toy
+from ptune.tasks import toy
 
 TEMPLATE = "{sentence1} [P:2] who? {sentence2} [P] [MASK]."
 PLAIN = TEMPLATE.replace(" [P:2]", "").replace(" [P]", "")
@@ -158,7 +158,7 @@ def test_prompts_made_for_other_words_or_another_template_are_refused(tmp_path, 
 
 def test_prompts_made_for_a_task_head_are_refused_by_a_template_and_the_other_way_round(tmp_path):
     def plain():
-        model = PTuningV2(backbone=runs.bert(lm=True), head=task("toy/pair").head, length=P)
+        model = PTuningV2(backbone=runs.bert(lm=True), head=Classification("toy/pair", runs.bert()).head, length=P)
         model.configure_model()
         return model
 

@@ -12,7 +12,7 @@ from ptune.data.classification import Classification
 from ptune.data.templated import CONTENT_FREE
 from ptune.errors import InputError
 from ptune.methods.manual import ManualPrompt
-from ptune.tasks import TaskSpec, task, toy
+from ptune.tasks import TaskSpec, toy
 
 WORDS = {"no": "judge", "yes": "baker"}
 TEMPLATE = "{sentence1} who? {sentence2} [MASK]"
@@ -132,7 +132,7 @@ def test_demonstrations_are_what_the_model_reads_before_the_row(monkeypatch):
 
 def test_without_a_template_there_is_nothing_to_read():
     with pytest.raises(InputError, match=r"ManualPrompt reads a template: add --data.template task"):
-        ManualPrompt(runs.bert(lm=True), task("toy/pair").head)
+        ManualPrompt(runs.bert(lm=True), Classification("toy/pair", runs.bert()).head)
 
 
 def test_only_words_of_labels_are_calibrated():

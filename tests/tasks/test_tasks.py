@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from ptune.data import modules
 from ptune.data.source import read_file
 from ptune.errors import InputError
-from ptune.tasks import all_tasks, superglue, task
+from ptune.heads.metrics import check
+from ptune.tasks import HeadSpec, all_tasks, superglue, task
 from ptune.tasks.templates import Template, Verbalizer
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -20,16 +22,16 @@ def test_all_wanted_tasks_are_there():
     assert set(WANTED.split()) <= set(all_tasks())
     for name, row in all_tasks().items():
         assert row.name == name
-        assert row.head.task == name
-        assert task(name) is not None
-        assert row.head.monitor == row.metrics[0]
+        assert row.monitored == row.metrics[0]
+        row.check()
 
 
 def test_every_head_has_its_metrics():
-    from ptune.heads.metrics import build
-
+    kinds = modules()
     for row in all_tasks().values():
-        build(row.head)
+        check(
+            HeadSpec(row.name, kinds[row.format].task_head(row), row.labels or row.choices, row.metrics, row.monitored)
+        )
 
 
 def test_unknown_task_names_the_nearest():
