@@ -269,8 +269,6 @@ def _of_one_method(args: list[str], given: list[Given]) -> list[str]:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # Lightning starts its other processes by the same command line
             owner = _class_of("model", options[0], given).rpartition(".")[2]
             left_out = ", ".join(f"{option.key[6:]} {_written(option.value)}" for option in options)
-            print(
-                f"note: left out for {final_name}, as {options[0].file} sets it for {owner}: {left_out}.",
-                file=sys.stderr,
-            )
+            why = f"{options[0].file} sets it for {owner}"
+            print(f"note: left out for {final_name}, because {why}: {left_out}.", file=sys.stderr)
     return args

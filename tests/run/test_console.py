@@ -1,0 +1,68 @@
+"""`ptune COMMAND`: every command by its name."""
+
+import subprocess
+import sys
+
+import pytest
+import runs
+
+import ptune.__main__ as console
+from ptune.run import catalog
+
+
+def test_every_module_with_a_main_is_a_command_with_an_explanation():
+    found = console.commands()
+    assert {"fit", "evaluate", "inspect", "export", "backbones", "tasks", "methods"} <= found.keys()
+    assert not {"prompts", "errors", "run"} & found.keys()
+    assert all(what.count(" ") > 2 for what in found.values()), found
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_without_a_command_it_lists_them(words, capsys):
+    assert console.main(words) == (0 if words else 2)
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in console.commands())
+
+
+@pytest.mark.parametrize("name", console.commands())
+def test_help_of_a_command_is_printed_and_ends_well(name, capsys):
+    try:
+        code = console.main([name, "--help"])
+    except SystemExit as end:  # argparse's way
+        code = end.code
+    assert code == 0
+    assert len(capsys.readouterr().out.split()) > 20
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["fitt"], "no command 'fitt', did you mean 'fit'?"),
+        (["methods", "lora"], "no method 'lora', did you mean 'LoRA'?"),
+        (["tasks", "rtee"], "did you mean 'rte'?"),
+        (["inspect", "nowhere"], "there is no config.yaml"),
+    ],
+)
+def test_a_wrong_name_is_one_sentence(words, sentence, capsys):
+    assert console.main(words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_methods_lists_them_all_and_the_options_of_one(capsys):
+    assert console.main(["methods"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in f"\n{out}" for name in catalog.classes("model"))
+    assert console.main(["methods", "PTuningV2"]) == 0
+    assert "--model.length " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["tasks", "methods"])
+def test_a_closed_pipe_is_no_traceback(command):
+    line = f"{sys.executable} -m ptune {command} | head -1"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60, cwd=runs.REPOSITORY)
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("\n") == 1
