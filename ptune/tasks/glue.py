@@ -22,6 +22,7 @@ TASKS = (
         max_length=64,
         template="{sentence} This is [MASK].",  # LM-BFF's, as SST-2's
         verbalizer={"unacceptable": "incorrect", "acceptable": "correct"},
+        verified=True,
     ),
     _glue(
         "sst2",
@@ -30,6 +31,7 @@ TASKS = (
         "accuracy",
         template="{sentence} It was [MASK].",
         verbalizer={"negative": "terrible", "positive": "great"},
+        verified=True,
     ),
     _glue(
         "mrpc",
@@ -39,6 +41,7 @@ TASKS = (
         "accuracy",
         template="{sentence1} {sentence2} The two sentences mean something [MASK].",
         verbalizer={"not_equivalent": "different", "equivalent": "similar"},
+        verified=True,
     ),
     _glue(
         "qqp",
@@ -46,18 +49,17 @@ TASKS = (
         ("not_duplicate", "duplicate"),
         "accuracy",
         "f1",
-        verified=False,
         template="{question1} {question2} The two questions mean something [MASK].",
         verbalizer={"not_duplicate": "different", "duplicate": "similar"},
     ),
-    _glue("stsb", ("sentence1", "sentence2"), (), "pearson", "spearman"),
+    _glue("stsb", ("sentence1", "sentence2"), (), "pearson", "spearman", verified=True),
     _glue(
         "mnli",
         ("premise", "hypothesis"),
         ("entailment", "neutral", "contradiction"),
         "accuracy",
         evaluate=("validation_matched", "validation_mismatched"),
-        verified=False,  # its train set was not to be had
+        # not verified: its train set was not to be had
         template="{premise} Question: {hypothesis}? Answer: [MASK].",
         verbalizer={"entailment": "Yes", "neutral": "Maybe", "contradiction": "No"},
     ),
@@ -66,7 +68,7 @@ TASKS = (
         ("question", "sentence"),
         ENTAILMENT,
         "accuracy",
-        verified=False,  # nor this one
+        # not verified: its train set was not to be had
         template="{sentence} Does this say, {question} Answer: [MASK].",
         verbalizer=ENTAILS,
     ),
@@ -78,6 +80,7 @@ TASKS = (
         max_length=256,
         template="{sentence1} Question: {sentence2}? Answer: [MASK].",
         verbalizer=ENTAILS,
+        verified=True,
     ),
-    _glue("wnli", ("sentence1", "sentence2"), ("not_entailment", "entailment"), "accuracy", verified=False),
+    _glue("wnli", ("sentence1", "sentence2"), ("not_entailment", "entailment"), "accuracy"),
 )

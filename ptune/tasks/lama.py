@@ -70,6 +70,7 @@ def _relation(name: str, template: str) -> TaskSpec:
         where=("predicate_id", name),
         template=template,
         max_length=64,
+        verified=True,
     )
 
 

@@ -75,8 +75,8 @@ class TaskSpec:
     """How a language model is asked, see `ptune.tasks.templates`; `--data.template task` selects it."""
     verbalizer: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     """The word or words that stand for each label in the template."""
-    verified: bool = True
-    """False where nobody could run this row here (its data were not to be had)."""
+    verified: bool = False
+    """Whether a run on its real data has shown that the row is right."""
 
     @property
     def monitored(self) -> str:

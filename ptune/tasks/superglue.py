@@ -55,7 +55,7 @@ TASKS = (
         ("question", "passage"),
         NO_YES,
         "accuracy",
-        verified=False,  # its train set was not to be had
+        # not verified: its train set was not to be had
         template="{passage} Question: {question}? Answer: [MASK].",
         verbalizer=SAYS,
     ),
@@ -67,6 +67,7 @@ TASKS = (
         "macro_f1",
         template="{premise} Question: {hypothesis}? Answer: [MASK].",
         verbalizer={"entailment": "Yes", "contradiction": "No", "neutral": "Maybe"},
+        verified=True,
     ),
     _superglue(
         "copa",
@@ -77,6 +78,7 @@ TASKS = (
         choices=("choice1", "choice2"),
         prepare=copa,
         template="{choice1} or {choice2}? {context} [MASK]",
+        verified=True,
     ),
     _superglue(
         "multirc",
@@ -89,6 +91,7 @@ TASKS = (
         max_length=256,
         template="{paragraph} Question: {question}? Is it {answer}? [MASK].",
         verbalizer=SAYS,
+        verified=True,
     ),
     _superglue(
         "wic",
@@ -98,6 +101,7 @@ TASKS = (
         prepare=wic,
         template="{sentence1} {sentence2} Does {word} have the same meaning in both sentences? [MASK].",
         verbalizer=SAYS,
+        verified=True,
     ),
     _superglue(
         "wsc",
@@ -107,6 +111,7 @@ TASKS = (
         prepare=wsc,
         template="{text} Does {span2_text} refer to {span1_text}? [MASK].",
         verbalizer=SAYS,
+        verified=True,
     ),
 )
 

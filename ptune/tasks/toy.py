@@ -169,8 +169,8 @@ def generate(name: str, split: str) -> list[dict]:
 
 
 TASKS = (
-    TaskSpec("toy/single", text=("sentence",), labels=("no", "yes"), max_length=32),
-    TaskSpec("toy/pair", text=("sentence1", "sentence2"), labels=("no", "yes"), max_length=32),
+    TaskSpec("toy/single", text=("sentence",), labels=("no", "yes"), max_length=32, verified=True),
+    TaskSpec("toy/pair", text=("sentence1", "sentence2"), labels=("no", "yes"), max_length=32, verified=True),
     TaskSpec(
         "toy/choice",
         "multiple_choice",
@@ -178,9 +178,16 @@ TASKS = (
         choices=("ending0", "ending1"),
         labels=("ending0", "ending1"),
         max_length=48,
+        verified=True,
     ),
     TaskSpec(
-        "toy/qa", "span_qa", text=("question", "context"), label="answers", metrics=("f1", "exact_match"), max_length=48
+        "toy/qa",
+        "span_qa",
+        text=("question", "context"),
+        label="answers",
+        metrics=("f1", "exact_match"),
+        max_length=48,
+        verified=True,
     ),
     TaskSpec(
         "toy/tagging",
@@ -190,5 +197,6 @@ TASKS = (
         labels=("O", "B-AGENT", "I-AGENT", "B-PATIENT", "I-PATIENT"),
         metrics=("entity_f1", "entity_precision", "entity_recall"),
         max_length=48,
+        verified=True,
     ),
 )

@@ -1,14 +1,17 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import ptune.tasks
 from ptune.data import modules
 from ptune.data.source import read_file
 from ptune.errors import InputError
 from ptune.heads.metrics import check
-from ptune.tasks import HeadSpec, all_tasks, superglue, task
+from ptune.tasks import HeadSpec, TaskSpec, all_tasks, listed, superglue, task
+from ptune.tasks.__main__ import line, main
 from ptune.tasks.templates import Template, Verbalizer
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -56,12 +59,94 @@ def test_superglue_as_text():
 def test_table_lists_every_task():
     done = subprocess.run([sys.executable, "-m", "ptune.tasks"], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    listed = {line.split()[0]: line.split()[-1] for line in lines[1:] if line and not line.startswith("verified")}
-    assert set(listed) == set(all_tasks())
+    shown = {line.split()[0]: line.split()[-1] for line in lines[1:] if line and not line.startswith("verified")}
+    assert set(shown) == set(listed())
+    assert [row for rows in listed().values() for row in rows] == list(all_tasks().values())
     for name in ("qqp", "wnli", "swag", "squad_v2", "mnli", "qnli", "boolq"):
-        assert listed[name] == "no"
-    assert listed["rte"] == listed["toy/qa"] == "yes"
+        assert shown[name] == "no"
+    assert shown["rte"] == shown["toy/qa"] == shown["lama/*"] == shown["fewglue/*"] == "yes"
     assert "lightning" not in done.stderr
+
+
+def test_a_new_row_is_not_verified_until_somebody_says_so():
+    assert not TaskSpec("own").verified
+    unverified = "qqp wnli swag squad_v2 mnli qnli boolq"
+    assert {name for name, row in all_tasks().items() if not row.verified} == set(unverified.split())
+
+
+def test_a_family_takes_one_line_and_is_listed_by_its_name(capsys):
+    assert {name: len(rows) for name, rows in listed().items() if len(rows) > 1} == {"lama/*": 41, "fewglue/*": 7}
+    assert main([]) == 0
+    table = capsys.readouterr().out
+    assert "41 tasks" in table
+    assert "lama/P19" not in table
+    assert main(["lama/*"]) == 0
+    assert sum(line.startswith("lama/P") for line in capsys.readouterr().out.splitlines()) == 41
+
+
+def test_labels_are_counted_as_labels_and_spans_have_none():
+    trec = TaskSpec("trec", text=("text",), labels=tuple("abcdef"))
+    assert line("trec", [trec])[2] == "6 labels"
+    assert [line(name, [task(name)])[2] for name in ("stsb", "swag", "squad")] == ["a number", "4 choices", "-"]
+
+
+@pytest.mark.parametrize("name", all_tasks())
+def test_a_task_is_shown_whole(name, capsys):
+    row = task(name)
+    assert main([name]) == 0
+    out = capsys.readouterr()
+    lines = out.out.splitlines()
+    facts = {line[:14].strip(): line[14:].strip() for line in lines[1:]}
+    assert (lines[0], out.err) == (name, "")
+    assert facts["format"] == row.format
+    assert facts["reads"].split(", ") == list(row.text)
+    assert facts["metrics"].split(", ") == list(row.metrics)
+    assert not row.labels or facts["labels"].split(", ") == list(row.labels)
+    assert all(split in facts["splits"] and split in facts["--data.path"] for split in (row.train, *row.evaluate))
+    assert facts.get("template", "") == row.template
+    assert all(word in facts["verbalizer"] for word in row.verbalizer.values())
+    assert row.label in facts["columns"] or row.prepare
+    assert ("/".join(row.hub) or "generated" * name.startswith("toy/") or "--data.path only") == facts["source"]
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["rtee"], "error: no task 'rtee', did you mean 'rte'?"),
+        (["lama/P1900"], "error: no task 'lama/P1900', did you mean 'lama/P190'?"),
+        (["--all"], "error: option --all does not exist; usage: python -m ptune.tasks [NAME]"),
+        (["rte", "cola"], "error: 2 names, rte cola, where one is shown at a time; usage: "),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(args, sentence, capsys):
+    assert main(args) == 2
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.startswith(sentence)
+    assert out.err.count("\n") == 1
+
+
+def test_help_is_a_usage_line(capsys):
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: python -m ptune.tasks [NAME]")
+
+
+def test_a_closed_pipe_is_no_mistake():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "ptune.tasks"], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_file_of_rows_is_found_where_it_lies(tmp_path, monkeypatch):
+    (tmp_path / "sentences.py").write_text("from ptune.tasks.spec import TaskSpec\n\nTASKS = (TaskSpec('trec'),)\n")
+    monkeypatch.setattr(ptune.tasks, "__path__", [*ptune.tasks.__path__, str(tmp_path)])
+    all_tasks.cache_clear()
+    try:
+        assert task("trec") == TaskSpec("trec")
+    finally:
+        all_tasks.cache_clear()
 
 
 TEMPLATED = {name: row for name, row in all_tasks().items() if row.template}
