@@ -24,7 +24,8 @@ from ptune.errors import InputError
 from ptune.heads.linear import LinearHead
 from ptune.methods.lora import peft_library
 from ptune.prompts import Prompts
-from ptune.run.finished import Arguments, command, read
+from ptune.run.command import Arguments, printed
+from ptune.run.finished import read
 from ptune.tasks.templates import Template
 from ptune.tuning.tuner import PromptTuner
 
@@ -310,4 +311,4 @@ def main(args: list[str] | None = None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(printed(main))

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from ptune.backbone.tokenizer import load
 from ptune.errors import InputError, require
 from ptune.heads import Batch
-from ptune.run.finished import Arguments, command, read
+from ptune.run.command import Arguments, printed
+from ptune.run.finished import read
 from ptune.tuning.tuner import PromptTuner
 
 if TYPE_CHECKING:
@@ -223,4 +224,4 @@ def main(args: list[str] | None = None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(printed(main))
