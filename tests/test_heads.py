@@ -1,13 +1,20 @@
 """Heads against torch's own losses."""
 
+import importlib
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+import ptune.heads
 from ptune.backbone import Backbone
-from ptune.heads import head_for
+from ptune.errors import InputError
+from ptune.heads import head_for, kinds
 from ptune.heads.linear import Choice, Classify, Regress, Span, Tag
+from ptune.heads.metrics import Scores, majority
+from ptune.tasks.spec import HeadSpec
 
 WIDTH, LENGTHS = 32, (7, 5, 3, 6)
 
@@ -147,3 +154,87 @@ def test_a_head_starts_as_berts():
     module = Classify(400, 100, 0.1)
     assert module.linear.weight.detach().std() == pytest.approx(0.02, rel=0.02)
     assert (module.linear.bias == 0).all()
+
+
+# ---- kinds
+
+
+def test_kinds_are_found_where_they_lie():
+    assert set(kinds()) == {"classify", "regress", "choice", "span", "tag", "cloze", "cloze_choice", "fill"}
+    assert all(cls.kind == kind and cls.metrics for kind, cls in kinds().items())
+
+
+def test_a_kind_that_is_nowhere_is_an_input_error(backbone):
+    with pytest.raises(InputError, match="head: no kind 'clasify'; did you mean 'classify'"):
+        head_for(HeadSpec("x", "clasify", (), (), ""), backbone.spec, 0.0)
+
+
+MULTI_LABEL = '''
+"""Any of c labels: scores "b c", labels "b c" of 0 and 1; the table has c columns of right and c of wrong answers."""
+
+from typing import final
+
+import torch
+from torch.nn import functional as F
+
+from ptune.heads.linear import LinearHead
+
+
+@final
+class MultiLabel(LinearHead):
+    kind = "multi_label"
+    metrics = {"macro_accuracy": lambda table: table[:, : table.shape[1] // 2].mean(0).mean()}
+
+    @classmethod
+    def build(cls, spec, backbone, dropout, bias):
+        return cls(backbone.width, len(spec.labels), dropout, bias)
+
+    def forward(self, hidden, batch, backbone):
+        return self.project(backbone.pool(hidden, batch))
+
+    def loss(self, scores, batch):
+        labels = batch["labels"].float()
+        total = F.binary_cross_entropy_with_logits(scores.float(), labels, reduction="sum")
+        return total, torch.tensor(labels.numel())
+
+    @classmethod
+    def columns(cls, spec):
+        return (*(f"right {label}" for label in spec.labels), *(f"wrong {label}" for label in spec.labels))
+
+    @classmethod
+    def rows(cls, spec, scores, batch):
+        right = (scores > 0) == batch["labels"].bool()
+        return torch.cat([right, ~right], dim=1)
+
+    @classmethod
+    def majority_rows(cls, spec, train_labels, eval_labels, groups):
+        most = torch.tensor(train_labels).float().mean(0) - 0.5
+        return cls.rows(spec, most.expand(len(eval_labels), -1), {"labels": torch.tensor(eval_labels)})
+'''
+
+
+@pytest.fixture
+def multi_label(tmp_path, monkeypatch):
+    """A kind of head that is one file more in the package."""
+    (tmp_path / "multi_label.py").write_text(MULTI_LABEL)
+    monkeypatch.setattr(ptune.heads, "__path__", [*ptune.heads.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    yield HeadSpec("x", "multi_label", ("a", "b", "c"), ("macro_accuracy",), "macro_accuracy")
+    sys.modules.pop("ptune.heads.multi_label", None)
+    vars(ptune.heads).pop("multi_label", None)
+
+
+def test_a_new_kind_is_one_file_whose_table_has_as_many_columns_as_the_task_needs(backbone, batch, hidden, multi_label):
+    module = head_for(multi_label, backbone.spec, 0.0)
+    labels = torch.tensor([[1, 0, 1], [0, 0, 1], [1, 1, 1], [0, 0, 0]])
+    inputs = batch(LENGTHS, labels=labels)
+    scores = module(hidden, inputs, backbone)
+    total, count = module.loss(scores, inputs)
+    assert_close(total / count, F.binary_cross_entropy_with_logits(scores, labels.float()))
+    metric = Scores(multi_label)
+    for rows in (slice(0, 1), slice(1, 4)):
+        metric.update(scores[rows], {"labels": labels[rows]})
+    expected = float(((scores > 0) == labels.bool()).double().mean())
+    assert metric.compute() == {"macro_accuracy": pytest.approx(expected)}
+    found = majority(multi_label, [[1, 0, 1], [1, 0, 0], [0, 0, 1]], labels.tolist())
+    assert found == {"macro_accuracy": pytest.approx((3 + 2 + 2 + 1) / 12)}

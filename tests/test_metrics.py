@@ -8,7 +8,7 @@ from scipy import stats
 from seqeval.metrics import f1_score, precision_score, recall_score
 
 from ptune.errors import InputError
-from ptune.heads.metrics import build, majority
+from ptune.heads.metrics import Scores, majority
 from ptune.heads.spans import decode, exact_and_f1, normalise
 from ptune.tasks.spec import HeadSpec
 
@@ -21,7 +21,7 @@ def spec(kind, metrics, labels=("no", "yes")):
 
 def classify(metrics, predictions, labels, classes=2, **columns):
     """The metrics of these predictions, given in two batches."""
-    scores = build(spec("classify", metrics, tuple(map(str, range(classes)))))
+    scores = Scores(spec("classify", metrics, tuple(map(str, range(classes)))))
     logits = torch.nn.functional.one_hot(torch.tensor(predictions), classes).float()
     half = len(labels) // 2
     for part in (slice(0, half), slice(half, None)):
@@ -69,7 +69,7 @@ def test_correlations_equal_scipy_and_constants_give_zero():
     torch.manual_seed(0)
     predictions, labels = torch.randn(40), torch.randint(6, (40,)).float()
     predictions[:5] = 1.0  # ties
-    scores = build(spec("regress", ("pearson", "spearman"), ()))
+    scores = Scores(spec("regress", ("pearson", "spearman"), ()))
     scores.update(predictions, {"labels": labels})
     expected = {"pearson": stats.pearsonr(predictions, labels)[0], "spearman": stats.spearmanr(predictions, labels)[0]}
     assert scores.compute() == pytest.approx(expected, abs=1e-6)
@@ -106,7 +106,7 @@ def tag_batch(sentences, feature_row=None):
 
 def test_entities_as_conlleval_counts_them():
     metrics = ("entity_f1", "entity_precision", "entity_recall")
-    scores = build(spec("tag", metrics, TAGS))
+    scores = Scores(spec("tag", metrics, TAGS))
     for part in (SENTENCES[:3], SENTENCES[3:]):
         scores.update(*tag_batch(part))
     gold, predicted = ([tags.split() for tags in side] for side in zip(*SENTENCES, strict=True))
@@ -117,14 +117,14 @@ def test_entities_as_conlleval_counts_them():
 
 def test_pieces_of_a_sentence_are_put_together():
     gold = "B-PER I-PER I-PER"
-    scores = build(spec("tag", ("entity_f1", "accuracy"), TAGS))
+    scores = Scores(spec("tag", ("entity_f1", "accuracy"), TAGS))
     scores.update(*tag_batch([("B-LOC", "B-LOC"), ("B-PER I-PER", "B-PER I-PER"), ("I-PER", "I-PER")], [0, 1, 1]))
     assert scores.compute() == {"entity_f1": 1.0, "accuracy": 1.0}
     assert f1_score([gold.split()], [gold.split()]) == 1.0
 
 
 def test_no_entity_at_all_is_zero_without_a_warning():
-    scores = build(spec("tag", ("entity_f1", "entity_precision", "entity_recall"), TAGS))
+    scores = Scores(spec("tag", ("entity_f1", "entity_precision", "entity_recall"), TAGS))
     scores.update(*tag_batch([("O O", "O O")]))
     assert set(scores.compute().values()) == {0.0}
 
@@ -217,7 +217,7 @@ def test_null_answers_and_thresholds():
     names = ("exact_match", "f1", "best_exact_match", "best_f1")
 
     def values(logits, **changes):
-        metric = build(spec("span", names, ()))
+        metric = Scores(spec("span", names, ()))
         metric.update(logits, span_batch(**changes))
         return list(metric.compute().values())
 
@@ -232,7 +232,7 @@ def test_null_answers_and_thresholds():
 
 def test_no_span_fits_means_no_answer():
     batch = span_batch(offsets=torch.full((2, 5, 2), -1))
-    metric = build(spec("span", ("exact_match", "f1"), ()))
+    metric = Scores(spec("span", ("exact_match", "f1"), ()))
     metric.update(torch.zeros(2, 5, 2), batch)
     assert metric.compute() == {"exact_match": 0.5, "f1": 0.5}
 
@@ -262,17 +262,17 @@ def test_majority():
 )
 def test_metrics_a_head_cannot_have(head, part):
     with pytest.raises(InputError, match=part.replace("?", r"\?")):
-        build(head)
+        Scores(head)
 
 
 def test_the_state_is_not_saved():
-    assert build(spec("classify", ("accuracy",))).state_dict() == {}
+    assert Scores(spec("classify", ("accuracy",))).state_dict() == {}
 
 
 def shard(rank, path, results):
     warnings.simplefilter("ignore")  # torchmetrics' about a process without any batch
     torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
-    scores = build(spec("classify", ("accuracy", "question_em")))
+    scores = Scores(spec("classify", ("accuracy", "question_em")))
     if rank == 0:
         logits = torch.tensor([[0.0, 1], [1, 0], [0, 1]])
         scores.update(logits, {"labels": torch.tensor([1, 1, 1]), "group": torch.tensor([0, 0, 1])})

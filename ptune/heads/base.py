@@ -1,29 +1,50 @@
-"""`Head`: what every head of a task is.
+"""`Head`: what every head of a task is, and `kinds`, which finds them.
 
 A head's `loss` returns a sum and the number of terms in it, not a mean: only so can processes that hold different
 numbers of tokens agree on the mean over the global batch.
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, ClassVar, Self
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptune.backbone import Backbone
+from ptune.backbone.pretrained import BackboneSpec
+from ptune.errors import InputError, nearest
+from ptune.tasks.spec import HeadSpec
 
 Batch = dict[str, Tensor]
 Loss = tuple[Float[Tensor, ""], Int[Tensor, ""]]
+Table = Num[Tensor, "rows columns"]
+"""One row an example; a metric is a function of the whole table."""
+Metric = Callable[[Table], Tensor]
 
 
 class Head(nn.Module, ABC):
-    """Scores of a task from a backbone's last hidden states, and their loss."""
+    """Scores of a task from a backbone's last hidden states, their loss, and what its metrics are computed from.
 
+    A head owns everything that differs between kinds of tasks. A new kind is one final subclass in this package.
+    """
+
+    kind: ClassVar[str]
+    """Name of the kind, the `kind` of a HeadSpec."""
     pools: ClassVar[bool] = True
     """Whether it reads one vector a text, not every token."""
     lm: ClassVar[bool] = False
     """Whether it reads with the backbone's language-model head."""
+    metrics: ClassVar[Mapping[str, Metric]]
+    """The metrics that this kind has, each a function of the table; fractions from 0 to 1."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+        """The head that a task asks for, on this backbone; `bias` where it makes a difference."""
 
     @abstractmethod
     def forward(self, hidden: Float[Tensor, "n t d"], batch: Batch, backbone: Backbone) -> Tensor:
@@ -32,6 +53,47 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         """Summed loss against `batch["labels"]` and the number of terms summed."""
+
+    @classmethod
+    @abstractmethod
+    def columns(cls, spec: HeadSpec) -> tuple[str, ...]:
+        """What the columns of the table hold."""
+
+    @classmethod
+    @abstractmethod
+    def rows(cls, spec: HeadSpec, scores: Tensor, batch: dict[str, Any]) -> Table:
+        """The rows of a batch; `scores` are those of `forward`."""
+
+    @classmethod
+    @abstractmethod
+    def majority_rows(
+        cls, spec: HeadSpec, train_labels: Sequence, eval_labels: Sequence, groups: Sequence[int] | None
+    ) -> Table | None:
+        """The table of always answering the most frequent training label; None for a kind without a majority."""
+
+    @classmethod
+    def check_metric(cls, name: str, spec: HeadSpec) -> None:
+        """Raise InputError where the metric `name` of this kind cannot be computed with the labels of the task."""
+
+
+def kinds() -> dict[str, type[Head]]:
+    """The final heads of this package by their kind."""
+    package = import_module("ptune.heads")
+    modules = [import_module(f"ptune.heads.{info.name}") for info in iter_modules(package.__path__)]
+    return {
+        cls.kind: cls
+        for module in modules
+        for cls in vars(module).values()
+        if isinstance(cls, type) and issubclass(cls, Head) and "__final__" in vars(cls)
+    }
+
+
+def head_class(kind: str) -> type[Head]:
+    """The head of this kind; InputError where there is none."""
+    found = kinds()
+    if kind not in found:
+        raise InputError(f"head: no kind {kind!r}; {nearest(kind, found)}")
+    return found[kind]
 
 
 def cross_entropy(scores: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Loss:

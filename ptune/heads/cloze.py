@@ -1,7 +1,7 @@
 """Heads that read the backbone's own language model at a template's mask."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import Self, final
 
 import torch
 from jaxtyping import Float, Int
@@ -10,11 +10,14 @@ from torch import Tensor
 from ptune.backbone import Backbone
 from ptune.backbone.pretrained import BackboneSpec
 from ptune.backbone.tokenizer import answers, load, whole_words
-from ptune.heads.base import Batch, Head, Loss, cross_entropy
+from ptune.heads.base import Batch
+from ptune.heads.metrics import OF_CLASSES, accuracy
+from ptune.heads.one_of import OneOf
+from ptune.tasks.spec import HeadSpec
 
 
 @final
-class Cloze(Head):
+class Cloze(OneOf):
     """One of c classes by the words that stand for it at the template's mask: scores "b c"; nothing of it is trained.
 
     Where all words are read from one input, a word's score is its logit, the mean over its tokens; where they differ in
@@ -26,8 +29,10 @@ class Cloze(Head):
         backbone: whose tokens they are.
     """
 
+    kind = "cloze"
     pools = False
     lm = True
+    metrics = OF_CLASSES
     tokens: Tensor
     input: Tensor
     place: Tensor
@@ -56,6 +61,11 @@ class Cloze(Head):
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
 
+    @classmethod
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+        """The words of the task's verbalizer."""
+        return cls(spec.words, backbone)
+
     def forward(self, hidden: Float[Tensor, "n t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b c"]:
         """Class scores from the n = b inputs · b texts."""
         vectors = _at(hidden, batch["answer_at"])
@@ -67,20 +77,23 @@ class Cloze(Head):
         words = (scores[:, self.input, self.place, self.token] * self.of_word).sum(-1)
         return words @ self.of_label
 
-    def loss(self, scores: Float[Tensor, "b c"], batch: Batch) -> Loss:
-        """Cross entropy over the classes; labels "b"."""
-        return cross_entropy(scores, batch["labels"])
-
 
 @final
-class ClozeChoice(Head):
+class ClozeChoice(OneOf):
     """One of c answers, each read at the mask of an input of its own (n = b c): scores "b c".
 
     An answer's score is the mean of the logarithms of its tokens' probabilities, so that long ones are not worse off.
     """
 
+    kind = "cloze_choice"
     pools = False
     lm = True
+    metrics = {"accuracy": accuracy}  # noqa: RUF012
+
+    @classmethod
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+        """The answers come with the batch."""
+        return cls()
 
     def forward(self, hidden: Float[Tensor, "n t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b c"]:
         """One score an answer."""
@@ -90,21 +103,19 @@ class ClozeChoice(Head):
         scores = scores.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).masked_fill(~used, 0)
         return (scores.sum(1) / used.sum(1)).view(len(batch["labels"]), -1)
 
-    def loss(self, scores: Float[Tensor, "b c"], batch: Batch) -> Loss:
-        """Cross entropy over the answers; labels "b"."""
-        return cross_entropy(scores, batch["labels"])
-
 
 @final
-class Fill(Head):
+class Fill(OneOf):
     """Any word of the vocabulary at the template's mask: scores "b v", -inf for tokens that are no whole words.
 
     The softmax of the loss is over these words; P-Tuning v1's (f4225d4, LAMA/p_tuning) is over all tokens, of which it
-    too allows only words as answers.
+    too allows only words as answers. Labels are token ids.
     """
 
+    kind = "fill"
     pools = False
     lm = True
+    metrics = {"precision_at_1": accuracy}  # noqa: RUF012
     words: Tensor
 
     def __init__(self, backbone: BackboneSpec) -> None:
@@ -113,14 +124,15 @@ class Fill(Head):
         words[whole_words(backbone.name)] = True
         self.register_buffer("words", words, persistent=False)
 
+    @classmethod
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+        """All whole words of the backbone's vocabulary."""
+        return cls(backbone)
+
     def forward(self, hidden: Float[Tensor, "b t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b v"]:
         """Scores of all words."""
         scores = backbone.lm_scores(_at(hidden, batch["answer_at"])[:, 0]).float()
         return scores.masked_fill(~self.words, -torch.inf)
-
-    def loss(self, scores: Float[Tensor, "b v"], batch: Batch) -> Loss:
-        """Cross entropy over the words; labels "b" are token ids."""
-        return cross_entropy(scores, batch["labels"])
 
 
 def _at(hidden: Float[Tensor, "n t d"], places: Int[Tensor, "n a"]) -> Float[Tensor, "n a d"]:

@@ -1,14 +1,24 @@
 """Heads of one linear layer."""
 
-from typing import final
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Self, final
 
 import torch
 from jaxtyping import Float
+from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptune.backbone import Backbone
-from ptune.heads.base import Batch, Head, Loss, cross_entropy
+from ptune.backbone.pretrained import BackboneSpec
+from ptune.errors import InputError
+from ptune.heads.base import Batch, Head, Loss, Table, cross_entropy
+from ptune.heads.metrics import OF_CLASSES, accuracy, at_best_threshold, at_threshold, pearson, spearman
+from ptune.heads.one_of import OneOf
+from ptune.heads.spans import decode, exact_and_f1
+from ptune.tasks.spec import HeadSpec
 
 
 class LinearHead(Head):
@@ -31,21 +41,33 @@ class LinearHead(Head):
 
 
 @final
-class Classify(LinearHead):
+class Classify(LinearHead, OneOf):
     """One of c classes for a text or a pair: scores "b c"."""
+
+    kind = "classify"
+    metrics = OF_CLASSES
+
+    @classmethod
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+        """c outputs."""
+        return cls(backbone.width, len(spec.labels), dropout, bias)
 
     def forward(self, hidden: Float[Tensor, "b t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b c"]:
         """Class scores of the pooled text."""
         return self.project(backbone.pool(hidden, batch))
 
-    def loss(self, scores: Float[Tensor, "b c"], batch: Batch) -> Loss:
-        """Cross entropy; labels "b"."""
-        return cross_entropy(scores, batch["labels"])
-
 
 @final
 class Regress(LinearHead):
     """A number for a text or a pair: scores "b", in the label's own unit."""
+
+    kind = "regress"
+    metrics = {"pearson": pearson, "spearman": spearman}  # noqa: RUF012
+
+    @classmethod
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+        """One output."""
+        return cls(backbone.width, 1, dropout, bias)
 
     def forward(self, hidden: Float[Tensor, "b t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, " b"]:
         """The number read from the pooled text."""
@@ -58,25 +80,59 @@ class Regress(LinearHead):
             len(labels), device=labels.device
         )
 
+    @classmethod
+    def columns(cls, spec: HeadSpec) -> tuple[str, ...]:
+        """Prediction and label."""
+        return ("prediction", "label")
+
+    @classmethod
+    def rows(cls, spec: HeadSpec, scores: Float[Tensor, " b"], batch: dict[str, Any]) -> Table:
+        """The numbers."""
+        return torch.stack([scores.float(), batch["labels"].float()], dim=1)
+
+    @classmethod
+    def majority_rows(
+        cls, spec: HeadSpec, train_labels: Sequence, eval_labels: Sequence, groups: Sequence[int] | None
+    ) -> Table:
+        """The mean of the training labels."""
+        labels, mean = torch.tensor(eval_labels), sum(train_labels) / len(train_labels)
+        return torch.stack([torch.full_like(labels, mean), labels], dim=1)
+
 
 @final
-class Choice(LinearHead):
+class Choice(LinearHead, OneOf):
     """One of c endings, each read as a text of its own (n = b c): scores "b c"."""
+
+    kind = "choice"
+    metrics = {"accuracy": accuracy}  # noqa: RUF012
+
+    @classmethod
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+        """One output without bias, which would add the same to every ending."""
+        return cls(backbone.width, 1, dropout, bias=False)
 
     def forward(self, hidden: Float[Tensor, "n t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b c"]:
         """One score an ending."""
         return self.project(backbone.pool(hidden, batch)).view(len(batch["labels"]), -1)
-
-    def loss(self, scores: Float[Tensor, "b c"], batch: Batch) -> Loss:
-        """Cross entropy over the endings; labels "b"."""
-        return cross_entropy(scores, batch["labels"])
 
 
 @final
 class Span(LinearHead):
     """Start and end of the answer in the text: scores "n t 2"; padding cannot be an answer."""
 
+    kind = "span"
     pools = False
+    metrics = {  # noqa: RUF012
+        "exact_match": at_threshold(1),
+        "f1": at_threshold(2),
+        "best_exact_match": at_best_threshold(1),
+        "best_f1": at_best_threshold(2),
+    }
+
+    @classmethod
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+        """Start and end without bias, which would add the same to every token."""
+        return cls(backbone.width, 2, dropout, bias=False)
 
     def forward(self, hidden: Float[Tensor, "n t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "n t 2"]:
         """Start (0) and end (1) scores of every token."""
@@ -88,12 +144,47 @@ class Span(LinearHead):
         total, terms = cross_entropy(scores.transpose(1, 2).flatten(0, 1), batch["labels"].flatten())
         return total / 2, terms // 2
 
+    @classmethod
+    def columns(cls, spec: HeadSpec) -> tuple[str, ...]:
+        """The null score above the span's, the span's marks, the mark of no answer, and the threshold between them."""
+        return ("null over span", "exact if span", "f1 if span", "right if null", "threshold")
+
+    @classmethod
+    def rows(cls, spec: HeadSpec, scores: Float[Tensor, "n t 2"], batch: dict[str, Any]) -> Table:
+        """One row a question: the best span of all its features."""
+        references, longest = batch["references"], batch["max_answer_length"]
+        spans, null = decode(scores, batch["offsets"], batch["feature_row"], len(references), longest)
+        rows = []
+        for reference, (start, end), difference in zip(references, spans.tolist(), null.tolist(), strict=True):
+            answered = exact_and_f1(reference["context"][start:end], reference["answers"])
+            unanswered = exact_and_f1("", reference["answers"])[0]
+            rows.append([difference, *answered, unanswered, batch["null_threshold"]])
+        return torch.tensor(rows)
+
+    @classmethod
+    def majority_rows(
+        cls, spec: HeadSpec, train_labels: Sequence, eval_labels: Sequence, groups: Sequence[int] | None
+    ) -> None:
+        """None: there is no most frequent span."""
+
 
 @final
 class Tag(LinearHead):
     """One of c tags a token: scores "b t c"; tokens labelled -100 do not count."""
 
+    kind = "tag"
     pools = False
+    metrics = {  # noqa: RUF012
+        "entity_f1": lambda table: 2 * table[:, 0].sum() / (table[:, 1] + table[:, 2]).sum(),
+        "entity_precision": lambda table: table[:, 0].sum() / table[:, 1].sum(),
+        "entity_recall": lambda table: table[:, 0].sum() / table[:, 2].sum(),
+        "accuracy": lambda table: table[:, 3].sum() / table[:, 4].sum(),
+    }
+
+    @classmethod
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+        """c outputs."""
+        return cls(backbone.width, len(spec.labels), dropout, bias)
 
     def forward(self, hidden: Float[Tensor, "b t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b t c"]:
         """Tag scores of every token."""
@@ -102,3 +193,46 @@ class Tag(LinearHead):
     def loss(self, scores: Float[Tensor, "b t c"], batch: Batch) -> Loss:
         """Cross entropy over labelled tokens; labels "b t"."""
         return cross_entropy(scores.flatten(0, 1), batch["labels"].flatten())
+
+    @classmethod
+    def columns(cls, spec: HeadSpec) -> tuple[str, ...]:
+        """Counts of a sentence."""
+        return ("correct entities", "predicted", "gold", "correct words", "words")
+
+    @classmethod
+    def rows(cls, spec: HeadSpec, scores: Float[Tensor, "n t c"], batch: dict[str, Any]) -> Table:
+        """One row a sentence: the labelled tokens of its pieces, put together again in their order."""
+        labels, predicted = batch["labels"].cpu(), scores.argmax(-1).cpu()
+        sentences = batch["feature_row"].cpu() if "feature_row" in batch else torch.arange(len(labels))
+        rows = []
+        for sentence in range(int(sentences.max()) + 1):
+            gold, guess = labels[sentences == sentence], predicted[sentences == sentence]
+            words = gold != -100
+            rows.append(_counts(spec, guess[words].tolist(), gold[words].tolist()))
+        return torch.tensor(rows)
+
+    @classmethod
+    def majority_rows(
+        cls, spec: HeadSpec, train_labels: Sequence, eval_labels: Sequence, groups: Sequence[int] | None
+    ) -> Table:
+        """The most frequent tag for every word."""
+        most = Counter(chain.from_iterable(train_labels)).most_common(1)[0][0]
+        return torch.tensor([_counts(spec, [most] * len(gold), list(gold)) for gold in eval_labels])
+
+    @classmethod
+    def check_metric(cls, name: str, spec: HeadSpec) -> None:
+        """Entities need tags that say where they begin."""
+        plain = [label for label in spec.labels if label != "O" and label[:2] not in ("B-", "I-", "E-", "S-")]
+        if name.startswith("entity_") and plain:
+            raise InputError(
+                f"task {spec.task!r}: metric {name!r} needs tags like B-X, I-X and O, not {plain[0]!r}; use 'accuracy'."
+            )
+
+
+def _counts(spec: HeadSpec, predicted: list[int], gold: list[int]) -> list[int]:
+    """Counts of one sentence as conlleval's, whose chunks are seqeval's default ones."""
+    right = sum(p == g for p, g in zip(predicted, gold, strict=True))
+    if not any(name.startswith("entity_") for name in spec.metrics):  # its tags need not be chunks
+        return [0, 0, 0, right, len(gold)]
+    guess, true = ({*get_entities([spec.labels[code] for code in codes])} for codes in (predicted, gold))
+    return [len(guess & true), len(guess), len(true), right, len(gold)]

@@ -1,203 +1,115 @@
 """Task metrics: every example becomes one row of a table, and a metric is a function of the whole table.
 
-The table is what processes gather, so each example counts once however the examples were shared out.
-Metrics are fractions, 0 to 1. An undefined one (the correlation of a constant, F1 without positives) is 0.
+Processes gather the table, so each example counts once however the examples were shared out. The columns are those of
+the head's kind (`Head.columns`). Metrics are fractions, 0 to 1. An undefined one (the correlation of a constant, F1
+without positives) is 0.
 """
 
 import math
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
-from itertools import chain
-from typing import final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
 
 import torch
-from jaxtyping import Float, Int, Num
-from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric as TorchMetric
 from torchmetrics.functional import pearson_corrcoef, spearman_corrcoef
 from torchmetrics.functional.classification import binary_f1_score, multiclass_confusion_matrix, multiclass_f1_score
 from torchmetrics.utilities.data import dim_zero_cat
 
 from ptune.errors import InputError, nearest
-from ptune.heads.spans import decode, exact_and_f1
-from ptune.tasks.spec import HeadKind, HeadSpec
-
-Table = Num[Tensor, "rows columns"]
-Batch = dict  # see ptune.data.base
+from ptune.heads.base import Metric, Table, head_class
+from ptune.tasks.spec import HeadSpec
 
 
 @final
-class Scores(Metric):
-    """The metrics of one head over one split: `update(scores, batch)`, then `compute()`, then `reset()`."""
+class Scores(TorchMetric):
+    """The metrics of one head over one split: `update(scores, batch)`, then `compute()`, then `reset()`.
+
+    Raises InputError for a metric that the head's kind does not have.
+    """
 
     higher_is_better = True
     full_state_update = False
     rows: list[Tensor]
 
-    def __init__(self, head: HeadSpec):
+    def __init__(self, spec: HeadSpec):
         super().__init__()
-        check(head)
-        self.head = head
+        check(spec)
+        self.spec, self.head = spec, head_class(spec.kind)
         self.add_state("rows", default=[], dist_reduce_fx="cat")  # flat: an empty process gathers an empty vector
 
-    def update(self, scores: Tensor, batch: Batch) -> None:
-        """Adds a batch; `scores` are the head's: classify b×c, regress b, choice b×c, tag n×t×c, span n×t×2."""
-        self.rows.append(ROWS[self.head.kind](self.head, scores, batch).float().flatten().to(scores.device))
+    def update(self, scores: Tensor, batch: dict[str, Any]) -> None:
+        """Add a batch; `scores` are those of the head's `forward`."""
+        rows = self.head.rows(self.spec, scores, batch)
+        self.rows.append(rows.float().flatten().to(scores.device))
 
     def compute(self) -> dict[str, float]:
-        """The metrics the head names, over all rows of all processes."""
-        columns = len(COLUMNS[self.head.kind])
-        return measure(self.head, dim_zero_cat(self.rows).reshape(-1, columns))
+        """The metrics that the head names, over all rows of all processes."""
+        columns = len(self.head.columns(self.spec))
+        return measure(self.spec, dim_zero_cat(self.rows).reshape(-1, columns))
 
 
-def build(head: HeadSpec) -> Scores:
-    """A fresh `Scores` for `head`; a metric its kind does not have is an `InputError`."""
-    return Scores(head)
+def check(spec: HeadSpec) -> None:
+    """Raise InputError unless the kind of head and its labels can have the metrics that `spec` names."""
+    head = head_class(spec.kind)
+    for name in spec.metrics:
+        if name not in head.metrics:
+            fix = nearest(name, head.metrics)
+            raise InputError(f"task {spec.task!r}: metric {name!r} is none of a {spec.kind} head's; {fix}")
+        head.check_metric(name, spec)
 
 
-def check(head: HeadSpec) -> None:
-    """Raises `InputError` unless the head's metrics are ones its kind and its labels can have."""
-    for name in head.metrics:
-        if name not in METRICS[head.kind]:
-            fix = nearest(name, METRICS[head.kind])
-            raise InputError(f"task {head.task!r}: metric {name!r} is none of a {head.kind} head's; {fix}")
-        if name == "f1" and head.kind not in ("fill", "span") and len(head.labels) != 2:
-            raise InputError(
-                f"task {head.task!r}: metric 'f1' is for 2 classes, it has {len(head.labels)}; use 'macro_f1'."
-            )
-        plain = [label for label in head.labels if label != "O" and label[:2] not in ("B-", "I-", "E-", "S-")]
-        if name.startswith("entity_") and plain:
-            raise InputError(
-                f"task {head.task!r}: metric {name!r} needs tags like B-X, I-X and O, not {plain[0]!r}; use 'accuracy'."
-            )
-
-
-def measure(head: HeadSpec, table: Table) -> dict[str, float]:
+def measure(spec: HeadSpec, table: Table) -> dict[str, float]:
     """The head's metrics of a finished table."""
-    table = table.double().cpu()
+    table, metrics = table.double().cpu(), head_class(spec.kind).metrics
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of undefined values: they are 0 here
-        values = {name: float(METRICS[head.kind][name](table)) for name in head.metrics}
+        values = {name: float(metrics[name](table)) for name in spec.metrics}
     return {name: value if math.isfinite(value) else 0.0 for name, value in values.items()}
 
 
 def majority(
-    head: HeadSpec, train_labels: Sequence, eval_labels: Sequence, groups: Sequence[int] | None = None
+    spec: HeadSpec, train_labels: Sequence, eval_labels: Sequence, groups: Sequence[int] | None = None
 ) -> dict[str, float]:
-    """The metrics of always answering the most frequent training label (regression: the mean); span: {}, it has none.
+    """The metrics of always answering the most frequent training label (regression: the mean); {} for spans.
 
     Labels are the split's: ints, floats for regression, a list of ints a sentence for tagging. `groups` is the column
     that `question_em` needs.
     """
-    if head.kind == "span":
-        return {}
-    if head.kind == "tag":
-        most = Counter(chain.from_iterable(train_labels)).most_common(1)[0][0]
-        return measure(head, torch.tensor([_tag_row(head, [most] * len(gold), list(gold)) for gold in eval_labels]))
-    labels = torch.tensor(eval_labels)
-    if head.kind == "regress":
-        mean = sum(train_labels) / len(train_labels)
-        return measure(head, torch.stack([torch.full_like(labels, mean), labels], dim=1))
-    most = Counter(train_labels).most_common(1)[0][0]
-    group = torch.zeros_like(labels) if groups is None else torch.tensor(groups)
-    return measure(head, torch.stack([torch.full_like(labels, most), labels, *_digits(group)], dim=1))
+    table = head_class(spec.kind).majority_rows(spec, train_labels, eval_labels, groups)
+    return {} if table is None else measure(spec, table)
 
 
-# From a batch to rows. The columns of each kind's table:
-COLUMNS: dict[HeadKind, tuple[str, ...]] = {
-    "classify": ("prediction", "label", "group, bits 0-19", "20-39", "40-59"),  # exact in fp32
-    "choice": ("prediction", "label", "group, bits 0-19", "20-39", "40-59"),
-    "cloze": ("prediction", "label", "group, bits 0-19", "20-39", "40-59"),
-    "cloze_choice": ("prediction", "label", "group, bits 0-19", "20-39", "40-59"),
-    "fill": ("prediction", "label", "group, bits 0-19", "20-39", "40-59"),
-    "regress": ("prediction", "label"),
-    "tag": ("correct entities", "predicted", "gold", "correct words", "words"),
-    "span": ("null over span", "exact if span", "f1 if span", "right if null", "threshold"),
-}
+# One of several classes: prediction, label, group.
 
 
-def _class_rows(head: HeadSpec, scores: Float[Tensor, "b c"], batch: Batch) -> Table:
-    labels = batch["labels"]
-    group = batch["group"] if "group" in batch else torch.zeros_like(labels)
-    return torch.stack([scores.argmax(-1), labels, *_digits(group)], dim=1)
-
-
-def _digits(group: Int[Tensor, " b"]) -> list[Int[Tensor, " b"]]:
-    return [group >> bits & 0xFFFFF for bits in (0, 20, 40)]
-
-
-def _value_rows(head: HeadSpec, scores: Float[Tensor, " b"], batch: Batch) -> Table:
-    return torch.stack([scores.float(), batch["labels"].float()], dim=1)
-
-
-def _tag_rows(head: HeadSpec, scores: Float[Tensor, "n t c"], batch: Batch) -> Table:
-    """One row a sentence: the labelled tokens of its pieces, put together again in their order."""
-    labels, predicted = batch["labels"].cpu(), scores.argmax(-1).cpu()
-    sentences = batch["feature_row"].cpu() if "feature_row" in batch else torch.arange(len(labels))
-    rows = []
-    for sentence in range(int(sentences.max()) + 1):
-        gold, guess = labels[sentences == sentence], predicted[sentences == sentence]
-        words = gold != -100
-        rows.append(_tag_row(head, guess[words].tolist(), gold[words].tolist()))
-    return torch.tensor(rows)
-
-
-def _tag_row(head: HeadSpec, predicted: list[int], gold: list[int]) -> list[int]:
-    """Counts of one sentence as conlleval's, whose chunks are seqeval's default ones."""
-    right = sum(p == g for p, g in zip(predicted, gold, strict=True))
-    if not any(name.startswith("entity_") for name in head.metrics):  # its tags need not be chunks
-        return [0, 0, 0, right, len(gold)]
-    guess, true = ({*get_entities([head.labels[code] for code in codes])} for codes in (predicted, gold))
-    return [len(guess & true), len(guess), len(true), right, len(gold)]
-
-
-def _span_rows(head: HeadSpec, scores: Float[Tensor, "n t 2"], batch: Batch) -> Table:
-    references, threshold = batch["references"], batch["null_threshold"]
-    spans, null = decode(scores, batch["offsets"], batch["feature_row"], len(references), batch["max_answer_length"])
-    rows = []
-    for reference, (start, end), difference in zip(references, spans.tolist(), null.tolist(), strict=True):
-        answered = exact_and_f1(reference["context"][start:end], reference["answers"])
-        rows.append([difference, *answered, exact_and_f1("", reference["answers"])[0], threshold])
-    return torch.tensor(rows)
-
-
-ROWS: dict[HeadKind, Callable[[HeadSpec, Tensor, Batch], Table]] = {
-    "classify": _class_rows,
-    "choice": _class_rows,
-    "cloze": _class_rows,
-    "cloze_choice": _class_rows,
-    "fill": _class_rows,
-    "regress": _value_rows,
-    "tag": _tag_rows,
-    "span": _span_rows,
-}
-
-
-# From the table to numbers.
-def _accuracy(table: Table) -> Tensor:
+def accuracy(table: Table) -> Tensor:
+    """The share of right predictions."""
     return (table[:, 0] == table[:, 1]).double().mean()
 
 
-def _binary_f1(table: Table) -> Tensor:
+def binary_f1(table: Table) -> Tensor:
+    """F1 of class 1."""
     return binary_f1_score(*_classes(table))
 
 
-def _macro_f1(table: Table) -> Tensor:
+def macro_f1(table: Table) -> Tensor:
+    """Mean F1 over the classes."""
     prediction, label = _classes(table)
     return multiclass_f1_score(prediction, label, _count(table), average="macro")
 
 
-def _matthews(table: Table) -> Tensor:
-    """Not torchmetrics': for constant predictions of two classes its epsilons make up a value where it is undefined."""
+def matthews(table: Table) -> Tensor:
+    """Matthews correlation. For constant predictions of two classes torchmetrics' epsilons give an arbitrary value."""
     confusion = multiclass_confusion_matrix(*_classes(table), num_classes=_count(table)).double()
     gold, guess, total = confusion.sum(1), confusion.sum(0), confusion.sum()
     covariance = confusion.trace() * total - gold @ guess
     return covariance / ((total**2 - gold @ gold) * (total**2 - guess @ guess)).sqrt()
 
 
-def _question_em(table: Table) -> Tensor:
+def question_em(table: Table) -> Tensor:
+    """The share of groups whose predictions are all right (MultiRC's exact match)."""
     groups, row_group = table[:, 2:].unique(dim=0, return_inverse=True)
     wrong = (table[:, 0] != table[:, 1]).double()
     return (torch.zeros(len(groups)).double().index_add(0, row_group, wrong) == 0).double().mean()
@@ -211,20 +123,41 @@ def _count(table: Table) -> int:
     return max(2, int(table[:, :2].max()) + 1)
 
 
-def _correlation(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Table], Tensor]:
-    def correlation(table: Table) -> Tensor:
+OF_CLASSES: Mapping[str, Metric] = {
+    "accuracy": accuracy,
+    "f1": binary_f1,
+    "macro_f1": macro_f1,
+    "matthews": matthews,
+    "question_em": question_em,
+}
+"""Metrics of classes that are the same for every row, whether a head or a language model scores them."""
+
+
+# A number: prediction, label.
+
+
+def correlation(function: Callable[[Tensor, Tensor], Tensor]) -> Metric:
+    """A correlation of predictions and labels, undefined where one of them is constant."""
+
+    def of(table: Table) -> Tensor:
         constant = (table == table[0]).all(0).any()  # rounding would give it a variance
         return table.new_tensor(math.nan) if constant else function(table[:, 0], table[:, 1])
 
-    return correlation
+    return of
 
 
-def _threshold(metric: int) -> Callable[[Table], Tensor]:
+pearson, spearman = correlation(pearson_corrcoef), correlation(spearman_corrcoef)
+
+
+# Spans: null over span, exact if span, f1 if span, right if null, threshold.
+
+
+def at_threshold(metric: int) -> Metric:
     """Column `metric` where the span is given, right-if-null where no answer beats it by more than the threshold."""
     return lambda table: torch.where(table[:, 0] > table[:, 4], table[:, 3], table[:, metric]).mean()
 
 
-def _best_threshold(metric: int) -> Callable[[Table], Tensor]:
+def at_best_threshold(metric: int) -> Metric:
     """The same at the threshold that is best on these very rows, as the official script's best_exact and best_f1."""
 
     def best(table: Table) -> Tensor:
@@ -236,33 +169,3 @@ def _best_threshold(metric: int) -> Callable[[Table], Tensor]:
         return (table[:, 3].sum() + total[possible].max()) / len(table)
 
     return best
-
-
-METRICS: dict[HeadKind, dict[str, Callable[[Table], Tensor]]] = {
-    "classify": {
-        "accuracy": _accuracy,
-        "f1": _binary_f1,
-        "macro_f1": _macro_f1,
-        "matthews": _matthews,
-        "question_em": _question_em,
-    },
-    "choice": {"accuracy": _accuracy},
-    "fill": {"precision_at_1": _accuracy},
-    "regress": {
-        "pearson": _correlation(pearson_corrcoef),
-        "spearman": _correlation(spearman_corrcoef),
-    },
-    "tag": {
-        "entity_f1": lambda table: 2 * table[:, 0].sum() / (table[:, 1] + table[:, 2]).sum(),
-        "entity_precision": lambda table: table[:, 0].sum() / table[:, 1].sum(),
-        "entity_recall": lambda table: table[:, 0].sum() / table[:, 2].sum(),
-        "accuracy": lambda table: table[:, 3].sum() / table[:, 4].sum(),
-    },
-    "span": {
-        "exact_match": _threshold(1),
-        "f1": _threshold(2),
-        "best_exact_match": _best_threshold(1),
-        "best_f1": _best_threshold(2),
-    },
-}
-METRICS |= {"cloze": METRICS["classify"], "cloze_choice": METRICS["choice"]}  # read otherwise, measured alike

@@ -66,9 +66,7 @@ def check_values(what: str, tensors: Mapping[str, Tensor]) -> None:
             dtype = str(value.dtype).removeprefix("torch.")
             raise InputError(f"{what}: {name} is {dtype}, but trained tensors are saved as float32; give such a file.")
         if not value.isfinite().all():
-            raise InputError(
-                f"{what}: {name} holds NaN or infinite values; give the file of another run."
-            )
+            raise InputError(f"{what}: {name} holds NaN or infinite values; give the file of another run.")
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> list[str]:

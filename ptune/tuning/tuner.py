@@ -17,7 +17,8 @@ from ptune.backbone import Backbone
 from ptune.backbone.attention import Attention, flex_gap
 from ptune.backbone.pretrained import MINILM, Dtype, Pool, describe
 from ptune.errors import InputError
-from ptune.heads import Batch, head_for, metrics
+from ptune.heads import Batch, head_for
+from ptune.heads.metrics import Scores
 from ptune.prompts import Prompts
 from ptune.tasks.spec import HeadSpec
 from ptune.tuning import resume, saving
@@ -97,7 +98,7 @@ class PromptTuner(L.LightningModule, ABC):
         self.prompt = None
         self.unused: set[str] = set()
         self.head = head_for(head, self.spec, head_dropout, head_bias)
-        self.metrics = metrics.build(head)
+        self.metrics = Scores(head)
         self.loss_mean = MeanMetric()
         self.split = "val"
         self._resumed: dict[str, Any] | None = None  # the checkpoint that a run is resumed from
@@ -402,7 +403,8 @@ class PromptTuner(L.LightningModule, ABC):
         """The trained tensors as they are saved for use: a reparameterized prompt is folded."""
         prompt = self.folded_prompt()
         own = {} if prompt is None else {f"prompt.{name}": value for name, value in prompt.named_parameters()}
-        return {name: value for name, value in self.trained().items() if not name.startswith("prompt.")} | own
+        rest: dict[str, Tensor] = {n: value for n, value in self.trained().items() if not n.startswith("prompt.")}
+        return rest | own
 
     def fold(self) -> None:
         """Replace a reparameterized prompt by what it computes; the scores stay the same."""

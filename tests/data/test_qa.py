@@ -8,7 +8,7 @@ import torch
 
 from ptune.data.qa import SpanQA, answer_tokens
 from ptune.errors import InputError
-from ptune.heads.metrics import build
+from ptune.heads.metrics import Scores
 from ptune.heads.spans import decode, exact_and_f1
 from ptune.tasks.spec import TaskSpec
 
@@ -134,7 +134,7 @@ def test_labels_decode_to_the_answers(tmp_path, slots):
     texts = [CONTEXT[start:end] for start, end in spans.tolist()]
     assert texts[:3] == [row["answers"]["text"][0] for row in ROWS]
     assert (null > 0).tolist()[3]
-    scores = build(data.head)
+    scores = Scores(data.head)
     logits = gold_scores(batch)
     logits[:, 0] -= 5  # a window without the answer says null: the answer of another one must win, as in training
     logits[batch["feature_row"] == 3, 0] += 99

