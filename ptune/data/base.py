@@ -37,6 +37,9 @@ def _unresolved(value: Any) -> str:
 # By default jsonargparse imports what the value names, and so runs the code of whoever wrote a config.yaml.
 register_type(Prepare, serializer=_unresolved, deserializer=_unresolved)
 
+LARGEST = 2**31 - 1
+"""Largest value of an argument that is a whole number: NumPy's seeds and the tokenizers' lengths have such a limit."""
+
 Batch = dict[str, Any]
 """A collated batch: tensors on the CPU, and for span evaluation the list `references`."""
 
@@ -94,9 +97,11 @@ class TaskData(L.LightningDataModule, ABC):
             self._wrong_format()
         self.task.check()
         least = {"batch_size": 1, "slots": 0, "workers": 0, "shots": 0, "data_seed": 0, "pad_to_multiple_of": 1}
-        for name, smallest in least.items():
+        for name, smallest in (least | {"max_length": 1}).items():
             if getattr(self, name) < smallest:
                 raise InputError(f"--data.{name} {getattr(self, name)}: must be at least {smallest}.")
+            if getattr(self, name) > LARGEST:
+                raise InputError(f"--data.{name} {getattr(self, name)}: must be at most {LARGEST}.")
         if shots:
             self._check_shots()
         if self.max_length - slots < 8:

@@ -7,19 +7,22 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ptune.errors import InputError
+from ptune.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 VERSION = 1  # raise it when an `encode` changes what it returns
 BLOCK = 1000  # rows tokenized at a time
+SIZES = "sizes.json"
+"""File of an entry with the sizes of its other files."""
 
 
 def folder() -> Path:
@@ -55,32 +58,60 @@ def key(rows: list[dict], settings: Any) -> str:
 
 
 def cached(name: str, rows: list[dict], encode: Callable[[list[dict]], list[dict]]) -> "Dataset":
-    """The items `encode` makes of `rows`, from the folder `name` in the cache, which is made if it is not there.
+    """The items `encode` makes of `rows`, from the folder `name` in the cache.
+
+    An entry that is not there, or whose files are damaged, is made from the rows.
 
     Raises:
         InputError: the cache's folder cannot be written.
     """
+    target = folder() / name
+    found = _loaded(target)
+    if found is None:
+        _write(target, rows, encode)
+        found = _loaded(target)
+    if found is None:
+        raise InputError(f"the cache's entry {target} cannot be read; set PTUNE_CACHE to another folder.")
+    return found
+
+
+def _loaded(target: Path) -> "Dataset | None":
+    """The entry, or None where it is not whole."""
     import datasets
 
-    target = folder() / name
-    if not target.is_dir():
-        try:
-            folder().mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder()))
-        except OSError as e:
-            raise InputError(
-                f"the cache {folder()} cannot be written ({e}): set PTUNE_CACHE to a folder that can."
-            ) from e
+    try:
+        if json.loads((target / SIZES).read_text()) == _sizes(target):
+            return datasets.Dataset.load_from_disk(target)
+    except Exception:  # what datasets and pyarrow raise for a damaged file has no common base
+        pass
+    return None
+
+
+def _sizes(target: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in target.iterdir() if file.name != SIZES}
+
+
+def _write(target: Path, rows: list[dict], encode: Callable[[list[dict]], list[dict]]) -> None:
+    """Make the entry `target` whole or not at all, whoever else makes it at the same time."""
+    import datasets
+
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder()))
         try:
             with _quiet():
                 datasets.Dataset(_table(rows, encode)).save_to_disk(temporary / "data")
-            os.rename(temporary / "data", target)  # whole or not at all, whoever else writes it at the same time
-        except OSError:
-            if not target.is_dir():  # else another process was first
-                raise
+            (temporary / "data" / SIZES).write_text(json.dumps(_sizes(temporary / "data")))
+            if os.path.lexists(target) and _loaded(target) is None:
+                os.rename(target, temporary / "damaged")
+            os.rename(temporary / "data", target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return datasets.Dataset.load_from_disk(target)
+    except OSError as error:
+        if _loaded(target) is None:  # else another process was first
+            raise InputError(
+                f"the cache {folder()} cannot be written ({first_line(error)}): set PTUNE_CACHE to a folder that can."
+            ) from error
 
 
 def _table(rows: list[dict], encode: Callable[[list[dict]], list[dict]]) -> Any:
@@ -91,18 +122,15 @@ def _table(rows: list[dict], encode: Callable[[list[dict]], list[dict]]) -> Any:
     return pa.concat_tables([pa.Table.from_pylist(block) for block in blocks if block], promote_options="permissive")
 
 
-@final
-class _quiet:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """No progress bar for writing a file."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    def __enter__(self) -> None:
-        from datasets.utils import are_progress_bars_disabled, disable_progress_bars
-
-        self.was_off = are_progress_bars_disabled()
-        disable_progress_bars()
-
-    def __exit__(self, *_: object) -> None:
-        from datasets.utils import enable_progress_bars
-
-        if not self.was_off:
+    was_off = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not was_off:
             enable_progress_bars()

@@ -1,6 +1,7 @@
 """Classification and regression of one or two texts, by a task head or by a template's word."""
 
 import math
+import re
 from dataclasses import replace
 from typing import Any, ClassVar, final
 
@@ -12,6 +13,25 @@ from ptune.data.templated import Templated
 from ptune.errors import InputError
 from ptune.tasks.spec import HeadSpec, TaskSpec
 from ptune.tasks.templates import Verbalizer
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""A number as text: Python's `float` would also take 1_000 and the digits of other scripts."""
+
+
+def number(column: str, value: object) -> float:
+    """The number in `column`, finite as a 32-bit float."""
+    try:
+        written = not isinstance(value, str) or NUMBER.fullmatch(value.strip())
+        found = float(value) if written else math.nan  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        found = math.nan
+    except OverflowError:
+        found = math.inf
+    if math.isnan(found):
+        raise InputError(f"column {column!r}: {value!r:.40} is not a number.")
+    if abs(found) > torch.finfo(torch.float32).max:
+        raise InputError(f"column {column!r}: {value!r:.40} is beyond a 32-bit float, which ends at 3.4e38.")
+    return found
 
 
 @final
@@ -95,13 +115,7 @@ class Classification(Templated):
     def _label(self, value: object) -> int | float:
         if self.task.labels:
             return self.code(value)
-        try:
-            number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise InputError(f"column {self.task.label!r}: {value!r} is not a number.")
-        return number
+        return number(self.task.label, value)
 
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
         """One item a row: input_ids, token_type_ids where the tokenizer has them, label, group."""

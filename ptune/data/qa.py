@@ -66,13 +66,13 @@ class SpanQA(TaskData):
         """{id, question, context: str, answers: their texts, start: first character of the first or -1}."""
         question, context = (self.string(row, name) for name in self.task.text)
         name, answers = self.task.label, self.column(row, self.task.label)
-        if not isinstance(answers, Mapping) or not {"text", "answer_start"} <= answers.keys():
-            raise InputError(f"column {name!r} must be {{'text': [...], 'answer_start': [...]}}, not {answers!r:.40}.")
-        texts, starts = list(answers["text"]), list(answers["answer_start"])
+        texts, starts = (answers.get(key) if isinstance(answers, Mapping) else None for key in ("text", "answer_start"))
+        if not isinstance(texts, list | tuple) or not isinstance(starts, list | tuple):
+            raise InputError(f"column {name!r} must be {{'text': [...], 'answer_start': [...]}}, not {answers!r:.60}.")
         if len(texts) != len(starts):
             raise InputError(f"column {name!r} has {len(texts)} texts but {len(starts)} answer_start; give one a text.")
         for text, start in zip(texts, starts, strict=True):
-            if not isinstance(text, str) or not isinstance(start, int):
+            if not isinstance(text, str) or not isinstance(start, int) or isinstance(start, bool):
                 raise InputError(f"column {name!r}: answer {text!r} at {start!r} must be a text and a whole number.")
             if not text or start < 0 or context[start : start + len(text)] != text:
                 there = context[max(start, 0) :][: max(len(text), 10)]
@@ -83,7 +83,7 @@ class SpanQA(TaskData):
             "id": str(row.get("id", "")),
             "question": question.strip(),
             "context": context,
-            "answers": texts,
+            "answers": list(texts),
             "start": starts[0] if starts else -1,
         }
 

@@ -5,11 +5,13 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ptune.data.rows import Rows
-from ptune.errors import InputError, nearest
+from ptune.errors import InputError, first_line, nearest
 from ptune.tasks.spec import TaskSpec
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".parquet")
@@ -98,10 +100,10 @@ def read_file(file: Path) -> Rows:
             return _checked(_parquet(file), [], file)
         data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
         text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise InputError(f"{file}: not UTF-8 at byte {e.start}; save it as UTF-8.") from e
-    except (OSError, EOFError) as e:
-        raise InputError(f"{file}: cannot be read ({e}).") from e
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file}: cannot be read ({first_line(error)}); make it again.") from error
     name = file.name.removesuffix(".gz")
     if name.endswith((".csv", ".tsv")):
         pairs = _table(text, file, tabs=name.endswith(".tsv"))
@@ -127,19 +129,30 @@ def _parquet(file: Path) -> list[dict]:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(file).to_pylist()
-    except pa.ArrowInvalid as e:
-        raise InputError(f"{file}: not a Parquet file ({e}).") from e
+        table = pq.read_table(file)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{file}: not a Parquet file ({first_line(error)}).") from error
+    try:
+        return table.to_pylist()
+    except (ValueError, OverflowError):  # a value that Python's own type cannot hold: which?
+        for name in table.column_names:
+            for i, value in enumerate(table[name]):
+                try:
+                    value.as_py()
+                except (ValueError, OverflowError) as error:
+                    raise InputError(
+                        f"{file}, row {i + 1}: column {name!r} holds a value that cannot be read ({first_line(error)});"
+                        " mend or remove it."
+                    ) from error
+        raise
 
 
 def _json_list(text: str, file: Path) -> list[dict]:
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as e:
-        raise InputError(f"{file}, line {e.lineno}: malformed JSON ({e.msg}, column {e.colno}).") from e
+    rows = _parsed(text, str(file))
     for i, row in enumerate(rows):
         if not isinstance(row, dict):
             raise InputError(f"{file}, row {i + 1}: expected an object with named columns, got {type(row).__name__}.")
+        _check_text(text, row, f"{file}, row {i + 1}")
     return rows
 
 
@@ -147,13 +160,37 @@ def _json_lines(text: str, file: Path) -> Iterator[tuple[int, dict]]:
     for number, line in enumerate(io.StringIO(text), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as e:
-            raise InputError(f"{file}, line {number}: malformed JSON ({e.msg}, column {e.colno}).") from e
+        place = f"{file}, line {number}"
+        row = _parsed(line, str(file), number)
         if not isinstance(row, dict):
-            raise InputError(f"{file}, line {number}: expected a JSON object a line, got {type(row).__name__}.")
+            raise InputError(f"{place}: expected a JSON object a line, got {type(row).__name__}.")
+        _check_text(line, row, place)
         yield number, row
+
+
+def _parsed(text: str, file: str, line: int = 0) -> Any:
+    """The JSON value of a file, or of its line number `line`."""
+    place = f"{file}, line {line}" if line else file
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"{file}, line {line or error.lineno}"
+        raise InputError(f"{where}: malformed JSON ({error.msg}, column {error.colno}).") from error
+    except RecursionError as error:
+        raise InputError(f"{place}: JSON nested too deeply to be read; give one flat object a row.") from error
+    except ValueError as error:  # Python's limit of 4,300 digits
+        raise InputError(f"{place}: a whole number has too many digits ({first_line(error)}); shorten it.") from error
+
+
+def _check_text(written: str, row: dict, place: str) -> None:
+    """Raise an InputError for an escape such as \\ud800 alone, which `json` reads, but which is no character."""
+    if "\\ud" not in written and "\\uD" not in written:
+        return
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise InputError(f"{place}: a text holds {half}, half of a surrogate pair; write both halves.") from error
 
 
 def _table(text: str, file: Path, tabs: bool) -> Iterator[tuple[int, dict]]:
@@ -176,8 +213,8 @@ def _table(text: str, file: Path, tabs: bool) -> Iterator[tuple[int, dict]]:
             if values:
                 yield start, dict(zip(header, values, strict=True))
             start = reader.line_num + 1
-    except csv.Error as e:
-        raise InputError(f"{file}, line {reader.line_num}: malformed row ({e}).") from e
+    except csv.Error as error:
+        raise InputError(f"{file}, line {reader.line_num}: malformed row ({error}).") from error
 
 
 # --- the hub ---------------------------------------------------------------------------------------------------------
@@ -195,13 +232,13 @@ def read_hub(task: TaskSpec, wanted: list[str]) -> dict[str, Rows]:
     try:
         try:
             loaded = datasets.load_dataset(name, configuration)
-        except RuntimeError as e:  # a dataset that is still a script: the hub keeps a Parquet copy of those
-            if "scripts are no longer supported" not in str(e):
+        except RuntimeError as error:  # a dataset that is still a script: the hub keeps a Parquet copy of those
+            if "scripts are no longer supported" not in str(error):
                 raise
             loaded = datasets.load_dataset(name, configuration, revision="refs/convert/parquet")
-    except Exception as e:  # the hub's errors have no common base: no network, offline mode, no such name, bad proxy
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise InputError(f"task {task.name!r}: {'/'.join(task.hub)} cannot be loaded ({reason}): {around}.") from e
+    except Exception as error:  # the hub's errors have no common base: no network, no such name, a bad proxy
+        where = f"task {task.name!r}: {'/'.join(task.hub)}"
+        raise InputError(f"{where} cannot be loaded ({first_line(error)}): {around}.") from error
     if monitored(task) not in loaded:
         near = nearest(monitored(task), map(str, loaded))
         raise InputError(f"task {task.name!r}: the hub's dataset has no split {monitored(task)!r}, {near}")

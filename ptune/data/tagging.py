@@ -1,5 +1,6 @@
 """Tagging: one tag a word, read at the word's first sub-token."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -55,7 +56,7 @@ class Tagging(TaskData):
     def _list(self, row: dict, name: str) -> list:
         value = self.column(row, name)
         value = value.split() if isinstance(value, str) else value
-        if not isinstance(value, Sequence) or not all(isinstance(item, str | int | float) for item in value):
+        if not isinstance(value, Sequence) or not all(map(_is_word, value)):
             raise InputError(f"column {name!r} must be a list with an item a word, not {value!r:.40}.")
         if not value:
             raise InputError(f"column {name!r} is empty; fill it or remove the row.")
@@ -118,6 +119,10 @@ class Tagging(TaskData):
     def answers(self, items: "Dataset") -> list[list[int]]:
         """The tags of every row's words."""
         return [[tag for piece in row for tag in piece if tag != NO_LABEL] for row in items["labels"]]
+
+
+def _is_word(item: object) -> bool:
+    return isinstance(item, str | int) or (isinstance(item, float) and math.isfinite(item))
 
 
 def cut(counts: list[int], room: int) -> list[int]:

@@ -8,8 +8,6 @@ from typing import Protocol, final
 
 from ptune.errors import InputError
 
-HeadKind = str
-
 
 @final
 @dataclass(frozen=True)

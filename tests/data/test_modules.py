@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from jsonargparse import ArgumentParser
 import ptune.data
 from ptune.data import base, cache, modules
 from ptune.data.choice import MultipleChoice
-from ptune.data.classification import Classification
+from ptune.data.classification import Classification, number
 from ptune.data.fill import Fill
 from ptune.data.loader import Loader
 from ptune.data.qa import SpanQA
@@ -132,9 +133,22 @@ def test_regression(folder, backbone):
         assert sorted(batch["labels"].tolist()) == [i / 4 for i in range(8)]
         for file in Path(data.path).iterdir():
             file.unlink()
-    path = folder(validation=[{"a": "x", "y": "high"}], train=rows)
-    with pytest.raises(InputError, match="line 1: column 'y': 'high' is not a number"):
-        load(path, task, backbone)
+    for value, what in (
+        ("high", "'high' is not a number"),
+        ("1_000", "'1_000' is not a number"),
+        ("१२", "'१२' is not a number"),
+        ("nan", "'nan' is not a number"),
+        (float("nan"), "nan is not a number"),
+        (None, "None is not a number"),
+        (1e39, r"1e\+39 is beyond a 32-bit float"),
+        ("-1e999", "'-1e999' is beyond a 32-bit float"),
+        (10**400, "1000.* is beyond a 32-bit float"),
+        (float("inf"), "inf is beyond a 32-bit float"),
+    ):
+        path = folder(validation=[{"a": "x", "y": value}], train=rows)
+        with pytest.raises(InputError, match=f"line 1: column 'y': {what}"):
+            load(path, task, backbone)
+    assert [number("y", text) for text in (" 1.5 ", "-2e-3", ".5", "3.", 7)] == [1.5, -0.002, 0.5, 3.0, 7.0]
     with pytest.raises(InputError, match=r"has no labels, so it predicts a number: give --data.task.labels"):
         Classification(TaskSpec("own", text=("a",)), backbone)
 
@@ -229,6 +243,8 @@ def test_choice_labels(folder, backbone):
         ),
         (MultipleChoice, TaskSpec(format="multiple_choice", text=("a",)), {}, "choices must name two or more columns"),
         (Classification, "rte", {"batch_size": 0}, "--data.batch_size 0: must be at least 1"),
+        (Classification, "rte", {"max_length": 10**20}, "--data.max_length 1000.*: must be at most 2147483647"),
+        (Classification, "rte", {"data_seed": 2**32}, "--data.data_seed 4294967296: must be at most 2147483647"),
         (Classification, "rte", {"workers": -1}, "--data.workers -1: must be at least 0"),
         (Classification, "rte", {"slots": -1}, "--data.slots -1: must be at least 0"),
     ],
@@ -459,6 +475,53 @@ def test_cache_that_cannot_be_written(folder, backbone, tmp_path, monkeypatch):
     monkeypatch.setenv("PTUNE_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match="set PTUNE_CACHE to a folder that can"):
         load(folder(train=ROWS, validation=ROWS), PAIR, backbone)
+
+
+def emptied(entry):
+    for file in entry.iterdir():
+        file.unlink()
+
+
+def replaced_by_a_file(entry):
+    shutil.rmtree(entry)
+    entry.write_text("in the way")
+
+
+def rewritten(name, change):
+    """Damages the first file of an entry that is called so."""
+
+    def damage(entry):
+        file = next(entry.glob(name))
+        file.write_bytes(change(file.read_bytes()))
+
+    return damage
+
+
+DAMAGES = {
+    "arrow cut": rewritten("*.arrow", lambda data: data[: len(data) // 2]),
+    "arrow without its end": rewritten("*.arrow", lambda data: data[:-8]),
+    "arrow empty": rewritten("*.arrow", lambda data: b""),
+    "arrow of zeros": rewritten("*.arrow", lambda data: bytes(len(data))),
+    "arrow deleted": lambda entry: next(entry.glob("*.arrow")).unlink(),
+    "state empty": rewritten("state.json", lambda data: b""),
+    "state deleted": lambda entry: (entry / "state.json").unlink(),
+    "info of other letters": rewritten("dataset_info.json", lambda data: b"x" * len(data)),
+    "emptied": emptied,
+    "a file in the way": replaced_by_a_file,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_entry_is_made_again(damage, folder, backbone):
+    path = folder(train=ROWS, validation=ROWS)
+    first = {split: list(items) for split, items in load(path, PAIR, backbone)._items.items()}
+    before = names()
+    for entry in list(cache.folder().iterdir()):
+        DAMAGES[damage](entry)
+    data = load(path, PAIR, backbone)
+    assert {split: list(items) for split, items in data._items.items()} == first
+    assert names() == before, "and nothing else is left"
+    assert all(cache._loaded(entry) is not None for entry in cache.folder().iterdir())
 
 
 def test_another_process_may_write_the_cache_first(folder, backbone, monkeypatch):

@@ -188,6 +188,15 @@ def test_answer_tokens():
         ({"answers": {"text": ["London"], "answer_start": []}}, "line 2: column 'answers' has 1 texts but 0"),
         ({"answers": {"text": [3], "answer_start": [0]}}, "line 2: column 'answers': answer 3 at 0 must be"),
         ({"answers": "London"}, "line 2: column 'answers' must be"),
+        ({"answers": {"text": "London", "answer_start": 25}}, "line 2: column 'answers' must be .*, not {'text': 'Lon"),
+        ({"answers": {"text": "The", "answer_start": [0, 1, 2]}}, "line 2: column 'answers' must be"),
+        ({"answers": {"text": None, "answer_start": None}}, "line 2: column 'answers' must be"),
+        ({"answers": {"text": ["London"]}}, "line 2: column 'answers' must be"),
+        (
+            {"answers": {"text": ["London"], "answer_start": [None]}},
+            "line 2: column 'answers': answer 'London' at",
+        ),
+        ({"answers": {"text": ["h"], "answer_start": [True]}}, "line 2: column 'answers': answer 'h' at True must be"),
         ({"question": " "}, "line 2: column 'question' is empty"),
     ],
 )

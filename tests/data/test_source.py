@@ -51,6 +51,13 @@ def write(tmp_path, name, text):
 GOOD = json.dumps(ROWS[0])
 
 
+def damaged():
+    """A gzip file whose compressed data are overwritten in their middle."""
+    data = bytearray(gzip.compress((GOOD + "\n").encode() * 50, mtime=0))
+    data[len(data) // 2 : len(data) // 2 + 8] = b"\xff" * 8
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
@@ -65,6 +72,17 @@ GOOD = json.dumps(ROWS[0])
         ("validation.csv", "a,b,y\n", "validation.csv: the file has no rows"),
         ("validation.jsonl", b"\xff\xfe", "validation.jsonl: not UTF-8 at byte 0"),
         ("validation.jsonl.gz", "plain", "validation.jsonl.gz: cannot be read"),
+        ("validation.jsonl.gz", damaged(), r"validation.jsonl.gz: cannot be read \(Error -3 .*\); make it again"),
+        (
+            "validation.jsonl",
+            GOOD + '\n{"a": "\\ud800", "b": "x", "y": 1}',
+            r"line 2: a text holds '\\ud800', half of",
+        ),
+        ("validation.jsonl", '{"a": "x", "\\uDC00": "x", "y": 1}', r"line 1: a text holds '\\udc00', half of a"),
+        ("validation.json", f'[{GOOD},\n{{"a": "\\udfff", "b": "x", "y": 1}}]', r"json, row 2: a text holds '\\udfff'"),
+        ("validation.jsonl", GOOD + "\n" + "[" * 50_000, "validation.jsonl, line 2: JSON nested too deeply"),
+        ("validation.json", "[" * 50_000, "validation.json: JSON nested too deeply"),
+        ("validation.jsonl", GOOD + '\n{"a": ' + "1" * 5000 + "}", "line 2: a whole number has too many digits"),
         ("validation.parquet", "plain", "validation.parquet: not a Parquet file"),
         ("validation.jsonl", '{"a": "x", "bb": "x", "y": "no"}', r"line 1: no column 'b', did you mean 'bb'\?"),
         ("validation.jsonl", '{"a": "x", "b": "x", "z": "no"}', "line 1: no column 'y', choose one of: a, b, z"),
@@ -85,6 +103,22 @@ def test_mistakes_name_file_line_and_fix(name, text, sentence, tmp_path, backbon
     with pytest.raises(InputError, match=sentence) as error:
         load(write(tmp_path, name, text), backbone)
     assert "\n" not in str(error.value)
+
+
+def test_both_halves_of_a_surrogate_pair_are_a_character(tmp_path):
+    path = write(tmp_path, "validation.jsonl", '{"a": "\\ud83d\\ude00", "b": "\\\\ud800", "y": 1}')
+    assert source.read(TASK, path)["validation"].rows == [{"a": "\U0001f600", "b": "\\ud800", "y": 1}]
+
+
+def test_a_time_of_parquet_that_python_cannot_hold_is_named_by_row_and_column(tmp_path, backbone):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    times = pa.array([0, 400_000_000_000], pa.timestamp("s"))
+    columns = {name: [row[name] for row in ROWS[:2]] for name in ROWS[0]}
+    pq.write_table(pa.table(columns | {"when": times}), tmp_path / "validation.parquet")
+    with pytest.raises(InputError, match=r"validation.parquet, row 2: column 'when' holds a value that cannot be read"):
+        load(str(tmp_path), backbone)
 
 
 def test_a_folder_without_a_validation_file_says_how_to_choose_on_its_test_file(folder, backbone):

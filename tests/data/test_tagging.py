@@ -175,6 +175,7 @@ def test_byte_level_words_begin_with_a_space(tmp_path, byte_level):
         (["a"], [7], "line 2: column 'tags': label '7'"),
         ([], [], "line 2: column 'tokens' is empty"),
         (["a", None], ["O", "O"], "line 2: column 'tokens' must be a list"),
+        (["a", float("nan")], ["O", "O"], "line 2: column 'tokens' must be a list"),
         (7, ["O"], "line 2: column 'tokens' must be a list"),
     ],
 )
