@@ -15,7 +15,7 @@ from torch import nn
 from ptune.backbone import Backbone
 from ptune.errors import InputError, nearest, require
 from ptune.heads import Batch
-from ptune.tuning.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner, check_positive
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -96,8 +96,7 @@ class LoRA(Adapted):
         super().__init__(lr=lr, **common)
         if rank < 1:
             raise InputError(f"rank: {rank} must be at least 1.")
-        if alpha <= 0:
-            raise InputError(f"alpha: {alpha} must be greater than 0.")
+        check_positive("alpha", alpha)
         if not 0 <= dropout < 1:
             raise InputError(f"dropout: {dropout} must be at least 0 and below 1.")
         if isinstance(targets, str) and targets not in ("auto", "all-linear"):

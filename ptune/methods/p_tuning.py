@@ -17,7 +17,7 @@ from ptune.heads import Batch
 from ptune.methods.prompt_tuning import SoftPrompt
 from ptune.prompts import Prompts
 from ptune.tuning.reparameterized import Reparameterized
-from ptune.tuning.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner, check_not_negative
 
 
 @final
@@ -88,8 +88,7 @@ class PTuning(PromptTuner):
             raise InputError(f"length: {length} must be at least 1.")
         if hidden < 0:
             raise InputError(f"hidden: {hidden} must not be negative; 0 means half the width of the embeddings.")
-        if backbone_lr < 0:
-            raise InputError(f"backbone_lr: {backbone_lr} must not be negative; 0 freezes the backbone.")
+        check_not_negative("backbone_lr", backbone_lr, "; 0 freezes the backbone")
         width = self.spec.embedding_width
         self.prompt = PromptEncoder(length, width, encoder, hidden or width // 2)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -83,11 +84,10 @@ class PromptTuner(L.LightningModule, ABC):
         if head is None:
             raise InputError("head: missing; give the data module's (head=data.head).")
         for name, value in {"lr": lr, "head_lr": head_lr, "decay": decay}.items():
-            if value is not None and value <= 0:
-                raise InputError(f"{name}: {value} must be greater than 0.")
+            if value is not None:
+                check_positive(name, value)
         for name, value in {"weight_decay": weight_decay, "warmup": warmup}.items():
-            if value < 0:
-                raise InputError(f"{name}: {value} must not be negative.")
+            check_not_negative(name, value)
         if not 0 <= head_dropout < 1:
             raise InputError(f"head_dropout: {head_dropout} must be at least 0 and below 1.")
         self.save_hyperparameters(ignore=["head"], logger=False)
@@ -415,6 +415,18 @@ class PromptTuner(L.LightningModule, ABC):
         if not isinstance(self.prompt, Reparameterized):
             return self.prompt
         return self.prompt.folded().train(self.prompt.training)
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise InputError unless the argument `name` is finite and greater than 0; NaN passes no such comparison."""
+    if not 0 < value < math.inf:
+        raise InputError(f"{name}: {value} must be greater than 0 and finite.")
+
+
+def check_not_negative(name: str, value: float, meaning: str = "") -> None:
+    """Raise InputError unless the argument `name` is finite and at least 0; `meaning` says what 0 means."""
+    if not 0 <= value < math.inf:
+        raise InputError(f"{name}: {value} must be at least 0 and finite{meaning}.")
 
 
 def batch_rows(batch: Batch) -> int:

@@ -134,7 +134,12 @@ def test_prompts_saved_with_a_trained_backbone_bring_it_along(built, batch, fit,
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"length": 0}, "length: 0"), ({"hidden": -1}, "hidden: -1"), ({"backbone_lr": -1e-5}, "backbone_lr: -1e-05")],
+    [
+        ({"length": 0}, "length: 0"),
+        ({"hidden": -1}, "hidden: -1"),
+        ({"backbone_lr": -1e-5}, "backbone_lr: -1e-05"),
+        ({"backbone_lr": float("nan")}, "backbone_lr: nan"),
+    ],
 )
 def test_bad_arguments_are_refused(tiny, head, arguments, message):
     with pytest.raises(InputError, match=message):
