@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 
 import pytest
+from methods_table import TABLE
 
 import ptune
 from ptune.errors import InputError
@@ -46,6 +47,11 @@ def test_every_class_is_abstract_or_final():
         and not cls.__module__.startswith(TO_BE_REWRITTEN)
     ]
     assert open_classes == []
+
+
+def test_every_method_stands_in_the_table_that_the_tests_iterate_over():
+    methods = {cls for cls in classes() if issubclass(cls, PromptTuner) and not inspect.isabstract(cls)}
+    assert {case.method for case in TABLE.values()} == methods
 
 
 def test_no_class_inherits_from_a_final_one():

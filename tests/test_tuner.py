@@ -1,6 +1,7 @@
 """What every method promises: what moves, what is counted, saved and loaded."""
 
 import errno
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from methods_table import BERT, TABLE, names
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -18,55 +20,27 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
 from ptune.errors import InputError
-from ptune.methods.bitfit import BitFit
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
-from ptune.methods.lora import PEFT, LoRA
 from ptune.methods.p_tuning_v2 import PTuningV2
-from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
-from ptune.run.callbacks import Telemetry
+from ptune.methods.prompt_tuning import SoftPrompt
+from ptune.run.callbacks import Beginning
 from ptune.tuning.tuner import PromptTuner
 
 HEAD = {"head.linear.weight", "head.linear.bias"}
-MLP = {"prompt.encoder.embedding"} | {f"prompt.encoder.mlp.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")}
-LAYERS = [f"backbone.model.encoder.layer.{i}." for i in range(3)]
-QUERIES = {
-    f"{layer}attention.self.{x}.lora_{y}.default.weight" for layer in LAYERS for x in ("query", "value") for y in "AB"
-}
-IA3 = {
-    f"{layer}{x}.ia3_l.default"
-    for layer in LAYERS
-    for x in ("attention.self.key", "attention.self.value", "attention.output.dense", "output.dense")
-}
-BIASED = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
-BIASED += ("attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm")
-BIASES = {f"{layer}{x}.bias" for layer in LAYERS for x in BIASED}
-BIASES |= {"backbone.model.embeddings.LayerNorm.bias", "backbone.pooler.dense.bias"}
-METHODS = {  # arguments, and the trained tensors beside the head; None: the backbone's
-    "linear probe": (LinearProbe, {}, set()),
-    "fine-tuning": (FineTuning, {}, None),
-    "prefix": (PTuningV2, {}, {"prompt.encoder.flat"}),
-    "prefix, mlp": (PTuningV2, {"mlp": 8}, MLP),
-    "prefix, identity": (PTuningV2, {"init": "identity"}, {"prompt.encoder.flat", "prompt.gate"}),
-    "prefix, last layer": (PTuningV2, {"layers": "last:1"}, {"prompt.encoder.flat"}),
-    "input prompts": (PromptTuning, {"length": 2, "init": "random"}, {"prompt.vectors"}),
-    "lora": (LoRA, {"rank": 2}, QUERIES),
-    "ia3": (PEFT, {"config": "IA3Config"}, IA3),
-    "bitfit": (BitFit, {}, BIASES),
-}
-each_method = pytest.mark.parametrize("name", METHODS)
+each_method = pytest.mark.parametrize("name", names())
 LABELS = torch.tensor([0, 1, 2])
 
 
 @pytest.fixture
 def build(tiny, head):
-    """A model of METHODS with its weights loaded: build("prefix")."""
+    """A model of TABLE with its weights loaded: build("prefix")."""
 
     def make(name, family="bert", seed=0, task="classify", **arguments):
-        method, own, _ = METHODS[name]
+        case = TABLE[name]
         torch.manual_seed(seed)
         options = {"backbone": tiny(family), "head": head(task), "lr": 0.1, "schedule": "constant"}
-        model = method(**options | own | arguments)
+        model = case.method(**options | case.arguments | arguments)
         model.configure_model()
         return model
 
@@ -106,7 +80,7 @@ def test_after_a_real_run_exactly_what_is_declared_has_moved(build, train, name)
     before = snapshot(model)
     assert train(model).global_step == 3
     moved = {key for key, value in snapshot(model).items() if not torch.equal(value, before[key])}
-    own = METHODS[name][2]
+    own = TABLE[name].trained
     declared = HEAD | ({key for key in before if key.startswith("backbone.")} if own is None else own)
     assert set(model.trained()) == declared
     assert moved == declared
@@ -130,7 +104,7 @@ def test_after_a_real_run_exactly_what_is_declared_has_moved(build, train, name)
         "bart",
     ],
 )
-@pytest.mark.parametrize("name", ["fine-tuning", "prefix", "input prompts"])
+@pytest.mark.parametrize("name", ["fine-tuning", "prefix", "soft prompt"])
 def test_it_is_so_with_other_backbones(build, train, name, family):
     model = build(name, family)
     before = snapshot(model)
@@ -141,7 +115,7 @@ def test_it_is_so_with_other_backbones(build, train, name, family):
 
 
 @pytest.mark.parametrize("family", ["xlnet", "deberta-v2", "bloom"])
-@pytest.mark.parametrize("name", ["fine-tuning", "linear probe", "input prompts"])
+@pytest.mark.parametrize("name", ["fine-tuning", "linear probe", "soft prompt"])
 def test_every_backbone_can_be_tuned_without_a_prefix(build, train, batch, name, family):
     model = build(name, family)
     before = snapshot(model)
@@ -243,7 +217,7 @@ class Modes(Callback):
         ("linear probe", {}, {0.0}),
         ("prefix", {}, {0.0}),
         ("fine-tuning", {}, {0.1}),
-        ("input prompts", {}, {0.0}),
+        ("soft prompt", {}, {0.0}),
         ("prefix", {"backbone_dropout": True}, {0.1}),
         ("fine-tuning", {"backbone_dropout": False}, {0.0}),
     ],
@@ -273,6 +247,8 @@ def test_checkpointing_trains_the_same_tensors(build, train, name):
 class Data(L.LightningDataModule):
     """The least a run asks of a data module."""
 
+    chosen_on = "validation"
+
     def __init__(self, inputs, slots=0, max_length=7):
         super().__init__()
         self.batch, self.slots, self.max_length, self.batch_size = inputs, slots, max_length, 3
@@ -283,28 +259,13 @@ class Data(L.LightningDataModule):
     val_dataloader = train_dataloader
 
 
-BERT = 60 * 32 + 48 * 32 + 2 * 32 + 2 * 32 + 3 * (4 * (32 * 32 + 32) + 2 * 32 * 48 + 48 + 32 + 4 * 32) + 32 * 32 + 32
-
-
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("linear probe", 0),
-        ("fine-tuning", BERT),
-        ("prefix", 20 * 2 * 3 * 32),
-        ("prefix, mlp", 20 * 32 + 32 * 8 + 8 + 8 * 2 * 3 * 32 + 2 * 3 * 32),
-        ("prefix, identity", 20 * 2 * 3 * 32 + 3 * 4),
-        ("prefix, last layer", 20 * 2 * 1 * 32),
-        ("input prompts", 2 * 32),
-        ("lora", 3 * 2 * 2 * 2 * 32),
-        ("ia3", 3 * (3 * 32 + 48)),
-        ("bitfit", 32 + 3 * (7 * 32 + 48) + 32),
-    ],
-)
-def test_the_printed_count_is_the_formulas(build, trainer, batch, capsys, name, count):
+@each_method
+def test_the_printed_count_is_the_formulas(build, trainer, batch, capsys, name):
     model = build(name)
-    total = count + 32 * 3 + 3
-    runner = trainer(max_epochs=1, num_sanity_val_steps=0, log_every_n_steps=1, callbacks=[Telemetry("nowhere")])
+    total = TABLE[name].count + 32 * 3 + 3
+    runner = trainer(
+        max_epochs=1, num_sanity_val_steps=0, log_every_n_steps=1, callbacks=[Beginning(lambda trainer: "nowhere")]
+    )
     runner.fit(model, Data(batch(labels=LABELS), slots=model.slots))
     printed = capsys.readouterr().out
     share = re.escape(f"{100 * total / BERT:.3f} % of the backbone's {BERT:,}")
@@ -331,9 +292,21 @@ def test_text_and_shift_must_fit_into_the_positions_before_the_first_step(build,
         ({"head": None}, "head: missing"),
         ({"lr": 0.0}, "lr: 0.0 must be greater than 0"),
         ({"head_lr": -1.0}, "head_lr: -1.0 must be greater than 0"),
-        ({"weight_decay": -0.1}, "weight_decay: -0.1 must not be negative"),
-        ({"warmup": -1.0}, "warmup: -1.0 must not be negative"),
+        ({"weight_decay": -0.1}, "weight_decay: -0.1 must be at least 0 and finite"),
+        ({"warmup": -1.0}, "warmup: -1.0 must be at least 0 and finite"),
         ({"head_dropout": 1.0}, "head_dropout: 1.0 must be at least 0 and below 1"),
+        ({"head_dropout": math.nan}, "head_dropout: nan must be at least 0 and below 1"),
+        *(
+            ({name: value}, f"{name}: {value} must {rule}")
+            for name, rule in {
+                "lr": "be greater than 0 and finite",
+                "head_lr": "be greater than 0 and finite",
+                "decay": "be greater than 0 and finite",
+                "weight_decay": "be at least 0 and finite",
+                "warmup": "be at least 0 and finite",
+            }.items()
+            for value in (math.nan, math.inf)
+        ),
     ],
 )
 @pytest.mark.parametrize("method", [LinearProbe, FineTuning, PTuningV2])
@@ -496,7 +469,9 @@ def test_a_prompt_file_holds_the_trained_tensors_alone_folded(build, tmp_path, n
     model = build(name)
     model.save_prompts(tmp_path / "p.safetensors")
     tensors = load_file(tmp_path / "p.safetensors")
-    own = set(model.trained()) - MLP | ({"prompt.encoder.flat"} if name == "prefix, mlp" else set())
+    folded = {"prefix, mlp": "prompt.encoder.flat", "encoded prompt": "prompt.vectors"}
+    folded["encoded prompt, mlp"] = folded["encoded prompt"]
+    own = HEAD | {folded[name]} if name in folded else set(model.trained())
     assert set(tensors) == own
 
 

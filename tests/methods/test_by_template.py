@@ -3,32 +3,23 @@
 import pytest
 import runs
 import torch
+from methods_table import TABLE, names
 from torch.testing import assert_close
 
 from ptune.data.classification import Classification
 from ptune.errors import InputError
-from ptune.methods.bitfit import BitFit
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
-from ptune.methods.lora import LoRA
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
-from ptune.methods.prompt_tuning import PromptTuning
 from ptune.tasks import toy
 
 TEMPLATE = "{sentence1} [P:2] who? {sentence2} [P] [MASK]."
 PLAIN = TEMPLATE.replace(" [P:2]", "").replace(" [P]", "")
 WORDS = {"no": "judge", "yes": ["baker", "the pilot"]}
 P = 3
-ARGUMENTS = {
-    PTuningV2: {"length": P, "prefix_dropout": 0.0},
-    PTuning: {"length": P},
-    PromptTuning: {"length": P},
-    FineTuning: {"backbone_dropout": False},
-    BitFit: {},
-    LoRA: {},
-}
-each_method = pytest.mark.parametrize("method", ARGUMENTS)
+CASES = {TABLE[name].method: TABLE[name] for name in names(variants=False) if TABLE[name].method is not LinearProbe}
+each_method = pytest.mark.parametrize("method", CASES)
 
 
 def asked(method, template="", words=None, backbone="") -> Classification:
@@ -48,7 +39,7 @@ def asked(method, template="", words=None, backbone="") -> Classification:
 def built(method, data, seed=0, **arguments):
     """A model for the data, its weights loaded."""
     torch.manual_seed(seed)
-    model = method(backbone=data.backbone, head=data.head, **ARGUMENTS[method] | arguments)
+    model = method(backbone=data.backbone, head=data.head, **CASES[method].given(P, certain=True) | arguments)
     model.configure_model()
     return model
 
@@ -104,7 +95,7 @@ def test_steps_lower_the_loss_and_move_what_the_method_trains_and_nothing_else(m
         assert any(name.startswith("backbone.lm.") for name in moved) == ("bert" in data.backbone), "GPT-2's is tied"
     else:
         assert moved == set(model.trained())
-        assert all(name.startswith("backbone." if method in (BitFit, LoRA) else "prompt.") for name in moved)
+        assert all(name.startswith("prompt." if CASES[method].frozen else "backbone.") for name in moved)
 
 
 @each_method
