@@ -23,19 +23,20 @@ def run(args: list[str]) -> None:
     if not model.trains:
         raise InputError(f"--model {type(model).__name__} trains nothing: use python -m ptune.evaluate.")
     checkpoint, step = folder.open_run(run_dir, cli.config.ckpt_path)
+    config = cli.resolved()
     data.setup("fit")  # mistakes in the data surface before a directory is made
 
     def begin(trainer: Trainer) -> str:
         """Write config.yaml and start W&B; where the numbers go, in words."""
-        return folder.begin(run_dir, cli.resolved(), trainer, cli.wandb, cli.columns())
+        return folder.begin(run_dir, config, trainer, cli.wandb, cli.columns())
 
     telemetry = callbacks.Telemetry()
     best, last = callbacks.checkpoints(run_dir, model.monitor)
     # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
     own = [callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), best, last]
     trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, step)], own)
-    folder.make(run_dir)
-    trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+    with folder.made(run_dir):
+        cli.fit(trainer, checkpoint)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     finished = cli.run(trainer)

@@ -1,5 +1,6 @@
 """A mistake in the input: one sentence with the key, the value and the fix, exit code 2, and nothing written."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -339,3 +340,36 @@ def test_a_run_dir_that_is_a_file_or_below_one_is_refused(below, place):
 def test_a_run_dir_that_cannot_be_written_is_refused():
     sentence = refusal(runs.line("/proc/sys/run"), "/proc/sys/run")
     assert "'/proc/sys/run' cannot be written" in sentence
+
+
+# ---- what Lightning would refuse later, or not at all
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("--trainer.devices 99", f"trainer.devices: 99, but this machine has {os.cpu_count()} CPU cores"),
+        ("--trainer.devices a", "trainer: `devices`"),
+        ("--trainer.logger TensorBoardLogger --trainer.logger.save_dir x", "trainer: TensorBoardLogger cannot be"),
+        ("--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor val/loss --trainer.callbacks.mode low",
+         "trainer: EarlyStopping cannot be built (`mode` can be min, max, got low)"),
+        ("--trainer.callbacks=Timer", "trainer: Timer has an option that config.yaml cannot hold"),
+        ("--trainer.strategy ddp_spawn", "trainer.strategy: 'ddp_spawn' would pickle the run; use ddp"),
+        ("--trainer.overfit_batches 2", "trainer.overfit_batches: 2"),
+        ("--trainer.log_every_n_steps 0", "trainer.log_every_n_steps: 0 must be at least 1"),
+        ("--trainer.accumulate_grad_batches -1", "trainer.accumulate_grad_batches: -1 must be at least 1"),
+        ("--trainer.val_check_interval 0", "trainer.val_check_interval: 0 must be greater than 0"),
+        ("--trainer.val_check_interval 1000000", "trainer: `val_check_interval` (1000000) must be less"),
+        ("--trainer.check_val_every_n_epoch 0", "trainer.check_val_every_n_epoch: 0 must be at least 1"),
+        ("--trainer.gradient_clip_val .nan", "trainer.gradient_clip_val: nan must be at least 0"),
+        ("--trainer.limit_val_batches 0.0001", "trainer: You requested to check 0.0001 of the `val_dataloader`"),
+        ("--trainer.accelerator tpu", "trainer: Requirement 'torch_xla"),
+    ],
+)  # fmt: skip
+def test_an_option_that_lightning_cannot_use_is_one_sentence_and_leaves_nothing(words, parts, place, tmp_path):
+    tensorboard = "TensorBoard" in words
+    if tensorboard and (importlib.util.find_spec("tensorboard") or importlib.util.find_spec("tensorboardX")):
+        pytest.skip("TensorBoard is installed")
+    model = ["--model", "PTuningV2", "--model.backbone", runs.bert(), *FORMAT, "--data.path", f"{place}/good"]
+    assert parts in refusal([*model, *words.split()], tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []

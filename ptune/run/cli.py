@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import re
+import traceback
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, final
 
 import torch
 import transformers
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -21,9 +24,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ptune.data.base import TaskData
 from ptune.errors import InputError, first_line, nearest
 from ptune.run import catalog, folder
-from ptune.run.command import HELP
+from ptune.run.command import HELP, root
 from ptune.run.loggers import Wandb
-from ptune.run.options import Parser
+from ptune.run.options import Parser, refused_class
 from ptune.run.result import Run
 from ptune.tuning.tuner import PromptTuner
 
@@ -69,25 +72,22 @@ class CLI(LightningCLI):
             logging.getLogger(name).setLevel(logging.WARNING)
         for noise in NOISE:
             warnings.filterwarnings("ignore", f".*{noise}")
-        try:
-            return cls(
-                PromptTuner,
-                TaskData,
-                save_config_callback=None,
-                seed_everything_default=11,
-                trainer_defaults={"max_epochs": 10, "gradient_clip_val": 1.0, "log_every_n_steps": 10}
-                | {"num_sanity_val_steps": 0, "enable_model_summary": False},
-                parser_class=Parser,
-                parser_kwargs={"allow_abbrev": False},
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                args=args,
-                run=False,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-            )
-        except ModuleNotFoundError as error:  # such as TensorBoard's, of --trainer.logger TensorBoardLogger
-            raise InputError(f"an option needs a package that is not installed: {first_line(error)}.") from error
+        return cls(
+            PromptTuner,
+            TaskData,
+            save_config_callback=None,
+            seed_everything_default=11,
+            trainer_defaults={"max_epochs": 10, "gradient_clip_val": 1.0, "log_every_n_steps": 10}
+            | {"num_sanity_val_steps": 0, "enable_model_summary": False},
+            parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=args,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options of ptune's own, and the links."""
@@ -104,8 +104,17 @@ class CLI(LightningCLI):
         transformers.utils.logging.set_verbosity_error()
 
     def instantiate_classes(self) -> None:
-        """Model and data alone: a trainer writes into the run directory, which is not opened yet."""
-        self.config_init = self.parser.instantiate_classes(self.config)
+        """Model and data alone: a trainer writes into the run directory, which is not opened yet.
+
+        Raises InputError for a logger, callback, ... of the trainer that cannot be built: a package or option is wrong.
+        """
+        try:
+            self.config_init = self.parser.instantiate_classes(self.config)
+        except ValueError as error:
+            name, cause = refused_class(error)
+            if root(error) is not None or not name or name.startswith("ptune."):
+                raise
+            raise InputError(f"trainer: {name.rpartition('.')[2]} cannot be built ({first_line(cause)}).") from error
         self.model: PromptTuner = self.config_init["model"]
         self.datamodule: TaskData = self.config_init["data"]
 
@@ -140,6 +149,20 @@ class CLI(LightningCLI):
         except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
             raise InputError(f"trainer: {first_line(error)}.") from error
 
+    def fit(self, trainer: Trainer, checkpoint: str | None) -> None:
+        """Train, from `checkpoint` on if there is one.
+
+        Raises:
+            InputError: Lightning refuses an option when it has seen the data, before the first step.
+        """
+        try:
+            trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+            if isinstance(error, InputError) or "lightning" not in Path(raised_in).parts:
+                raise
+            raise InputError(f"trainer: {first_line(error)}.") from error
+
     def _check_monitors(self, callbacks: list[Callback]) -> None:
         """Refuse a callback that monitors a metric no run logs, which Lightning would find after an epoch."""
         logged = [f"val/{name}" for name in (*self.datamodule.task.metrics, "loss")] + ["train/loss"]
@@ -156,8 +179,19 @@ class CLI(LightningCLI):
         return Run(Path(self.run_dir), self.model, self.datamodule, trainer, seed, self.columns())
 
     def resolved(self) -> str:
-        """The resolved options as YAML."""
-        return self.parser.dump(self.config, skip_none=False)
+        """The resolved options as YAML.
+
+        Raises:
+            InputError: a class of the trainer has an option that YAML cannot hold, such as an enumeration.
+        """
+        try:
+            return self.parser.dump(self.config, skip_none=False)
+        except (ValueError, yaml.YAMLError) as error:
+            name = refused_class(error)[0].rpartition(".")[2] or "a class"
+            raise InputError(
+                f"trainer: {name} has an option that config.yaml cannot hold, so the run could not be repeated; "
+                "leave it out."
+            ) from error
 
     def columns(self) -> dict[str, Any]:
         """The run's choices as flat columns."""
@@ -205,5 +239,7 @@ def _check_devices(trainer: Namespace) -> None:
     """Refuse more processes than the CPU has cores: Lightning would start them all."""
     devices, cores = str(trainer.devices), os.cpu_count() or 1
     on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
+    if isinstance(trainer.strategy, str) and re.search("spawn|fork|notebook", trainer.strategy):
+        raise InputError(f"trainer.strategy: {trainer.strategy!r} would pickle the run; use ddp.")
     if on_cpu and devices.isdecimal() and int(devices) > cores:
         raise InputError(f"trainer.devices: {devices}, but this machine has {cores} CPU cores; use {cores} or less.")

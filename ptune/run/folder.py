@@ -1,6 +1,8 @@
 """The run directory: where it is, whether it may be used, and which checkpoint a run goes on from."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -53,6 +55,18 @@ def read_checkpoint(path: Path, run_dir: Path) -> dict:
     except Exception as error:  # what torch raises for a file of another kind depends on the file
         raise InputError(f"ckpt_path: {str(path)!r} is not a checkpoint that a run wrote; give such a file.") from error
     return checkpoint
+
+
+@contextmanager
+def made(run_dir: str) -> Iterator[None]:
+    """Create the run directory, and remove it again where the run is refused before it has written anything."""
+    make(run_dir)
+    try:
+        yield
+    except InputError:
+        with suppress(OSError):
+            Path(run_dir).rmdir()  # only an empty one
+        raise
 
 
 def make(run_dir: str) -> None:

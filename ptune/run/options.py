@@ -18,6 +18,17 @@ jsonargparse.set_loader("yaml", configs.load, (yaml.YAMLError,))
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
+def refused_class(error: BaseException) -> tuple[str, BaseException]:
+    """The class that jsonargparse could not build and what its constructor said; the class is "" for another error."""
+    name = ""
+    while True:
+        found = re.search(r"class_path[ =]'([\w.]+)'", str(error))
+        name = found[1] if found else name
+        if error.__cause__ is None:
+            return name, error
+        error = error.__cause__
+
+
 class Parser(LightningArgumentParser):
     """Lightning's parser with errors of one sentence, raised as InputError."""
 
