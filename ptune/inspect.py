@@ -1,8 +1,8 @@
-"""What a trained prompt is and who reads it: `python -m ptune.inspect RUN_DIR`.
+"""What a trained prompt is and how much attention it gets: `python -m ptune.inspect RUN_DIR`.
 
 Prints Markdown tables: the tokens of the vocabulary nearest to each vector at the input; by layer, the norms of a
 prefix's keys and values, and how much attention the text pays to the prompt, on a batch of the run's validation data.
-The same as a picture is RUN_DIR/inspect.png, which needs `ptune[plot]`.
+RUN_DIR/inspect.png shows the same as a picture, which needs `ptune[plot]`.
 """
 
 import sys
@@ -24,6 +24,7 @@ from ptune.run.finished import read
 from ptune.tuning.tuner import PromptTuner
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NEAREST = 3
@@ -39,9 +40,9 @@ class Findings:
     """Numbers of the layers that the rows of `attention` and `norms` belong to."""
     attention: Float[Tensor, "l p"] | None
     """Attention that a token of the text pays to each vector, mean over heads and tokens; None for gated prefixes,
-    whose attention is apart, and for families that do not tell their weights."""
+    whose attention is normalised by itself, and for families whose modules do not return attention weights."""
     even: Float[Tensor, " l"] | None
-    """What the sums of `attention` would be if each token of the text paid the same to all that it sees."""
+    """What the sums of `attention` would be if each token attended equally to all positions that its mask allows."""
     norms: Float[Tensor, "l two"] | None
     """Norms of the keys (0) and values (1) of a prefix; None for vectors at the input."""
     text_norms: Float[Tensor, "l two"] | None
@@ -54,20 +55,20 @@ class Findings:
 
 @torch.no_grad()
 def look(model: PromptTuner, batch: Batch) -> Findings:
-    """Look at the prompt of a model that was built with `attention: eager`, in eval mode.
+    """Read off the prompt of a model that was built with `attention: eager` and is in eval mode.
 
     Raises InputError for a method without prompts.
     """
     prompts = model.prompts(batch)
     if prompts is None:
-        raise InputError(f"model: {type(model).__name__} has no prompt to look at.")
+        raise InputError(f"model: {type(model).__name__} has no prompt to inspect.")
     backbone, text = model.backbone, batch["attention_mask"].bool()
     if prompts.prefix is None:
         layers, norms, text_norms = tuple(range(model.spec.layers)), None, None
         vectors = prompts.embeds[0]  # type: ignore[index]
         table = backbone.model.get_input_embeddings().weight
         words = backbone.embed(torch.arange(len(table), device=table.device)[None])[0].float()  # scaled, as Gemma's are
-        tokens = nearest(vectors, words, model.hparams["backbone"])
+        tokens = nearest_tokens(vectors, words, model.hparams["backbone"])
         slots, p = batch["slots"], len(vectors)
         text = text & ~slots
     else:
@@ -99,7 +100,7 @@ def look(model: PromptTuner, batch: Batch) -> Findings:
     )
 
 
-def nearest(
+def nearest_tokens(
     vectors: Float[Tensor, "p e"], words: Float[Tensor, "v e"], backbone: str
 ) -> list[tuple[list[str], list[str]]]:
     """For each vector the NEAREST tokens of the vocabulary by cosine and by L2 distance, nearest first."""
@@ -122,16 +123,16 @@ def _norms(prefix: Iterable[Float[Tensor, "two b h p k"]]) -> Float[Tensor, "l t
 
 
 def _attention(model: PromptTuner, batch: Batch) -> dict[int, Float[Tensor, "b heads t s"]]:
-    """Attention weights by layer; {} where a family's modules do not return them."""
+    """Attention weights by layer; {} where the modules of a family do not return them."""
     seen: dict[int, Tensor] = {}
 
-    def note(module: nn.Module, args: tuple, output: object) -> None:
+    def record(module: nn.Module, args: tuple, output: object) -> None:
         values = output if isinstance(output, tuple) else ()
         found = [value for value in values if isinstance(value, Tensor) and value.ndim == 4]
         if found:
             seen[module.prefix_layer] = found[-1].float()  # type: ignore[index]
 
-    hooks = [m.register_forward_hook(note) for m in model.backbone.model.modules() if "prefix_layer" in vars(m)]
+    hooks = [m.register_forward_hook(record) for m in model.backbone.model.modules() if "prefix_layer" in vars(m)]
     try:
         model.backbone(batch, model.prompts(batch))
     finally:
@@ -148,7 +149,7 @@ def tables(findings: Findings, title: str) -> str:
             [str(i), f"{vector.norm():.3f}", *(" ".join(f"`{_plain(token)}`" for token in near) for near in tokens)]
             for i, (vector, tokens) in enumerate(zip(findings.vectors, findings.tokens, strict=True))
         ]
-        parts.append(_table(["vector", "norm", "nearest by cosine", "nearest by L2"], rows))
+        parts.append(_markdown(["vector", "norm", "nearest by cosine", "nearest by L2"], rows))
     head, columns = ["layer"], [[str(layer) for layer in findings.layers]]
     if findings.norms is not None and findings.text_norms is not None:
         for i, name in enumerate(("key", "value")):
@@ -160,50 +161,69 @@ def tables(findings: Findings, title: str) -> str:
             head.append(name)
             columns.append([f"{value:.1%}" for value in shares.tolist()])
     if len(columns) > 1:
-        parts.append(_table(head, [list(row) for row in zip(*columns, strict=True)]))
+        parts.append(_markdown(head, [list(row) for row in zip(*columns, strict=True)]))
     if findings.attention is None:
-        parts.append("Attention is not told: the prefix is gated, or the backbone's modules do not return weights.")
+        parts.append(
+            "There are no attention weights: the prefix is gated, or the backbone's modules do not return them."
+        )
     return "\n\n".join(parts)
 
 
 def _plain(token: str) -> str:
-    return token.replace("|", "\\|").replace("`", "'")
+    """A token as it can stand in a table's cell: control characters escaped, Markdown's own replaced."""
+    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in token)
+    return text.replace("|", "\\|").replace("`", "'")
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def picture(findings: Findings, title: str) -> "Figure":
-    """Attention by layer and vector, and the norms, side by side."""
-    figure = require("matplotlib.figure", "plot").Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    """Attention to the whole prompt by layer, attention to each vector, and norms, side by side.
+
+    The middle panel divides by the layer's mean, so that vectors are compared with each other, not layers.
+    """
+    shown = findings.attention is not None
+    figure = require("matplotlib.figure", "plot").Figure(figsize=(14 if shown else 10, 4.2), layout="constrained")
     figure.suptitle(title)
+    *left, last = figure.subplots(1, 3 if shown else 2)
     labels = [str(layer) for layer in findings.layers]
-    if findings.attention is None:
-        left.text(0.5, 0.5, "attention to the prompt\nis not told", ha="center", va="center")
-        left.set_axis_off()
+    if findings.attention is None or findings.even is None:
+        left[0].text(0.5, 0.5, "no attention weights\nto show", ha="center", va="center")
+        left[0].set_axis_off()
     else:
-        image = left.imshow(findings.attention.numpy(), aspect="auto", cmap="viridis", vmin=0)
-        left.set(title="attention of the text", xlabel="vector", ylabel="layer")
-        left.set_yticks(range(len(labels)), labels)
-        figure.colorbar(image, ax=left)
-    if findings.norms is None:
+        left[0].plot(labels, (100 * findings.attention.sum(1)).tolist(), "C0-", marker="o", label="of the text")
+        left[0].plot(labels, (100 * findings.even).tolist(), "k--", marker=".", label="if it were even")
+        left[0].set(title="attention to the prompt", xlabel="layer", ylabel="%", ylim=(0, None))
+        _legend(left[0], 2)
+        relative = findings.attention / findings.attention.mean(1, keepdim=True).clamp(min=1e-12)
+        far = max(float((relative - 1).abs().max()), 0.01)
+        image = left[1].imshow(relative.numpy(), aspect="auto", cmap="RdBu_r", vmin=1 - far, vmax=1 + far)
+        left[1].set(title="attention to each vector / layer's mean", xlabel="vector", ylabel="layer")
+        left[1].set_yticks(range(len(labels)), labels)
+        figure.colorbar(image, ax=left[1])
+    if findings.norms is None or findings.text_norms is None:
         norms = findings.vectors.norm(dim=1).tolist()  # type: ignore[union-attr]
-        right.bar(range(len(norms)), norms)
-        right.set(title="norm", xlabel="vector")
+        last.bar(range(len(norms)), norms)
+        last.set(title="norm", xlabel="vector")
     else:
         for i, name in enumerate(("key", "value")):
             for whose, values, style in (("prompt", findings.norms, "-"), ("text", findings.text_norms, ":")):
-                right.plot(labels, values[:, i].tolist(), f"C{i}{style}", marker=".", label=f"{name}, {whose}")  # type: ignore[index]
-        right.set(title="mean norm", xlabel="layer", ylim=(0, None))
-        right.legend()
+                last.plot(labels, values[:, i].tolist(), f"C{i}{style}", marker=".", label=f"{name}, {whose}")
+        last.set(title="mean norm", xlabel="layer", yscale="log")
+        _legend(last, 2)
     return figure
 
 
+def _legend(axes: "Axes", columns: int) -> None:
+    """A legend below the axes, where it covers no curve."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns, frameon=False)
+
+
 def main(args: list[str] | None = None) -> str:
-    """Look at the run that the command line names; tables, and where the picture is."""
-    parser = Arguments("python -m ptune.inspect", description="Look at the prompt of a finished run.")
+    """Inspect the run that the command line names; return the tables, and where the picture is."""
+    parser = Arguments("python -m ptune.inspect", description="Inspect the prompt of a finished run.")
     parser.add_argument("run_dir", type=Path, help="directory of a finished run")
     parser.add_argument("--no-picture", action="store_true", help="tables alone; needs no matplotlib")
     arguments = parser.parse_args(args)

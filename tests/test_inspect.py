@@ -1,6 +1,7 @@
 """What is said of a trained prompt: nearest tokens, norms, attention; and a picture that overwrites none."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import runs
@@ -117,15 +118,46 @@ def test_the_nearest_tokens_are_those_the_vectors_were_made_of(build, batch):
 @pytest.mark.parametrize(
     ("family", "arguments"), [("bert", {"init": "identity"}), ("xlnet", {}), ("deberta", {}), ("albert", {})]
 )
-def test_attention_that_is_not_told_is_left_out_with_a_word(build, batch, family, arguments):
+def test_attention_that_is_not_available_is_left_out_with_the_reason(build, batch, family, arguments):
     found = look(build(family=family, **arguments), batch)
     assert found.attention is None
-    assert "Attention is not told" in tables(found, "x")
+    assert "There are no attention weights" in tables(found, "x")
     assert len(picture(found, "x").axes) == 2
 
 
+@pytest.mark.parametrize("method", [PTuningV2, PromptTuning])
+def test_the_picture_shows_the_even_spread_vectors_on_a_scale_of_their_own_and_legends_beside_the_curves(
+    build, batch, method
+):
+    found = look(build(method, length=P), batch)
+    shares, vectors, norms, _ = picture(found, "x").axes
+    curves = {line.get_label(): line.get_ydata() for line in shares.get_lines()}
+    assert_close(torch.tensor(curves["of the text"]).float(), 100 * found.attention.sum(1))
+    assert_close(torch.tensor(curves["if it were even"]).float(), 100 * found.even)
+    (image,) = vectors.get_images()
+    assert_close(torch.as_tensor(image.get_array().data).mean(1), torch.ones(3))
+    low, high = image.get_clim()
+    assert low + high == pytest.approx(2)
+    assert high - 1 == pytest.approx(max(0.01, float(abs(image.get_array() - 1).max())))
+    if method is PTuningV2:
+        assert norms.get_yscale() == "log", "the text's norms are many times the prompt's"
+        assert len(norms.get_lines()) == len(norms.get_legend().get_texts()) == 4
+    figure = shares.figure
+    figure.canvas.draw()
+    for axes in (shares, norms):
+        if axes.get_legend():
+            assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0, "below the axes"
+
+
+def test_control_characters_of_tokens_are_escaped(build, batch):
+    found = look(build(PromptTuning, length=P), batch)
+    near = (["a\nb", "\x00", "\u200b"], ["x|y", "`", "Ġé"])
+    text = tables(replace(found, tokens=[near] * P), "x")
+    assert r"| `a\nb` `\x00` `\u200b` | `x\|y` `'` `Ġé` |" in text
+
+
 def test_a_method_without_prompts_is_refused(build, batch):
-    with pytest.raises(InputError, match="model: LinearProbe has no prompt to look at"):
+    with pytest.raises(InputError, match="model: LinearProbe has no prompt to inspect"):
         look(build(LinearProbe), batch)
 
 
