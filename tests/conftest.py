@@ -14,6 +14,7 @@ import peft
 import pytest
 import torch
 import transformers
+from families import CONFIGS, PAD, SIZES, TOKENS, VOCABULARY
 from lightning.pytorch.utilities import parsing
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional as F
@@ -35,83 +36,19 @@ from ptune.tasks.spec import HeadSpec
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
 
-collect_init_args = parsing.collect_init_args
 
-
-def collect_through_wrappers(frame, path_args, inside=False, classes=()):
+def pytest_configure(config):
     """With --jaxtyping-packages, wrappers stand between the constructors whose arguments Lightning collects."""
-    while inside and "jaxtyping" in frame.f_code.co_filename:
-        frame = frame.f_back
-    return collect_init_args(frame, path_args, inside, classes)
+    if not config.getoption("--jaxtyping-packages"):
+        return
+    collect = parsing.collect_init_args
 
+    def collect_through_wrappers(frame, path_args, inside=False, classes=()):
+        while inside and "jaxtyping" in frame.f_code.co_filename:
+            frame = frame.f_back
+        return collect(frame, path_args, inside, classes)
 
-parsing.collect_init_args = collect_through_wrappers
-
-VOCABULARY, POSITIONS, PAD = 60, 48, 1
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": POSITIONS,
-}
-TOKENS = {"vocab_size": VOCABULARY, "bos_token_id": 0, "pad_token_id": PAD, "eos_token_id": 2}
-GPT_SIZES = {"n_embd": 32, "n_layer": 3, "n_head": 4}
-BART_SIZES = {"d_model": 32} | {
-    f"{part}_{size}": value
-    for part in ("encoder", "decoder")
-    for size, value in (("layers", 3), ("attention_heads", 4), ("ffn_dim", 48))
-}
-GEMMA_SIZES = {
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "sliding_window": 4,
-    "layer_types": ["sliding_attention", "full_attention", "full_attention"],
-    "num_kv_shared_layers": 1,
-    "vocab_size_per_layer_input": VOCABULARY,
-    "hidden_size_per_layer_input": 8,
-}
-FAMILIES = {
-    "albert": SIZES | {"embedding_size": 16},
-    "bart": BART_SIZES | {"max_position_embeddings": POSITIONS},
-    "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
-    "deberta": SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
-    "deberta-v2": SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
-    "deepseek_v2": SIZES
-    | {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 8}
-    | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 3},
-    "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": POSITIONS},
-    "electra": SIZES | {"embedding_size": 16},
-    "gemma": SIZES | {"num_key_value_heads": 1, "head_dim": 16},
-    "gemma2": SIZES | {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4},
-    # Of text and pictures, as Gemma 3 is from 4B on; its windows are wider than any text here.
-    "gemma3": {
-        "text_config": SIZES | TOKENS | {"num_key_value_heads": 2, "head_dim": 16, "attention_dropout": 0.5},
-        "vision_config": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-        | {"image_size": 28, "patch_size": 14},
-    },
-    "gemma3_text": SIZES
-    | {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4}
-    | {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
-    # Layers 1 and 2 have keys of another size; layer 2 has none of its own, it takes layer 1's.
-    "gemma3n_text": SIZES | GEMMA_SIZES | {"laurel_rank": 4, "altup_num_inputs": 2},
-    "gemma4_text": SIZES
-    | GEMMA_SIZES
-    | {"global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": True},
-    "gpt2": GPT_SIZES | {"n_positions": POSITIONS},
-    "gpt_oss": SIZES | {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4},
-    "llama": SIZES | {"num_key_value_heads": 2},
-    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
-    "mistral": SIZES | {"num_key_value_heads": 2, "sliding_window": 3},
-    "mixtral": SIZES | {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4},
-    "modernbert": SIZES | {"cls_token_id": 3, "sep_token_id": 4, "local_attention": 4},
-    "openai-gpt": GPT_SIZES | {"n_positions": POSITIONS},
-    "opt": SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32},
-    "qwen3": SIZES | {"num_key_value_heads": 2, "head_dim": 16},
-    "t5": {"d_model": 32, "num_layers": 3, "num_heads": 4, "d_kv": 16, "d_ff": 48},
-    "whisper": BART_SIZES | {"num_mel_bins": 8, "max_source_positions": 8, "max_target_positions": POSITIONS},
-    "xlnet": {"d_model": 32, "n_layer": 3, "n_head": 4, "d_inner": 48},
-}
+    parsing.collect_init_args = collect_through_wrappers
 
 
 @pytest.fixture(scope="session")
@@ -119,15 +56,16 @@ def tiny(tmp_path_factory):
     """Writes a random checkpoint once a session: tiny("bert", num_hidden_layers=2) -> its folder.
 
     Every weight is random, biases too, and large enough that attention is far from uniform. `pooler=False` leaves out
-    the pooler's weights, as RoBERTa's checkpoints do; `lm=True` writes the family's language model. The tokenizer
-    beside it reads "w0 w1 ..." and nothing else.
+    the pooler's weights, as RoBERTa's checkpoints do; `lm=True` writes the family's language model; `std` is the one
+    of the weights: half as large in a model 4 times as wide, its attention is as sharp. The tokenizer beside it reads
+    "w0 w1 ..." and nothing else.
     """
     folders = {}
 
-    def write(model_type, pooler=True, seed=0, lm=False, **sizes):
-        key = (model_type, pooler, seed, lm, str(sorted(sizes.items())))
+    def write(model_type, pooler=True, seed=0, lm=False, std=0.1, **sizes):
+        key = (model_type, pooler, seed, lm, std, str(sorted(sizes.items())))
         if key not in folders:
-            config = AutoConfig.for_model(model_type, **FAMILIES.get(model_type, SIZES) | TOKENS | sizes)
+            config = AutoConfig.for_model(model_type, **CONFIGS.get(model_type, SIZES) | TOKENS | sizes)
             auto = (AutoModelForMaskedLM if type(config) in MASKED else AutoModelForCausalLM) if lm else AutoModel
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
@@ -135,7 +73,7 @@ def tiny(tmp_path_factory):
             generator = torch.Generator().manual_seed(seed)
             with torch.no_grad():
                 for value in model.parameters():
-                    value.add_(torch.empty_like(value).normal_(std=0.1, generator=generator))
+                    value.add_(torch.empty_like(value).normal_(std=std, generator=generator))
             folders[key] = str(tmp_path_factory.mktemp(model_type))
             model.save_pretrained(folders[key])
             words = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", *(f"w{i}" for i in range(VOCABULARY - 4))]

@@ -1,7 +1,8 @@
-"""The prefix against three independent routes: attention by hand, transformers' KV cache, and PEFT."""
+"""What a prefix does: attention by hand, PEFT's prefix, the gate, some layers only."""
 
 import pytest
 import torch
+from families import EAGER, distance, text
 from peft import PrefixTuningConfig, get_peft_model
 from torch import nn
 from torch.nn import functional as F
@@ -13,18 +14,7 @@ from ptune.backbone import Backbone
 from ptune.methods.p_tuning_v2 import PrefixEncoder
 from ptune.prompts import Prompts
 
-CACHED = ("bert", "roberta", "electra", "gpt2", "llama", "opt")  # families that have a cache; llama with GQA
-CAUSAL = ("gpt2", "llama", "opt")
-PROMPTED = (*CACHED, "distilbert", "modernbert", "mistral", "gemma2", "splinter")
 P = 4
-
-each_attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
-each_family = pytest.mark.parametrize("family", PROMPTED)
-
-
-def text(hidden, batch):
-    """The hidden states of the text, padding left out."""
-    return hidden[batch["attention_mask"].bool()]
 
 
 class Core(nn.Module):
@@ -98,50 +88,8 @@ def test_a_gate_adds_attention_to_the_prefix_normalised_by_itself(masked, tensor
     assert_close(output, expected)
 
 
-# ---- the cache route
-
-
-@pytest.fixture
-def cache_route(kv_cache):
-    """What transformers computes when the prefix is a KV cache with a mask of ones."""
-
-    def run(path, attention, inputs, prefix):
-        model = AutoModel.from_pretrained(path, attn_implementation=attention).eval()
-        cache = kv_cache(model, prefix, rows=len(inputs["input_ids"]))
-        if "attention_mask" in inputs:
-            inputs = inputs | {"attention_mask": F.pad(inputs["attention_mask"], (prefix.shape[4], 0), value=1)}
-        return model(**inputs, **cache).last_hidden_state
-
-    return run
-
-
-@each_attention
-@pytest.mark.parametrize("family", CACHED)
-def test_at_equal_positions_it_is_transformers_cache_route(tiny, batch, prefix, cache_route, family, attention):
-    backbone = Backbone(tiny(family), attention=attention)
-    inputs, kv = batch(), prefix(backbone.spec, P)
-    with torch.no_grad():
-        ours = backbone(inputs, Prompts(prefix=kv, shift=P))
-        theirs = cache_route(tiny(family), attention, inputs, kv)
-    assert_close(text(ours, inputs), text(theirs, inputs), atol=1e-6, rtol=0)
-
-
-@each_attention
-@pytest.mark.parametrize("mask", ["of ones", "absent"])
-@pytest.mark.parametrize("family", CAUSAL)
-def test_causal_without_padding_it_is_the_cache_route_too(tiny, batch, prefix, cache_route, family, mask, attention):
-    backbone = Backbone(tiny(family), attention=attention)
-    inputs, kv = batch(lengths=(6, 6)), prefix(backbone.spec, P)
-    if mask == "absent":
-        del inputs["attention_mask"]
-    with torch.no_grad():
-        ours = backbone(inputs, Prompts(prefix=kv, shift=P))
-        theirs = cache_route(tiny(family), attention, inputs, kv)
-    assert_close(ours, theirs, atol=1e-6, rtol=0)
-
-
 @pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")  # PEFT passes it
-@each_attention
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "gpt2"])
 def test_the_same_table_in_peft_gives_the_same_hidden_states(tiny, batch, family, attention):
     backbone = Backbone(tiny(family), attention=attention)
@@ -162,66 +110,12 @@ def test_the_same_table_in_peft_gives_the_same_hidden_states(tiny, batch, family
 # ---- what a prefix does
 
 
-@each_attention
-@each_family
-def test_the_key_and_the_value_of_every_layer_matter_and_get_gradient(tiny, batch, prefix, family, attention):
-    backbone = Backbone(tiny(family), attention=attention)
-    inputs, kv = batch(), prefix(backbone.spec, P).requires_grad_()
-    output = text(backbone(inputs, Prompts(prefix=kv)), inputs)
-    output.pow(3).sum().backward()
-    assert (kv.grad.abs().amax((2, 3, 4, 5)) > 1e-3).all(), "one number a layer, key and value"
-    for layer in range(backbone.spec.layers):
-        for half in range(2):
-            with torch.no_grad():
-                other = kv.clone()
-                other[layer, half] += 1
-                other[layer, half, ..., 0] -= 2
-                moved = (text(backbone(inputs, Prompts(prefix=other)), inputs) - output).abs().max()
-            assert moved > 1e-3, (layer, half)
-
-
-@each_family
-def test_eager_is_sdpa(tiny, batch, prefix, family):
-    inputs = batch()
-    outputs = []
-    for attention in ("eager", "sdpa"):
-        backbone = Backbone(tiny(family), attention=attention)
-        with torch.no_grad():
-            outputs.append(text(backbone(inputs, Prompts(prefix=prefix(backbone.spec, P))), inputs))
-    assert_close(*outputs, atol=5e-6, rtol=1e-5)
-
-
-@each_attention
-@pytest.mark.parametrize("gated", [False, True], ids=["", "gated"])
-@pytest.mark.parametrize("own", [False, True], ids=["one prefix", "each its own"])
-@each_family
-def test_a_padded_batch_is_its_texts_one_by_one(tiny, batch, prefix, family, own, gated, attention):
-    backbone = Backbone(tiny(family), attention=attention)
-    inputs, kv = batch(), prefix(backbone.spec, P, rows=3 if own else 1)
-    gate = torch.randn(backbone.spec.layers, backbone.spec.heads) if gated else None
-    with torch.no_grad():
-        together = backbone(inputs, Prompts(prefix=kv, gate=gate))
-        for row, length in enumerate(inputs["attention_mask"].sum(1)):
-            one = {key: value[row : row + 1, :length] for key, value in inputs.items()}
-            prompts = Prompts(prefix=kv[:, :, row : row + 1] if own else kv, gate=gate)
-            assert_close(together[row, :length], backbone(one, prompts)[0], atol=1e-5, rtol=1e-5)
-
-
-@each_family
+@pytest.mark.parametrize("family", [*EAGER, "gemma2"])
 def test_a_zero_prefix_is_not_the_identity(tiny, batch, prefix, family):
     backbone = Backbone(tiny(family))
     inputs = batch()
     with torch.no_grad():
         moved = backbone(inputs, Prompts(prefix=prefix(backbone.spec, P) * 0)) - backbone(inputs)
-    assert text(moved, inputs).abs().max() > 0.01
-
-
-@each_family
-def test_shifted_positions_differ_from_unshifted_ones(tiny, batch, prefix, family):
-    backbone = Backbone(tiny(family))
-    inputs, kv = batch(), prefix(backbone.spec, P)
-    with torch.no_grad():
-        moved = backbone(inputs, Prompts(prefix=kv, shift=P)) - backbone(inputs, Prompts(prefix=kv))
     assert text(moved, inputs).abs().max() > 0.01
 
 
@@ -252,16 +146,6 @@ def test_a_sliding_window_hides_text_but_never_the_prefix(tiny, batch, prefix, f
 
 
 # ---- the gate
-
-
-@each_attention
-@each_family
-def test_a_zero_gate_is_the_backbone_whatever_the_prefix(tiny, batch, prefix, family, attention):
-    backbone = Backbone(tiny(family), attention=attention)
-    inputs = batch()
-    prompts = Prompts(prefix=prefix(backbone.spec, P), gate=torch.zeros(backbone.spec.layers, backbone.spec.heads))
-    with torch.no_grad():
-        assert_close(backbone(inputs, prompts), backbone(inputs), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("opened", [False, True])
@@ -311,24 +195,16 @@ def test_no_gradient_is_computed_below_the_lowest_prompted_layer(tiny, batch, pr
 # ---- how it runs
 
 
-@pytest.mark.parametrize("gated", [False, True], ids=["", "gated"])
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=["autocast", "bf16 weights"])
-def test_in_bf16_the_prefix_is_cast_to_what_it_meets(tiny, batch, prefix, weights, gated):
+def test_in_bf16_the_prefix_is_cast_to_the_dtype_of_the_keys(tiny, batch, prefix, weights):
     backbone = Backbone(tiny("bert"))
-    prompts = Prompts(prefix=prefix(backbone.spec, P), gate=torch.ones(3, 4) if gated else None)
+    kv, inputs = prefix(backbone.spec, P), batch()
+    cases = (None, Prompts(prefix=kv), Prompts(prefix=kv, gate=torch.ones(3, 4)))
     with torch.no_grad():
-        exact = backbone(batch(), prompts)
+        exact = [text(backbone(inputs, prompts), inputs) for prompts in cases]
         with torch.autocast("cpu", torch.bfloat16, enabled=weights == torch.float32):
-            rounded = backbone.to(weights)(batch(), prompts)
-    assert_close(rounded.float(), exact, atol=0.1, rtol=0.05)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_it_compiles_into_one_graph(tiny, batch, prefix, family):
-    backbone = Backbone(tiny(family))
-    prompts = Prompts(prefix=prefix(backbone.spec, P))
-    inputs = batch()
-    with torch.no_grad():
-        compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")(inputs, prompts)
-        assert_close(compiled, backbone(inputs, prompts), atol=5e-6, rtol=1e-5)
+            backbone.to(weights)
+            rounded = [text(backbone(inputs, prompts), inputs).float() for prompts in cases]
+    plain, *prompted = (distance(one, other) for one, other in zip(rounded, exact, strict=True))
+    assert plain < 0.1
+    assert max(prompted) < 3 * plain + 1e-3

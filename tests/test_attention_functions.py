@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_conformance import FAMILIES, prompted, text
+from families import FAMILIES, distance, prompted, text
 from torch.testing import assert_close
 
 import ptune.backbone.attention
@@ -93,10 +93,10 @@ def kernel(q, k, v, mask, query_length, is_causal, softmax_scale, sliding_window
     t, s = q.shape[1], k.shape[1]
     assert t == query_length
     k, v = (x.repeat_interleave(q.shape[2] // x.shape[2], dim=2) for x in (k, v))
-    distance = torch.arange(t)[:, None] + s - t - torch.arange(s)
-    seen = torch.ones(t, s, dtype=torch.bool) if not is_causal else distance >= 0
+    behind = torch.arange(t)[:, None] + s - t - torch.arange(s)
+    seen = torch.ones(t, s, dtype=torch.bool) if not is_causal else behind >= 0
     if sliding_window is not None:
-        seen = seen & (distance.abs() < sliding_window)
+        seen = seen & (behind.abs() < sliding_window)
     seen = seen[None, None] if mask is None else seen & mask.bool()[:, None, None]
     scores = torch.einsum("bthk,bshk->bhts", q, k) * softmax_scale
     weights = scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1)
@@ -114,13 +114,14 @@ def flash(monkeypatch, tiny):
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama", "qwen3", "opt", "distilbert", "bart"])
 def test_flash_sees_the_prefix_and_the_text(tiny, batch, prefix, flash, family):
-    plain, ours = Backbone(tiny(family), dtype="bf16"), flash(family)
+    full, plain, ours = Backbone(tiny(family)), Backbone(tiny(family), dtype="bf16"), flash(family)
     kv, gate = prefix(plain.spec, P), torch.ones(plain.spec.layers, plain.spec.heads)
     with torch.no_grad():
         for inputs in (batch(), batch((7, 7)), batch(side="left")):
             for prompts in (None, Prompts(prefix=kv), Prompts(prefix=kv, gate=gate)):
-                expected, found = (text(backbone(inputs, prompts), inputs) for backbone in (plain, ours))
-                assert (found - expected).norm() < 0.03 * expected.norm()
+                exact, expected, found = (text(each(inputs, prompts), inputs) for each in (full, plain, ours))
+                assert distance(found, exact) < 3 * distance(expected, exact) + 1e-3, "bf16 alone, on this machine"
+                assert distance(expected, exact) < 0.03
 
 
 def test_packed_texts_with_flash_are_refused(batch, flash):

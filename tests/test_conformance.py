@@ -2,9 +2,23 @@
 
 import pytest
 import torch
+from families import (
+    CACHED,
+    CACHELESS,
+    EAGER,
+    FAMILIES,
+    GEMMAS,
+    LAYERS,
+    OWN,
+    PAIRS,
+    UNSHARED,
+    UNSHIFTED,
+    automodel,
+    prompted,
+    text,
+)
 from torch.nn import functional as F
 from torch.testing import assert_close
-from transformers import AutoModel
 
 from ptune.backbone import Backbone
 from ptune.backbone.attention import Visitor
@@ -12,44 +26,12 @@ from ptune.errors import InputError
 from ptune.prompts import Prompts
 
 P = 4
-LAYERS = range(3)
-GEMMAS = ("gemma2", "gemma3_text", "gemma3n_text", "gemma4_text")
-CAUSAL = ("gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen3", "gemma", "gemma3", *GEMMAS)
-CACHED = (*CAUSAL, "bert", "roberta", "electra", "camembert", "xlm-roberta", "ernie")
-OWN = ("openai-gpt", "xlnet", "deberta", "deberta-v2", "mpnet")  # attention of their own: no SDPA, no interface
-CACHELESS = (*OWN, "albert", "distilbert", "modernbert", "t5", "bart")
-FAMILIES = (*CACHED, *CACHELESS)
-UNSHIFTED = ("xlnet", "deberta-v2", "t5", "bart")
-UNSHARED = {key: {"num_kv_shared_layers": 0} for key in GEMMAS[2:]}  # in which no layer reads another's keys
 # A cache falls out of a narrow window, a prefix does not.
 WIDE = {family: {"sliding_window": 40} | UNSHARED.get(family, {}) for family in ("mistral", *GEMMAS)}
+ROUTES = [(family, attention) for family, attention in PAIRS if family in CACHED]
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-def text(hidden, batch):
-    """The hidden states of the text, padding left out."""
-    return hidden[batch["attention_mask"].bool()]
-
-
-def attention_of(family):
-    """The attention AutoModel is loaded with to be compared: gemma2's soft cap is eager only."""
-    return "eager" if family in (*OWN, "gemma2") else "sdpa"
-
-
-def prompted(backbone, kv, **rest):
-    """Prompts of keys and values as large as the largest layer's, cut to the size of each where layers differ."""
-    sizes = backbone.spec.kv_sizes
-    if len(set(sizes)) > 1:
-        chosen = (sizes[layer] for layer in rest.get("layers", LAYERS))
-        kv = tuple(layer[:, :, :h, :, :k] for layer, (h, k) in zip(kv, chosen, strict=True))
-    return Prompts(prefix=kv, **rest)
-
-
-def automodel(path, family):
-    """What transformers loads: of an encoder-decoder, the encoder."""
-    model = AutoModel.from_pretrained(path, attn_implementation=attention_of(family)).eval()
-    return model.get_encoder() if model.config.is_encoder_decoder else model
+each_pair = pytest.mark.parametrize(("family", "attention"), PAIRS)
 
 
 @each_family
@@ -67,13 +49,14 @@ def test_every_layer_consumes_its_own_prefix_once(tiny, batch, prefix, monkeypat
     assert consumed == [[0], [1], [2]]
 
 
-@each_family
-def test_the_key_and_value_of_each_layer_change_the_output_and_get_gradient(tiny, batch, prefix, family):
-    backbone = Backbone(tiny(family)).requires_grad_(False)
+@each_pair
+def test_the_key_and_value_of_each_layer_change_the_output_and_get_gradient(tiny, batch, prefix, family, attention):
+    backbone = Backbone(tiny(family), attention=attention).requires_grad_(False)
     inputs, kv = batch(), prefix(backbone.spec, P).requires_grad_()
     output = text(backbone(inputs, prompted(backbone, kv)), inputs)
     output.pow(3).sum().backward()
     assert (kv.grad.abs().amax((2, 3, 5)) > 1e-4).all(), "one number a layer, key and value, and vector"
+    assert (kv.grad.abs().amax((2, 3, 4, 5)) > 1e-3).all()
     with torch.no_grad():
         for layer in LAYERS:
             for half in range(2):
@@ -83,22 +66,25 @@ def test_the_key_and_value_of_each_layer_change_the_output_and_get_gradient(tiny
                 assert moved > 1e-3, (layer, half)
 
 
-@each_family
-def test_without_prompts_it_is_automodel_bit_for_bit_even_after_a_prompted_pass(tiny, batch, prefix, family):
-    backbone, model = Backbone(tiny(family)), automodel(tiny(family), family)
+@each_pair
+def test_without_prompts_it_is_automodel_bit_for_bit_even_after_a_prompted_pass(tiny, batch, prefix, family, attention):
+    backbone, model = Backbone(tiny(family), attention=attention), automodel(tiny(family), family, attention)
     with torch.no_grad():
         backbone(batch(), prompted(backbone, prefix(backbone.spec, P)))
-        assert torch.equal(backbone(batch()), model(**batch()).last_hidden_state)
+        expected = model(**batch()).last_hidden_state
+        assert torch.equal(backbone(batch()), expected)
+        assert torch.equal(backbone(batch(), Prompts()), expected)
 
 
-@each_family
-def test_a_zero_gate_is_the_backbone_and_an_open_one_is_not(tiny, batch, prefix, family):
-    backbone = Backbone(tiny(family))
+@each_pair
+def test_a_zero_gate_is_the_backbone_and_an_open_one_is_not(tiny, batch, prefix, family, attention):
+    backbone = Backbone(tiny(family), attention=attention)
     inputs, kv = batch(), prefix(backbone.spec, P)
     gate = torch.zeros(backbone.spec.layers, backbone.spec.heads)
+    slack = 1e-6 if family in EAGER else 3e-6
     with torch.no_grad():
         plain = backbone(inputs)
-        assert_close(backbone(inputs, prompted(backbone, kv, gate=gate)), plain, atol=3e-6, rtol=0)
+        assert_close(backbone(inputs, prompted(backbone, kv, gate=gate)), plain, atol=slack, rtol=0)
         for layer in LAYERS:
             opened = gate.clone()
             opened[layer] = 1.0
@@ -117,27 +103,32 @@ def test_layers_left_out_are_as_without_prefix(tiny, batch, prefix, family):
 
 
 @pytest.mark.parametrize("gated", [False, True], ids=["", "gated"])
-@each_family
-def test_a_padded_batch_with_own_prefixes_is_its_texts_one_by_one(tiny, batch, prefix, family, gated):
-    backbone = Backbone(tiny(family))
-    inputs, kv = batch(), prefix(backbone.spec, P, rows=3)
-    gate = torch.ones(backbone.spec.layers, backbone.spec.heads) if gated else None
-    with torch.no_grad():
-        together = backbone(inputs, prompted(backbone, kv, gate=gate))
-        for row, length in enumerate(inputs["attention_mask"].sum(1)):
-            one = {"input_ids": inputs["input_ids"][row : row + 1, :length]}
-            alone = backbone(one, prompted(backbone, kv[:, :, row : row + 1], gate=gate))
-            assert_close(together[row, :length], alone[0], atol=1e-5, rtol=1e-5)
+@each_pair
+def test_a_padded_batch_with_one_prefix_or_its_own_is_its_texts_one_by_one(
+    tiny, batch, prefix, family, attention, gated
+):
+    backbone = Backbone(tiny(family), attention=attention)
+    gate = torch.randn(backbone.spec.layers, backbone.spec.heads) if gated else None
+    inputs = batch()
+    for rows in (1, 3):
+        kv = prefix(backbone.spec, P, rows=rows)
+        with torch.no_grad():
+            together = backbone(inputs, prompted(backbone, kv, gate=gate))
+            for row, length in enumerate(inputs["attention_mask"].sum(1)):
+                one = {"input_ids": inputs["input_ids"][row : row + 1, :length]}
+                own = kv if rows == 1 else kv[:, :, row : row + 1]
+                alone = backbone(one, prompted(backbone, own, gate=gate))
+                assert_close(together[row, :length], alone[0], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in (*OWN, "gemma2")])
+@pytest.mark.parametrize("family", [name for name in (*FAMILIES, "splinter") if name not in (*OWN, "gemma2")])
 def test_sdpa_is_eager(tiny, batch, prefix, family):
     inputs, outputs = batch(), []
     for attention in ("sdpa", "eager"):
         backbone = Backbone(tiny(family), attention=attention)
         with torch.no_grad():
             outputs.append(text(backbone(inputs, prompted(backbone, prefix(backbone.spec, P))), inputs))
-    assert_close(*outputs, atol=1e-5, rtol=1e-5)
+    assert_close(*outputs, atol=5e-6 if family in EAGER else 1e-5, rtol=1e-5)
 
 
 @each_family
@@ -153,14 +144,18 @@ def test_models_of_one_family_do_not_disturb_each_other(tiny, batch, prefix, fam
         assert type(model).__module__.startswith("transformers."), "classes are replaced in our model alone"
 
 
-@each_family
-def test_a_shift_of_positions_reaches_the_model_or_is_refused(tiny, family):
+@pytest.mark.parametrize("family", [*FAMILIES, "splinter"])
+def test_a_shift_of_positions_reaches_the_model_or_is_refused(tiny, batch, prefix, family):
     backbone = Backbone(tiny(family))
     if family in UNSHIFTED:
         with pytest.raises(InputError, match=rf"shift_positions: .*'{family}'.* cannot be shifted"):
             backbone.require_shift()
-    else:
-        backbone.require_shift()
+        return
+    backbone.require_shift()
+    inputs, kv = batch(), prefix(backbone.spec, P)
+    with torch.no_grad():
+        moved = backbone(inputs, prompted(backbone, kv, shift=P)) - backbone(inputs, prompted(backbone, kv))
+    assert text(moved, inputs).abs().max() > 0.01
 
 
 @each_family
@@ -188,18 +183,43 @@ def test_a_slot_filled_with_a_words_own_embedding_is_that_word_and_any_other_vec
 # ---- the cache route
 
 
-@pytest.mark.parametrize("family", CACHED)
-def test_it_equals_transformers_cache_route(tiny, batch, prefix, kv_cache, family):
+@pytest.fixture
+def cache_route(kv_cache):
+    """The hidden states of transformers where the prefix is a KV cache with a mask of ones."""
+
+    def run(path, family, attention, inputs, prefix):
+        model = automodel(path, family, attention)
+        cache = kv_cache(model, prefix, rows=len(inputs["input_ids"]))
+        if "attention_mask" in inputs:
+            inputs = inputs | {"attention_mask": F.pad(inputs["attention_mask"], (P, 0), value=1)}
+        return model(**inputs, **cache).last_hidden_state
+
+    return run
+
+
+@pytest.mark.parametrize(("family", "attention"), ROUTES)
+def test_at_equal_positions_it_is_transformers_cache_route(tiny, batch, prefix, cache_route, family, attention):
     path = tiny(family, **WIDE.get(family, {}))
-    backbone = Backbone(path)
+    backbone = Backbone(path, attention=attention)
     inputs, kv = batch(), prefix(backbone.spec, P)
-    model = automodel(path, family)
-    cache = kv_cache(model, prompted(backbone, kv).prefix, rows=3)
-    wide = F.pad(inputs["attention_mask"], (P, 0), value=1)
     with torch.no_grad():
-        theirs = model(**inputs | {"attention_mask": wide}, **cache).last_hidden_state
+        theirs = cache_route(path, family, attention, inputs, prompted(backbone, kv).prefix)
         ours = backbone(inputs, prompted(backbone, kv, shift=P))
-    assert_close(text(ours, inputs), text(theirs, inputs), atol=5e-6, rtol=0)
+    slack = 1e-6 if family in EAGER and family not in WIDE else 5e-6
+    assert_close(text(ours, inputs), text(theirs, inputs), atol=slack, rtol=0)
+
+
+@pytest.mark.parametrize("mask", ["of ones", "absent"])
+@pytest.mark.parametrize(("family", "attention"), [pair for pair in ROUTES if pair[0] in ("gpt2", "llama", "opt")])
+def test_causal_without_padding_it_is_the_cache_route_too(tiny, batch, prefix, cache_route, family, attention, mask):
+    backbone = Backbone(tiny(family), attention=attention)
+    inputs, kv = batch(lengths=(6, 6)), prefix(backbone.spec, P)
+    if mask == "absent":
+        del inputs["attention_mask"]
+    with torch.no_grad():
+        ours = backbone(inputs, Prompts(prefix=kv, shift=P))
+        theirs = cache_route(tiny(family), family, attention, inputs, kv)
+    assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 
 # ---- attention written down: each family's own formula for a query i and a key j
@@ -418,11 +438,12 @@ def test_a_family_whose_layers_would_not_read_the_prefix_is_refused(tiny, batch,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [*CACHELESS, "gemma3_text"])
+@pytest.mark.parametrize("family", [*CACHELESS, "gemma3_text", "bert", "gpt2"])
 def test_it_compiles_into_one_graph(tiny, batch, prefix, family):
     backbone = Backbone(tiny(family))
     prompts, inputs = prompted(backbone, prefix(backbone.spec, P)), batch()
     torch.compiler.reset()
     with torch.no_grad():
         compiled = torch.compile(backbone, fullgraph=True, backend="aot_eager")(inputs, prompts)
-        assert_close(text(compiled, inputs), text(backbone(inputs, prompts), inputs), atol=1e-5, rtol=1e-5)
+        slack = 5e-6 if family in EAGER else 1e-5
+        assert_close(text(compiled, inputs), text(backbone(inputs, prompts), inputs), atol=slack, rtol=1e-5)

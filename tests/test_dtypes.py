@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from test_conformance import FAMILIES, prompted, text
+from families import FAMILIES, distance, prompted, text
 
 from ptune.backbone import Backbone
 from ptune.errors import InputError
@@ -25,9 +25,8 @@ METHODS = {
     "encoded prompt": (PTuning, {"length": P}),
     "probe": (LinearProbe, {}),
 }
-quantized = pytest.mark.skipif(
-    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed (ptune[quantized])"
-)
+BITSANDBYTES = importlib.util.find_spec("bitsandbytes") is not None
+quantized = pytest.mark.skipif(not BITSANDBYTES, reason="bitsandbytes is not installed (ptune[quantized])")
 each_dtype = pytest.mark.parametrize(
     "dtype", ["bf16", *(pytest.param(dtype, marks=quantized) for dtype in ("int8", "int4"))]
 )
@@ -41,29 +40,40 @@ def hidden_and_gradient(backbone, inputs, kv):
     return hidden.detach(), leaf.grad
 
 
-def distance(one, other):
-    """Of two tensors, relative to the second."""
-    return float((one - other).norm() / other.norm())
-
-
 @pytest.mark.parametrize("family", FAMILIES)
-def test_bf16_is_fp32_to_its_precision_in_every_family(tiny, batch, prefix, family):
+def test_bf16_under_a_prefix_is_fp32_to_its_own_precision_in_every_family(tiny, batch, prefix, family):
+    """The yardstick is this machine's own: the error of bf16 without a prefix."""
     inputs, full, half = batch(), Backbone(tiny(family)), Backbone(tiny(family), dtype="bf16")
     assert {value.dtype for value in half.model.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        plain = distance(*(text(backbone(inputs), inputs) for backbone in (half, full)))
+    assert 1e-4 < plain < 0.03
     kv = 0.3 * prefix(full.spec, P)  # attention is not as sharp then; T5 and Gemma 4 do not scale it
     expected, found = (hidden_and_gradient(backbone, inputs, kv) for backbone in (full, half))
     assert {tensor.dtype for tensor in found} == {torch.float32}
-    near, steep = (0.05, 0.3) if family == "gemma4_text" else (0.03, 0.15)  # it is sensitive to rounding
-    assert 1e-4 < distance(found[0], expected[0]) < near
-    assert distance(found[1], expected[1]) < steep
+    assert 1e-4 < distance(found[0], expected[0]) < 3 * plain + 1e-3
+    assert distance(found[1], expected[1]) < 12 * plain + 1e-3
     assert half.pooling == full.pooling
+
+
+WIDE = {"hidden_size": 128, "intermediate_size": 128}
+"""Sizes with which a block of 64 weights, which share a scale in int4, lies in one row of a matrix."""
+WIDER = {
+    "gpt2": {"n_embd": 128},
+    "t5": {"d_model": 128, "d_ff": 128},
+    "xlnet": {"d_model": 128, "d_inner": 128},
+    "opt": {"hidden_size": 128, "ffn_dim": 128, "word_embed_proj_dim": 128},
+    "gemma3_text": WIDE | {"head_dim": 32},
+}
+"""Of the families that name them otherwise."""
 
 
 @quantized
 @pytest.mark.parametrize(("dtype", "near"), [("int8", 0.05), ("int4", 0.4)])
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "deberta", "xlnet", "t5", "modernbert"])
 def test_quantized_weights_are_smaller_and_near(tiny, batch, prefix, family, dtype, near):
-    inputs, full, small = batch(), Backbone(tiny(family)), Backbone(tiny(family), dtype=dtype)
+    path, inputs = tiny(family, std=0.05, **WIDER.get(family, WIDE)), batch()
+    full, small = Backbone(path), Backbone(path, dtype=dtype)
     kv = 0.3 * prefix(full.spec, P)  # attention is not as sharp then; T5 and Gemma 4 do not scale it
     expected, found = (hidden_and_gradient(backbone, inputs, kv) for backbone in (full, small))
     assert {tensor.dtype for tensor in found} == {torch.float32}
@@ -74,15 +84,14 @@ def test_quantized_weights_are_smaller_and_near(tiny, batch, prefix, family, dty
     assert sizes[0] < 0.5 * sizes[1]
 
 
-@pytest.mark.parametrize(
-    "dtype", ["bf16", pytest.param("int8", marks=quantized), pytest.param("int4", marks=quantized)]
-)
 @pytest.mark.parametrize("family", [*FAMILIES, "roformer", "bloom", "falcon", "mpt", "mixtral"])
-def test_what_a_model_does_is_found_alike_in_every_precision(tiny, family, dtype):
-    full, small = (Backbone(tiny(family), dtype=precision).traits for precision in ("fp32", dtype))
-    for trait in ("prefix_gap", "first_position", "causal", "packing", "shifts"):
-        assert getattr(small, trait) == getattr(full, trait), trait
-    assert small.padding_mode in (full.padding_mode, "aligned"), "to the edge of the row is right for every family"
+def test_traits_are_measured_alike_in_every_precision(tiny, family):
+    full = Backbone(tiny(family)).traits
+    for dtype in ("bf16", "int8", "int4") if BITSANDBYTES else ("bf16",):
+        small = Backbone(tiny(family), dtype=dtype).traits
+        for trait in ("prefix_gap", "first_position", "causal", "packing", "shifts"):
+            assert getattr(small, trait) == getattr(full, trait), (dtype, trait)
+        assert small.padding_mode in (full.padding_mode, "aligned"), "aligned is right for every family"
 
 
 @pytest.mark.parametrize(
@@ -91,16 +100,22 @@ def test_what_a_model_does_is_found_alike_in_every_precision(tiny, family, dtype
 )
 @pytest.mark.parametrize("family", ["bert", "roberta", "albert", "gpt2", "opt", "llama", "xlnet", "gemma3_text"])
 def test_a_language_model_of_fewer_bits_gives_near_scores_and_a_gradient(tiny, batch, prefix, family, dtype, near):
+    path = tiny(family, lm=True, **({"std": 0.05} | WIDER.get(family, WIDE) if dtype != "bf16" else {}))
     inputs, found = batch(answer_at=torch.tensor([[1], [2], [1]])), []
     for precision in ("fp32", dtype):
-        backbone = Backbone(tiny(family, lm=True), dtype=precision, lm=True).requires_grad_(False)
-        kv = (0.3 * prefix(backbone.spec, P)).requires_grad_()
-        scores = backbone.lm_scores(backbone(inputs, prompted(backbone, kv))[:, 1], torch.tensor([5, 6, 7]))
+        backbone = Backbone(path, dtype=precision, lm=True).requires_grad_(False)
+        kv, words = (0.3 * prefix(backbone.spec, P)).requires_grad_(), torch.tensor([5, 6, 7])
+        scores = backbone.lm_scores(backbone(inputs, prompted(backbone, kv))[:, 1], words)
         scores.sum().backward()
         assert scores.dtype == torch.float32
         assert kv.grad.any()
-        found.append(scores.detach())
-    assert distance(found[1], found[0]) < near
+        with torch.no_grad():
+            plain = backbone.lm_scores(backbone(inputs)[:, 1], words)
+        found.append((scores.detach(), plain))
+    (expected, unprompted), (fewer, plain) = found
+    if dtype == "bf16":
+        assert distance(fewer, expected) < 3 * distance(plain, unprompted) + 1e-3, "bf16 alone, on this machine"
+    assert distance(fewer, expected) < near
 
 
 @pytest.fixture

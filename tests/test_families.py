@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from families import FAMILIES, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_conformance import FAMILIES, text
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from test_conformance import text
+from families import distance, text
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone
@@ -34,11 +34,6 @@ def hidden_and_gradient(backbone, inputs, kv):
     hidden = text(backbone.requires_grad_(False)(inputs, Prompts(prefix=leaf)), inputs)
     hidden.pow(2).sum().backward()
     return [tensor.detach().float().cpu() for tensor in (hidden, leaf.grad)]
-
-
-def distance(one, other):
-    """Of two tensors, relative to the second."""
-    return float((one - other).norm() / other.norm())
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "gemma4_text", "deberta-v2", "xlnet", "t5"])

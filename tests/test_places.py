@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_conformance import CAUSAL, FAMILIES, UNSHIFTED, prompted, text
+from families import CAUSAL, FAMILIES, UNSHIFTED, distance, prompted, text
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone
@@ -73,9 +73,12 @@ def test_packed_texts_of_a_family_without_a_prefix_are_apart_too(tiny, batch, fa
 def test_packed_texts_are_apart_under_autocast(tiny, batch, prefix, family, kind):
     backbone = Backbone(tiny(family))
     prompts, inputs = prompts_of(kind, backbone, prefix), batch(LENGTHS)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        rows, together = text(backbone(inputs, prompts), inputs), backbone(packed(inputs), prompts)[0]
-    assert (together - rows).norm() < 0.03 * rows.norm()
+    with torch.no_grad():
+        exact = text(backbone(inputs, prompts), inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            rows, together = text(backbone(inputs, prompts), inputs), backbone(packed(inputs), prompts)[0]
+    assert distance(together, exact) < 3 * distance(rows, exact) + 1e-3, "bf16 alone, on this machine"
+    assert distance(rows, exact) < 0.03
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
