@@ -1,4 +1,4 @@
-"""What the data modules share: arguments, reading, checking, caching, padding with prompt slots, loaders, majority."""
+"""What the data modules share: arguments, reading, checks, the cache, padding, prompt slots, loaders, the majority."""
 
 import math
 import re
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def _unresolved(value: Any) -> str:
-    """What a command line or a file gives for a function, as text: `TaskSpec.check` refuses it."""
+    """The text that a command line or a file gives for a function; `TaskSpec.check` refuses it."""
     if value is None:
         raise ValueError
     return str(value)
@@ -45,23 +45,24 @@ Batch = dict[str, Any]
 
 
 class TaskData(L.LightningDataModule, ABC):
-    """Rows of one task, tokenized and batched; abstract, one subclass a task format.
+    """Rows of one task, tokenized and batched. This class is abstract: each task format has one subclass.
 
     A subclass with arguments of its own sets them before it calls `super().__init__`, which ends with `check()`.
 
     Args:
         task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec.
         backbone: Whose tokenizer to use: a hub id, a local folder, or package:NAME/PATH; linked from the model.
-        path: Folder with local files `<split>.jsonl`, `.csv`, `.tsv`, `.parquet`, ..., or several: a split is read from
-            the first that has it. By default the hub's data.
-        batch_size: Rows a process and batch.
-        max_length: Limit of tokens a text, special tokens and prompt slots included; by default the task's.
+        path: Folder with local files `<split>.jsonl`, `.csv`, `.tsv`, `.parquet`, ..., or several folders: each split
+            is read from the first one that has it. By default the data come from the hub.
+        batch_size: Rows in a batch, for each process.
+        max_length: Largest number of tokens in a text, with special tokens and prompt slots; by default the task's.
         slots: Prompt slots put into every text; linked from the model.
-        workers: Processes that prepare batches; 0 does it in the main one.
-        shots: Few-shot: train on so many rows a class and choose the checkpoint on as many others of the training split
-            (`dev`), as LM-BFF draws them; 0 takes all rows.
-        data_seed: Which few shots; LM-BFF has 13, 21, 42, 87 and 100.
-        pad_to_multiple_of: Pad batches to lengths of these steps, up to max_length: a compiled model sees few shapes.
+        workers: Processes that prepare batches; with 0 the main process prepares them.
+        shots: Number of rows of each class to train on; the checkpoint is chosen on as many other rows of the training
+            split (`dev`). They are drawn as in LM-BFF. 0 takes all rows.
+        data_seed: Seed of that draw; LM-BFF has 13, 21, 42, 87 and 100.
+        pad_to_multiple_of: Pad each batch to a multiple of this length, up to max_length, so that a compiled model gets
+            few shapes.
     """
 
     format: ClassVar[str]
@@ -83,7 +84,7 @@ class TaskData(L.LightningDataModule, ABC):
         pad_to_multiple_of: int = 1,
     ):
         super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer rows to evaluate than processes
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a split may have fewer rows than processes
         self.task = find_task(task) if isinstance(task, str) else task
         self.backbone = backbone
         self.path = path
@@ -135,8 +136,6 @@ class TaskData(L.LightningDataModule, ABC):
                 f" a file of task {self.task.name!r}; rename the file and its split in --data.task.evaluate."
             )
 
-    # --- what a format says ------------------------------------------------------------------------------------------
-
     def check(self) -> None:
         """Raise an InputError where the task's row or an argument does not suit the format.
 
@@ -150,7 +149,7 @@ class TaskData(L.LightningDataModule, ABC):
 
     @abstractmethod
     def parse(self, row: dict) -> dict:
-        """The checked columns of `row` that `encode` needs; an InputError tells what is wrong without its place."""
+        """The checked columns of `row` that `encode` needs; the caller adds the place to an InputError."""
 
     @abstractmethod
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
@@ -161,12 +160,12 @@ class TaskData(L.LightningDataModule, ABC):
         """A batch of items, padded, with slots."""
 
     def settings(self) -> dict[str, Any]:
-        """What else the items depend on; part of the cache's key."""
+        """Further values that the items depend on; they are part of the cache's key."""
         return {}
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The backbone's tokenizer; one without a padding token pads with its end token (masked anyway)."""
+        """The backbone's tokenizer; without a padding token it pads with its end token, which the mask hides."""
         return load(self.backbone)
 
     @cached_property
@@ -176,12 +175,12 @@ class TaskData(L.LightningDataModule, ABC):
 
     @cached_property
     def slot_at(self) -> int:
-        """Index of the first prompt slot: 1 behind a special first token ([CLS], <s>), else 0."""
+        """Index of the first prompt slot: 1 after a special first token ([CLS], <s>), else 0."""
         return text_start(self.tokenizer)
 
     @property
     def budget(self) -> int:
-        """Tokens there are for a text with its special tokens."""
+        """Largest number of tokens in a text with its special tokens, without the prompt slots."""
         return self.max_length - self.slots
 
     @property
@@ -191,7 +190,7 @@ class TaskData(L.LightningDataModule, ABC):
         return HeadSpec(task.name, self.task_head(task), task.labels, task.metrics, task.monitored)
 
     def prepare_data(self) -> None:
-        """Fill the cache, in one process a machine."""
+        """Fill the cache; Lightning calls this in one process of each machine."""
         self._load()
 
     def setup(self, stage: str | None = None) -> None:
@@ -238,15 +237,15 @@ class TaskData(L.LightningDataModule, ABC):
         return splits
 
     def prepare_rows(self, parsed: dict[str, list[dict]]) -> None:
-        """What a format does with the parsed rows of all splits before they are encoded."""
+        """Change the parsed rows of all splits, in place, before they are encoded; by default they stay as they are."""
 
     def _parse(self, source: Rows) -> list[dict]:
         parsed = []
         for i, row in enumerate(source.rows):
             try:
                 parsed.append(self.parse(self._prepare(row)))
-            except InputError as e:
-                raise InputError(f"{source.where(i)}: {e}") from e
+            except InputError as error:
+                raise InputError(f"{source.where(i)}: {error}") from error
         return parsed
 
     def _prepare(self, row: dict) -> dict:
@@ -254,10 +253,12 @@ class TaskData(L.LightningDataModule, ABC):
             return row
         try:
             return self.task.prepare(row)
-        except KeyError as e:
-            raise InputError(f"no column {e.args[0]!r}, {nearest(str(e.args[0]), row)}") from e
-        except (TypeError, IndexError, AttributeError) as e:
-            raise InputError(f"a column has not the form the task {self.task.name!r} expects ({e}).") from e
+        except KeyError as error:
+            raise InputError(f"no column {error.args[0]!r}, {nearest(str(error.args[0]), row)}") from error
+        except (TypeError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"a column does not have the form that task {self.task.name!r} expects ({error})."
+            ) from error
 
     def _encode(self, rows: list[dict], train: bool) -> list[dict]:
         return [item | {"length": _longest(item["input_ids"])} for item in self.encode(rows, train)]
@@ -294,28 +295,26 @@ class TaskData(L.LightningDataModule, ABC):
             return int(number)
         raise InputError(f"column {self.task.label!r}: label {name!r} is none of {list(labels)} nor their code.")
 
-    # --- batches -----------------------------------------------------------------------------------------------------
-
     def align(self, values: list[list], slot: Any, fill: Any) -> Shaped[Tensor, "n t *rest"]:
-        """Values a token, as a tensor: `slot` put in at the prompt slots, `fill` at the padding on the right."""
+        """One value for each token, as a tensor: `slot` at the prompt slots, `fill` at the padding on the right."""
         at, p = self.slot_at, self.slots
         return self.padded([row[:at] + [slot] * p + row[at:] for row in values], fill)
 
     def padded(self, values: list[list], fill: Any) -> Shaped[Tensor, "n t *rest"]:
-        """Values a token of texts that have their slots, as a tensor: `fill` at the padding on the right.
+        """One value for each token of texts that have their slots, as a tensor: `fill` at the padding on the right.
 
-        `t` is the longest text's length, raised to a multiple of `pad_to_multiple_of` but not above `max_length`.
+        `t` is the length of the longest text, raised to a multiple of `pad_to_multiple_of` but not above `max_length`.
         """
         longest, step = max(map(len, values)), self.pad_to_multiple_of
         t = max(longest, min(-(-longest // step) * step, self.max_length))
         return torch.tensor([row + [fill] * (t - len(row)) for row in values])
 
-    def shift(self, position: int) -> int:
-        """Where the token at `position` of the text stands after the slots were put in."""
+    def after_slots(self, position: int) -> int:
+        """The position, with the prompt slots, of the token at `position` of the text without them."""
         return position + self.slots if position >= self.slot_at else position
 
     def pad(self, texts: list[dict]) -> Batch:
-        """input_ids, attention_mask, token types where there are any, and slots, each n×t, of n tokenized texts."""
+        """input_ids, attention_mask, slots, and token types where the tokenizer has them, n×t, of n tokenized texts."""
         tokenizer, ids = self.tokenizer, [text["input_ids"] for text in texts]
         batch: Batch = {
             "input_ids": self.align(ids, stand_in(tokenizer), tokenizer.pad_token_id),
@@ -329,7 +328,7 @@ class TaskData(L.LightningDataModule, ABC):
 
     @property
     def splits(self) -> list[str]:
-        """The evaluated splits that exist with labels, in the task's order; after setup."""
+        """The evaluated splits that exist with labels, in the task's order; call it after setup."""
         return [split for split in self.evaluated if split in self._items]
 
     @property
@@ -348,7 +347,7 @@ class TaskData(L.LightningDataModule, ABC):
         return self.chosen_on.split("_")[0] == "test"
 
     def train_dataloader(self) -> Loader:
-        """Training batches, of similar lengths, in an order that seed and epoch decide."""
+        """Training batches of texts of similar lengths, in an order that the seed and the epoch decide."""
         if self.task.train not in self._items:
             self._missing_train()
         items = self._items[self.task.train]
@@ -359,7 +358,7 @@ class TaskData(L.LightningDataModule, ABC):
         return self.loader(self.splits[0])
 
     def loader(self, split: str) -> Loader:
-        """Batches of `split` for evaluation: each row once over all processes, long ones first; after setup."""
+        """Batches of `split` for evaluation: each row once over all processes, long texts first; after setup."""
         if split not in self._items:
             raise InputError(f"task {self.task.name!r} has no split {split!r}, {nearest(split, self._items)}")
         items = self._items[split]
@@ -376,14 +375,14 @@ class TaskData(L.LightningDataModule, ABC):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def answers(self, items: "Dataset") -> list:
-        """The right answers of `items`: codes, numbers, or a list of codes for each sentence."""
+    def gold(self, items: "Dataset") -> list:
+        """The gold labels of `items`: codes, numbers, or a list of codes for each sentence."""
         return items["label"][:]
 
     def majority(self, split: str) -> dict[str, float]:
-        """The task's metrics on `split` for always answering the most frequent training label (after setup).
+        """The task's metrics on `split` where every answer is the most frequent training label; call it after setup.
 
-        The mean for regression; {} for spans, and where there is no training split.
+        In regression every answer is the mean. The result is {} for spans, and without a training split.
         """
         from ptune.heads.metrics import majority
 
@@ -391,7 +390,7 @@ class TaskData(L.LightningDataModule, ABC):
             return {}
         train, items = self._items[self.task.train], self._items[split]
         groups = items["group"][:] if "group" in items.column_names else None
-        return majority(self.head, self.answers(train), self.answers(items), groups)
+        return majority(self.head, self.gold(train), self.gold(items), groups)
 
 
 def _longest(ids: list) -> int:

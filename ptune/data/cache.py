@@ -19,8 +19,10 @@ from ptune.errors import InputError, first_line
 if TYPE_CHECKING:
     from datasets import Dataset
 
-VERSION = 1  # raise it when an `encode` changes what it returns
-BLOCK = 1000  # rows tokenized at a time
+VERSION = 1
+"""Part of every key: raise it when an `encode` changes what it returns."""
+BLOCK = 1000
+"""Number of rows that are tokenized at a time."""
 SIZES = "sizes.json"
 """File of an entry with the sizes of its other files."""
 
@@ -76,7 +78,7 @@ def cached(name: str, rows: list[dict], encode: Callable[[list[dict]], list[dict
 
 
 def _loaded(target: Path) -> "Dataset | None":
-    """The entry, or None where it is not whole."""
+    """The entry, or None where a file of it is missing or damaged."""
     import datasets
 
     try:
@@ -108,7 +110,7 @@ def _write(target: Path, rows: list[dict], encode: Callable[[list[dict]], list[d
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        if _loaded(target) is None:  # else another process was first
+        if _loaded(target) is None:  # otherwise another process was faster
             raise InputError(
                 f"the cache {folder()} cannot be written ({first_line(error)}): set PTUNE_CACHE to a folder that can."
             ) from error
@@ -118,7 +120,7 @@ def _table(rows: list[dict], encode: Callable[[list[dict]], list[dict]]) -> Any:
     import pyarrow as pa
 
     blocks: Iterator[list[dict]] = (encode(rows[i : i + BLOCK]) for i in range(0, len(rows), BLOCK))
-    # a block whose lists are all empty has no type yet: permissive takes it from the others
+    # A block whose lists are all empty has no type yet; "permissive" takes the type from the other blocks.
     return pa.concat_tables([pa.Table.from_pylist(block) for block in blocks if block], promote_options="permissive")
 
 

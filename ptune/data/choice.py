@@ -17,8 +17,8 @@ from ptune.tasks.spec import TaskSpec
 class MultipleChoice(Templated):
     """A context and c endings; the right one is the label.
 
-    The first text column is the first text; each ending is the second, behind the second text column if there is one
-    (SWAG's `sent2`, as transformers' run_swag does it). With a template each ending is read at the mask instead.
+    The first text column is the first text. Each ending is a second text, after the second text column if there is one
+    (SWAG's `sent2`, as in transformers' run_swag). With a template each ending is read at the mask instead.
     """
 
     format: ClassVar[str] = "multiple_choice"
@@ -39,7 +39,7 @@ class MultipleChoice(Templated):
         if len(self.task.labels) not in (0, len(self.task.choices)):
             raise InputError(f"task {name!r}: {len(self.task.labels)} labels for {len(self.task.choices)} choices.")
         self._named = bool(self.task.labels)
-        if not self._named:  # the head and the metrics count the classes
+        if not self._named:  # the head and the metrics need the number of classes
             self.task = replace(self.task, labels=self.task.choices)
         super().check()
 
@@ -72,7 +72,7 @@ class MultipleChoice(Templated):
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
         """One item a row: input_ids and token_type_ids are lists of c lists."""
         if self.templated:
-            return self._ask(rows)
+            return self._written(rows)
         c = len(self.task.choices)
         firsts = [row["first"] for row in rows for _ in range(c)]
         seconds = [second for row in rows for second in row["seconds"]]
@@ -83,9 +83,9 @@ class MultipleChoice(Templated):
             for i, row in enumerate(rows)
         ]
 
-    def _ask(self, rows: list[dict]) -> list[dict]:
-        """Each ending has a text of its own and is read at the places of its tokens, `answer_ids`."""
-        most = min(self.max_length // 2, self.writer.room)  # a longer ending would leave no room for what comes before
+    def _written(self, rows: list[dict]) -> list[dict]:
+        """Items of a template: each ending is a text of its own, read at the places of its tokens, `answer_ids`."""
+        most = min(self.max_length // 2, self.writer.free)  # a longer ending would displace the text before it
         endings = [[ids[:most] for ids in pieces(self.tokenizer, row["seconds"], spaced=True)] for row in rows]
         fills = [[filled(ids, self.tokenizer, self.causal) for ids in those] for those in endings]
         texts = self.written(rows, fills)

@@ -64,7 +64,7 @@ class Classification(Templated):
     def check(self) -> None:
         """Raise an InputError where columns, labels and template do not fit together."""
         self._groups: dict[str, int] = {}
-        """Numbers of the groups' names, in the order they were read."""
+        """A number for each group's name, in the order of reading."""
         name, metrics = self.task.name, self.task.metrics
         if len(self.task.text) > 2:
             raise InputError(f"task {name!r}: --data.task.text {list(self.task.text)} names more than two columns.")
@@ -93,7 +93,7 @@ class Classification(Templated):
         return replace(super().head, words=self.verbalizer.words) if self.templated else super().head
 
     def settings(self) -> dict[str, Any]:
-        """The template's, and what stands at its mask."""
+        """The template's settings, and the tokens at its mask."""
         return super().settings() | ({"fills": self.fills} if self.templated else {})
 
     def answer(self, parsed: dict) -> str:
@@ -101,7 +101,10 @@ class Classification(Templated):
         return self.verbalizer.words[parsed["label"]][0]
 
     def parse(self, row: dict) -> dict:
-        """{texts: 1 or 2 strings, or the template's columns; label: code or number; group: int where there are any}."""
+        """{texts: 1 or 2 strings, label: code or number, group: int if the task has groups}.
+
+        With a template `columns`, those that it names, take the place of `texts`.
+        """
         parsed: dict[str, Any] = {"label": self._label(self.column(row, self.task.label))}
         if self.templated:
             parsed["columns"] = self.columns(row)

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from ptune.data.rows import Rows
 
 DEV = "dev"
-"""Name of the split that few shots are chosen on, as large as their training split and drawn from the same rows."""
+"""Name of the split that chooses a few-shot run's checkpoint: as large as its training split, from the same rows."""
 
 
 def few(rows: "Rows", label: str, shots: int, seed: int) -> tuple["Rows", "Rows"]:
-    """`shots` rows of every class to train on and as many others to choose on.
+    """`shots` rows of every class to train on, and as many others to choose the checkpoint on.
 
     The draw is LM-BFF's: NumPy's legacy generator shuffles the whole file, then the first rows of each class are
     taken. Rows in the order of GLUE's files give the very same splits.
@@ -34,7 +34,7 @@ def few(rows: "Rows", label: str, shots: int, seed: int) -> tuple["Rows", "Rows"
         if len(places) < 2 * shots:
             raise InputError(
                 f"--data.shots {shots}: {rows.origin} has {len(places)} rows of class {name!r}, and {2 * shots} are "
-                f"needed to train and to choose on; use at most {len(places) // 2}."
+                f"needed to train and to choose the checkpoint on; use at most {len(places) // 2}."
             )
     train, dev = ([i for places in classes.values() for i in places[start : start + shots]] for start in (0, shots))
     return rows.take(train), rows.take(dev)

@@ -15,7 +15,7 @@ from ptune.tasks.spec import TaskSpec
 class Fill(Templated):
     """A text and the word that fills its mask; any word of the vocabulary may be the answer.
 
-    Rows whose word is not one token of the backbone's vocabulary are left out, as LAMA leaves them out, and counted.
+    Rows whose word is not one token of the backbone's vocabulary are left out, as in LAMA, and counted.
     """
 
     format: ClassVar[str] = "fill"
@@ -37,7 +37,7 @@ class Fill(Templated):
         super().check()
         self._words = set(whole_words(self.backbone).tolist())
         self.left_out: dict[str, int] = {}
-        """Rows left out, by split; after setup."""
+        """Number of rows left out of each split; known after setup."""
 
     def parse(self, row: dict) -> dict:
         """{columns, word: str, label: its token id, -1 where it is not one whole word of the vocabulary}."""
@@ -47,7 +47,7 @@ class Fill(Templated):
         return {"columns": self.columns(row), "word": word, "label": ids[0] if known else -1}
 
     def prepare_rows(self, parsed: dict[str, list[dict]]) -> None:
-        """Leave out rows without a word of the vocabulary; an InputError where nothing is left to choose on."""
+        """Leave out rows without a word of the vocabulary; an InputError where a split has no others."""
         for split, rows in parsed.items():
             parsed[split] = [row for row in rows if row["label"] >= 0]
             self.left_out[split] = len(rows) - len(parsed[split])

@@ -1,4 +1,4 @@
-"""Samplers that bucket by length and know about processes, and a loader that a checkpoint can resume mid-epoch."""
+"""Samplers that bucket by length and divide rows among processes, and a loader that resumes within an epoch."""
 
 import os
 from abc import ABC, abstractmethod
@@ -9,27 +9,28 @@ import torch
 from torch import distributed
 from torch.utils.data import DataLoader, DistributedSampler
 
-POOL = 50  # batches of similar length are cut out of this many shuffled batches: large enough to pad little
+POOL = 50
+"""Rows of so many batches are sorted by length together: enough that batches need little padding."""
 
 
 def seed() -> int:
-    """The run's seed, as Lightning's `seed_everything` left it for samplers and workers."""
+    """The run's seed, which Lightning's `seed_everything` leaves in the environment."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 def world() -> tuple[int, int]:
-    """Number of processes and the number of this one; call it after they were started."""
+    """Number of processes and the rank of this one; call it after the processes were started."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size(), distributed.get_rank()
     return 1, 0
 
 
 class _Sampler(DistributedSampler, ABC):
-    """An order of row numbers for this process. A DistributedSampler, so that Lightning leaves it alone.
+    """An order of row numbers for this process. It is a DistributedSampler, so that Lightning does not replace it.
 
     Args:
         lengths: tokens of each row.
-        batch_size: rows a process and batch.
+        batch_size: rows in a batch, for each process.
     """
 
     def __init__(self, lengths: list[int], batch_size: int):
@@ -38,7 +39,7 @@ class _Sampler(DistributedSampler, ABC):
         self.lengths = torch.tensor(lengths)
         self.batch_size = batch_size
         self.start = 0
-        """Rows of this process to leave out at the beginning of the next pass (resume)."""
+        """Number of this process's rows to skip at the beginning of the next pass, in a resumed epoch."""
 
     @abstractmethod
     def order(self) -> list[int]:
@@ -53,8 +54,8 @@ class BucketSampler(_Sampler):
     """Training order: a pure function of seed and epoch, in chunks of similar length whose order is shuffled.
 
     A chunk is the global batch (batch_size × processes) and each process takes its slice of it, so n processes with
-    batches of b see what one process with batches of n·b sees. The rows that fill no chunk come last, cut to a
-    multiple of the number of processes.
+    batches of b read the same rows in a step as one process with batches of n·b. The rows that do not fill a chunk come
+    last, cut to a multiple of the number of processes.
     """
 
     def order(self) -> list[int]:
@@ -76,10 +77,10 @@ class BucketSampler(_Sampler):
 
 @final
 class EvalSampler(_Sampler):
-    """Evaluation order: longest first, each row exactly once over all processes, which may get uneven numbers.
+    """Evaluation order: longest first, each row exactly once over all processes, whose numbers of rows may differ by 1.
 
-    Where there are fewer rows than processes every process gets all of them: metrics are of shares, so they are the
-    same, and none is left out, whom the others would wait for.
+    With fewer rows than processes every process evaluates all rows: averages stay right, and no process is missing in a
+    collective operation.
     """
 
     def order(self) -> list[int]:
@@ -96,9 +97,9 @@ class EvalSampler(_Sampler):
 
 @final
 class Loader(DataLoader):
-    """A DataLoader with its own random generator and a state, so that a resumed run gets the batches it lacks.
+    """A DataLoader with its own random generator and a state, so that a resumed run gets the remaining batches.
 
-    Iterators start at their first `next`, not at `iter`: Lightning makes the iterator before it tells the sampler the
+    Iterators start at their first `next`, not at `iter`: Lightning makes the iterator before it sets the sampler's
     epoch. Batches already done are skipped in the sampler, never tokenized or collated.
     """
 
@@ -109,12 +110,12 @@ class Loader(DataLoader):
         self._resume: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        if not isinstance(self.sampler, _Sampler):  # Lightning's own, for `predict` or `overfit_batches`
+        if not isinstance(self.sampler, _Sampler):  # Lightning's own sampler, for `predict` or `overfit_batches`
             yield from super().__iter__()
             return
         resume, self._resume = self._resume, {}
         self._epoch = self.sampler.epoch
-        # a checkpoint of an epoch's end says how much of the *last* epoch is done: nothing of this one
+        # a checkpoint from the end of an epoch counts the batches of that epoch, not of this one
         self._done = resume["done"] if resume.get("epoch") == self._epoch else 0
         self.sampler.start = self._done * self.sampler.batch_size
         for batch in super().__iter__():
@@ -126,6 +127,6 @@ class Loader(DataLoader):
         return {"epoch": self._epoch, "done": self._done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind the batches that `state` says are done, in the epoch it names."""
+        """Continue after the batches that `state` counts as done, in its epoch."""
         self._resume = dict(state)
         self._epoch, self._done = state["epoch"], state["done"]

@@ -14,8 +14,10 @@ from ptune.tasks.spec import TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
-MAX_QUESTION = 64  # tokens, as in run_squad: a longer question is cut, for it would leave no room for the context
+MAX_QUESTION = 64
+"""Tokens of a question, as in run_squad; a longer one is cut, so that enough tokens are left for the context."""
 STRIDE = 128
+"""Tokens that neighbouring windows share by default, as in run_squad."""
 REFERENCE = ("id", "context", "answers")
 
 
@@ -23,12 +25,12 @@ REFERENCE = ("id", "context", "answers")
 class SpanQA(TaskData):
     """A context is read in overlapping windows; the answer is the best span in any of them.
 
-    In training each window is a row. In evaluation a row is a question with all its windows. Token 0 stands for "no
-    answer here"; no answer at all is given only where the data have questions without one (SQuAD 2.0).
+    In training each window is a row. In evaluation a row is a question with all its windows. Token 0 means "no
+    answer in this window"; a question gets no answer only where the data have such questions (SQuAD 2.0).
 
     Args:
-        stride: Tokens that neighbouring windows share; by default 128, or half of a window where that is less.
-        max_answer_length: Longest answer given, in tokens.
+        stride: Number of tokens that neighbouring windows share; by default 128, or half of a window if that is less.
+        max_answer_length: Largest number of tokens in an answer.
         null_threshold: No answer is given where its score exceeds the best span's by more than this.
     """
 
@@ -59,7 +61,7 @@ class SpanQA(TaskData):
                 raise InputError(f"--data.{name} {value}: must be at least {least}.")
 
     def settings(self) -> dict:
-        """The stride."""
+        """The stride, and the constants of this file."""
         return {"stride": self.stride, "default": STRIDE, "question": MAX_QUESTION}
 
     def parse(self, row: dict) -> dict:
@@ -96,14 +98,14 @@ class SpanQA(TaskData):
             raise InputError(
                 f"backbone {self.backbone!r}: its tokenizer keeps no character offsets; span_qa needs them."
             )
-        room = self.budget - self.tokenizer.num_special_tokens_to_add(pair=True)
-        longest = min(MAX_QUESTION, room // 2)
+        free = self.budget - self.tokenizer.num_special_tokens_to_add(pair=True)
+        longest = min(MAX_QUESTION, free // 2)
         tokens = self.tokenizer(
             self._shortened([row["question"] for row in rows], longest),
             [row["context"] for row in rows],
             truncation="only_second",
             max_length=self.budget,
-            stride=self._overlap(room - longest),
+            stride=self._overlap(free - longest),
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
             return_attention_mask=False,
@@ -127,13 +129,13 @@ class SpanQA(TaskData):
                 items[-1].setdefault(name, []).append(value)
         return items
 
-    def _overlap(self, room: int) -> int:
-        """The stride; `room` is what the context has at least."""
+    def _overlap(self, free: int) -> int:
+        """The stride; `free` is the number of tokens that the context has at least."""
         if self.stride is None:
-            return min(STRIDE, room // 2)
-        if self.stride >= room:
+            return min(STRIDE, free // 2)
+        if self.stride >= free:
             raise InputError(
-                f"--data.stride {self.stride}: must be below {room}, the tokens of context that --data.max_length"
+                f"--data.stride {self.stride}: must be below {free}, the tokens of context that --data.max_length"
                 f" {self.max_length} leaves beside a long question and {self.slots} prompt slots."
             )
         return self.stride
@@ -146,24 +148,24 @@ class SpanQA(TaskData):
 
     @cached_property
     def nullable(self) -> bool:
-        """Whether any split has questions without an answer; after setup."""
+        """Whether any split has questions without an answer; known after setup."""
         return not all(all(items["answerable"]) for items in self._items.values())
 
-    def answers(self, items: "Dataset") -> list:
-        """None: there is no most frequent span."""
+    def gold(self, items: "Dataset") -> list:
+        """No labels: a span has no class that could be the most frequent."""
         return []
 
     def collate(self, items: list[dict]) -> Batch:
         """The n padded windows of b rows, with labels n×2 (first and last token of the answer, 0 where it is not).
 
-        For evaluation also feature_row n (which row a window belongs to), offsets n×t×2 (characters of the context, -1
+        For evaluation also feature_row n (the row of each window), offsets n×t×2 (characters of the context, -1
         elsewhere), references (b dicts id, context, answers), null_threshold (inf where there is always an answer) and
         max_answer_length.
         """
         names = [name for name in ("input_ids", "token_type_ids") if name in items[0]]
         batch = self.pad([{n: item[n][i] for n in names} for item in items for i in range(len(item["span"]))])
         spans = [span for item in items for span in item["span"]]
-        batch["labels"] = torch.tensor([[self.shift(token) if token else 0 for token in span] for span in spans])
+        batch["labels"] = torch.tensor([[self.after_slots(token) if token else 0 for token in span] for span in spans])
         if "context" in items[0]:
             none = [-1, -1]
             batch["offsets"] = self.align([window for item in items for window in item["offsets"]], none, none)

@@ -1,4 +1,4 @@
-"""Where rows come from: local files, the hub, or the generated toy tasks. Every mistake names the file and the line."""
+"""Where rows come from: local files, the hub, or the generated toy tasks. Errors name the file and the line."""
 
 import csv
 import gzip
@@ -32,9 +32,9 @@ def read(task: TaskSpec, path: str | list[str] | None) -> dict[str, Rows]:
     if task.where:
         column, value = task.where
         splits = {split: _where(rows, column, value) for split, rows in splits.items()}
-        if not splits[monitored(task)].rows:
+        if not splits[task.evaluate[0]].rows:
             raise InputError(
-                f"task {task.name!r}: {splits[monitored(task)].origin} has no row with {column} {value!r}; "
+                f"task {task.name!r}: {splits[task.evaluate[0]].origin} has no row with {column} {value!r}; "
                 "give the file that has them."
             )
     return {split: rows for split, rows in splits.items() if rows.rows}
@@ -44,23 +44,15 @@ def _where(rows: Rows, column: str, value: str) -> Rows:
     return rows.take([i for i, row in enumerate(rows.rows) if str(row.get(column)) == value])
 
 
-def monitored(task: TaskSpec) -> str:
-    """The split that must exist: the first one evaluated."""
-    return task.evaluate[0]
-
-
 def _splits(task: TaskSpec, path: str | list[str] | None) -> dict[str, Rows]:
     wanted = [task.train, *task.evaluate]
     if path is not None:
-        return read_folders([Path(folder).expanduser() for folder in folders(path)], wanted, monitored(task))
+        return read_folders([Path(folder).expanduser() for folder in folders(path)], wanted, task.evaluate[0])
     if task.name.startswith("toy/"):
         from ptune.tasks import toy
 
         return {split: Rows(toy.generate(task.name, split), f"{task.name} {split}") for split in wanted}
     return read_hub(task, wanted)
-
-
-# --- local files -----------------------------------------------------------------------------------------------------
 
 
 def read_folders(places: list[Path], wanted: list[str], needed: str) -> dict[str, Rows]:
@@ -85,7 +77,7 @@ def read_folders(places: list[Path], wanted: list[str], needed: str) -> dict[str
 
 
 def find(folder: Path, split: str) -> Path | None:
-    """The one file of `split` in `folder`, or None; two are an error."""
+    """The file of `split` in `folder`, or None; an InputError where there are two."""
     files = [file for suffix in SUFFIXES if (file := folder / f"{split}{suffix}").is_file()]
     if len(files) > 1:
         names = " and ".join(file.name for file in files)
@@ -94,7 +86,7 @@ def find(folder: Path, split: str) -> Path | None:
 
 
 def read_file(file: Path) -> Rows:
-    """The rows of one .jsonl, .json, .csv, .tsv (tab-separated, quotes are text) or .parquet file, also gzipped."""
+    """The rows of a .jsonl, .json, .csv, .tsv or .parquet file, also gzipped; in .tsv quotation marks are text."""
     try:
         if file.suffix == ".parquet":
             return _checked(_parquet(file), [], file)
@@ -134,7 +126,7 @@ def _parquet(file: Path) -> list[dict]:
         raise InputError(f"{file}: not a Parquet file ({first_line(error)}).") from error
     try:
         return table.to_pylist()
-    except (ValueError, OverflowError):  # a value that Python's own type cannot hold: which?
+    except (ValueError, OverflowError):  # Python's own type cannot hold a value: find its row and column
         for name in table.column_names:
             for i, value in enumerate(table[name]):
                 try:
@@ -183,7 +175,7 @@ def _parsed(text: str, file: str, line: int = 0) -> Any:
 
 
 def _check_text(written: str, row: dict, place: str) -> None:
-    """Raise an InputError for an escape such as \\ud800 alone, which `json` reads, but which is no character."""
+    """Raise an InputError for a lone surrogate such as \\ud800: `json` reads it, but no tokenizer can."""
     if "\\ud" not in written and "\\uD" not in written:
         return
     try:
@@ -217,11 +209,8 @@ def _table(text: str, file: Path, tabs: bool) -> Iterator[tuple[int, dict]]:
         raise InputError(f"{file}, line {reader.line_num}: malformed row ({error}).") from error
 
 
-# --- the hub ---------------------------------------------------------------------------------------------------------
-
-
 def read_hub(task: TaskSpec, wanted: list[str]) -> dict[str, Rows]:
-    """The splits in `wanted` that the hub's dataset has; an error tells the way around an unreachable hub."""
+    """The splits in `wanted` that the hub's dataset has; where the hub fails, the error says how to use files."""
     files = ", ".join(f"{split}.jsonl.gz" for split in wanted)
     around = f"use --data.path DIR with {files} (or .csv, .parquet, ...) with the hub's column names"
     if not task.hub:
@@ -232,14 +221,14 @@ def read_hub(task: TaskSpec, wanted: list[str]) -> dict[str, Rows]:
     try:
         try:
             loaded = datasets.load_dataset(name, configuration)
-        except RuntimeError as error:  # a dataset that is still a script: the hub keeps a Parquet copy of those
+        except RuntimeError as error:  # for a dataset that is a script the hub keeps a Parquet copy
             if "scripts are no longer supported" not in str(error):
                 raise
             loaded = datasets.load_dataset(name, configuration, revision="refs/convert/parquet")
     except Exception as error:  # the hub's errors have no common base: no network, no such name, a bad proxy
         where = f"task {task.name!r}: {'/'.join(task.hub)}"
         raise InputError(f"{where} cannot be loaded ({first_line(error)}): {around}.") from error
-    if monitored(task) not in loaded:
-        near = nearest(monitored(task), map(str, loaded))
-        raise InputError(f"task {task.name!r}: the hub's dataset has no split {monitored(task)!r}, {near}")
+    if task.evaluate[0] not in loaded:
+        near = nearest(task.evaluate[0], map(str, loaded))
+        raise InputError(f"task {task.name!r}: the hub's dataset has no split {task.evaluate[0]!r}, {near}")
     return {s: Rows(loaded[s].to_list(), f"{'/'.join(task.hub)} {s}") for s in wanted if s in loaded}

@@ -15,15 +15,16 @@ from ptune.tasks.spec import TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
-NO_LABEL = -100  # what torch's cross entropy ignores
+NO_LABEL = -100
+"""The label that torch's cross entropy ignores."""
 
 
 @final
 class Tagging(TaskData):
-    """Words and as many tags. A sentence too long for the model is cut into pieces, between words.
+    """Words and one tag for each of them. A sentence that is too long for the model is cut into pieces, between words.
 
     In training each piece is a row. In evaluation a row is a sentence with all its pieces, so that entities are counted
-    over whole sentences and every word once. Nothing looks at the tags to choose where to cut.
+    over whole sentences and every word once. Where a sentence is cut does not depend on its tags.
     """
 
     format: ClassVar[str] = "tagging"
@@ -44,7 +45,7 @@ class Tagging(TaskData):
             raise InputError(f"task {self.task.name!r}: --data.task.labels must list the tags, e.g. '[O,B-PER,I-PER]'.")
 
     def parse(self, row: dict) -> dict:
-        """{words: strings, tags: codes}; in both columns a list, or a text to be split at white space (CSV)."""
+        """{words: strings, tags: codes}; both columns hold a list, or a text that is split at white space (CSV)."""
         (column,) = self.task.text
         words, tags = (self._list(row, name) for name in (column, self.task.label))
         if len(words) != len(tags):
@@ -66,14 +67,14 @@ class Tagging(TaskData):
         """Items with lists of pieces: input_ids, token_type_ids, labels (-100 where no word begins)."""
         if not self.tokenizer.is_fast:
             raise InputError(f"backbone {self.backbone!r}: its tokenizer keeps no word numbers, which tagging needs.")
-        room = self.budget - self.tokenizer.num_special_tokens_to_add()
+        limit = self.budget - self.tokenizer.num_special_tokens_to_add()
         sentences, counts = self._readable([row["words"] for row in rows])
-        cuts = [cut(tokens, room) for tokens in counts]
+        cuts = [cut(tokens, limit) for tokens in counts]
         spans = [(i, a, b) for i, starts in enumerate(cuts) for a, b in zip(starts, [*starts[1:], None], strict=True)]
         tokens = self.tokenizer(
             [sentences[i][a:b] for i, a, b in spans],
             is_split_into_words=True,
-            truncation=True,  # shortens a single word that is longer than the model: its first sub-token stays
+            truncation=True,  # cuts a single word that is longer than the model after its first sub-tokens
             max_length=self.budget,
             return_attention_mask=False,
         )
@@ -88,13 +89,13 @@ class Tagging(TaskData):
 
     @cached_property
     def _space(self) -> str:
-        """What a word must begin with to become the tokens it is within a text: a space for byte-level tokenizers."""
+        """What precedes each word for it to have the tokens it has in a text: a space for byte-level tokenizers."""
         text = self.tokenizer("a a", add_special_tokens=False)["input_ids"]
         words = self.tokenizer(["a", "a"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
         return "" if words == text else " "
 
     def _readable(self, sentences: list[list[str]]) -> tuple[list[list[str]], list[list[int]]]:
-        """The words as the tokenizer takes them, and the number of tokens of each, which is 1 or more.
+        """The words as the tokenizer needs them, and the number of tokens of each, at least 1.
 
         A word that the tokenizer drops (a control character) becomes the unknown token, so that it keeps its tag.
         """
@@ -109,14 +110,14 @@ class Tagging(TaskData):
         return sentences, counts
 
     def collate(self, items: list[dict]) -> Batch:
-        """The n padded pieces of b rows: labels n×t, and feature_row n, which of the b rows each piece belongs to."""
+        """The n padded pieces of b rows: labels n×t, and feature_row n, the row of each piece."""
         names = [name for name in ("input_ids", "token_type_ids") if name in items[0]]
         batch = self.pad([{n: item[n][i] for n in names} for item in items for i in range(len(item["input_ids"]))])
         batch["labels"] = self.align([labels for item in items for labels in item["labels"]], NO_LABEL, NO_LABEL)
         batch["feature_row"] = torch.tensor([row for row, item in enumerate(items) for _ in item["labels"]])
         return batch
 
-    def answers(self, items: "Dataset") -> list[list[int]]:
+    def gold(self, items: "Dataset") -> list[list[int]]:
         """The tags of every row's words."""
         return [[tag for piece in row for tag in piece if tag != NO_LABEL] for row in items["labels"]]
 
@@ -125,15 +126,15 @@ def _is_word(item: object) -> bool:
     return isinstance(item, str | int) or (isinstance(item, float) and math.isfinite(item))
 
 
-def cut(counts: list[int], room: int) -> list[int]:
-    """Where the pieces of a sentence begin: as few pieces of at most `room` tokens as possible, of even sizes.
+def cut(counts: list[int], limit: int) -> list[int]:
+    """Where the pieces of a sentence begin: as few pieces of at most `limit` tokens as possible, of even sizes.
 
-    `counts` are the words' tokens; a word of more than `room` has a piece of its own.
+    `counts` are the numbers of tokens of the words; a word of more than `limit` tokens is a piece of its own.
     """
-    counts = [min(count, room) for count in counts]
-    fewest = len(_pack(counts, room))
-    sizes = range(max(-(-sum(counts) // fewest), *counts, 1), room)
-    return _pack(counts, next((size for size in sizes if len(_pack(counts, size)) == fewest), room))
+    counts = [min(count, limit) for count in counts]
+    fewest = len(_pack(counts, limit))
+    sizes = range(max(-(-sum(counts) // fewest), *counts, 1), limit)
+    return _pack(counts, next((size for size in sizes if len(_pack(counts, size)) == fewest), limit))
 
 
 def _pack(counts: list[int], size: int) -> list[int]:
@@ -147,6 +148,6 @@ def _pack(counts: list[int], size: int) -> list[int]:
 
 
 def first_tokens(words: list[int | None], tags: list[int]) -> list[int]:
-    """A tag at the first token of each word, -100 elsewhere; `words` says which word each token is of."""
+    """A tag at the first token of each word, -100 elsewhere; `words` is the word number of each token."""
     before = [None, *words[:-1]]
     return [NO_LABEL if word is None or word == last else tags[word] for last, word in zip(before, words, strict=True)]

@@ -1,4 +1,4 @@
-"""What the formats share that can be written as a template and read with a language model."""
+"""What the formats share whose rows can be written as a template, for a language model's head to read."""
 
 import random
 from abc import abstractmethod
@@ -19,21 +19,21 @@ from ptune.tasks.spec import HeadSpec, TaskSpec
 from ptune.tasks.templates import Template
 
 WRITTEN = ("input_ids", "token_type_ids", "slots", "answer_at")
-"""What the writer makes of a text, each a list."""
+"""Names of the lists that the writer makes of a text."""
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
-"""What Zhao et al. 2021 (*Calibrate Before Use*, section 5) put in place of a row's text."""
+"""The texts that Zhao et al. 2021 (*Calibrate Before Use*, section 5) use in place of a row's."""
 
 
 class Templated(TaskData):
-    """Abstract: rows that a task head reads, or, with a template, the language model's head.
+    """Abstract class of rows that a task head reads, or, with a template, the language model's head.
 
     Args:
         task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec.
         backbone: Whose tokenizer to use: a hub id, a local folder, or package:NAME/PATH; linked from the model.
-        template: Text a language model is asked with, such as '{sentence} It was [MASK].'; `task` is the task's own. By
-            default there is none and a task head reads the row. The language is told in `ptune.tasks.templates`.
-        demonstrations: Training rows, drawn by seed, that stand with their answers in front of every text.
+        template: Text that a language model completes, such as '{sentence} It was [MASK].'; `task` is the task's own.
+            By default there is none and a task head reads the row. `ptune.tasks.templates` explains the notation.
+        demonstrations: Number of training rows, drawn by the seed, that precede every text together with their answers.
     """
 
     template_head: ClassVar[str]
@@ -74,7 +74,7 @@ class Templated(TaskData):
         self.template = Template(self.task.template if self.template_text == "task" else self.template_text)
         if self.task.label in self.template.columns:
             raise InputError(
-                f"--data.template {self.template.text!r} shows the label column {self.task.label!r}, which would tell"
+                f"--data.template {self.template.text!r} shows the label column {self.task.label!r}, which would show"
                 " the model the answer; write [MASK] there."
             )
         lm = describe(self.backbone).lm
@@ -107,8 +107,6 @@ class Templated(TaskData):
         """The columns that the template names; an empty one is an error unless `empty`."""
         return {name: self.string(row, name, empty) for name in self.template.columns}
 
-    # --- demonstrations ----------------------------------------------------------------------------------------------
-
     @abstractmethod
     def answer(self, parsed: dict) -> str:
         """The answer of a parsed row, as text."""
@@ -127,7 +125,7 @@ class Templated(TaskData):
         order = list(range(len(rows)))
         random.Random(loader.seed()).shuffle(order)
         of_class: dict[str, int] = {}
-        turn = {}  # the first row of every class before the second of any
+        turn = {}  # the first row of every class comes before the second row of any class
         for i in order:
             name = str(rows[i]["label"])
             turn[i] = of_class[name] = of_class.get(name, -1) + 1
@@ -137,12 +135,10 @@ class Templated(TaskData):
         self.writer = Writer(self.template, self.tokenizer, self.causal, self.max_length, self.slots, front)
         parsed[self.task.train] = [row for i, row in enumerate(rows) if i not in drawn]
         if not parsed[self.task.train]:
-            del parsed[self.task.train]  # enough to evaluate, nothing to train on
-
-    # --- texts -------------------------------------------------------------------------------------------------------
+            del parsed[self.task.train]  # an evaluation needs no others, and a fit says that the split is missing
 
     def written(self, rows: Sequence[dict], fills: Sequence[Sequence[Sequence[int]]]) -> list[dict[str, list]]:
-        """Every row written once for each of its fills: a list of texts under each name."""
+        """Each row, written once for each of its fills: a list of texts under each name."""
         texts = zip(self.writer.columns([row["columns"] for row in rows]), fills, strict=True)
         return [_turned([self.writer.write(columns, fill) for fill in those]) for columns, those in texts]
 

@@ -1,4 +1,4 @@
-"""Rows written as a template says, in tokens."""
+"""Rows written as token ids, in the form of a template."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,22 +13,23 @@ from ptune.tasks.templates import Template
 
 @final
 class Writer:
-    """Writes texts with special tokens, slots and places to answer at, and cuts the columns to what fits.
+    """Writes texts with special tokens, slots and the positions of the answer, and cuts the columns to the budget.
 
     Args:
         template: the template.
-        tokenizer: of the backbone.
-        causal: whether the model answers behind what it has read.
-        budget: tokens a text may have, all included.
-        slots: slots of the method; in front of the text where the template has none.
+        tokenizer: the backbone's tokenizer.
+        causal: whether the model predicts the token after those it has read.
+        budget: largest number of tokens in a text, everything included.
+        slots: number of the method's slots; they precede the text where the template has none.
         front: tokens put before every text (demonstrations).
 
     Raises:
-        InputError: the template's own words leave no room for a column, or its slots are not as many as the method's.
+        InputError: the template's own words leave too few tokens for the columns, or its number of slots is not the
+            method's.
     """
 
-    ROOM = 8
-    """Tokens that columns must have at least, together."""
+    MIN_FREE = 8
+    """Smallest number of tokens that must be left for all columns together."""
 
     def __init__(
         self,
@@ -58,12 +59,12 @@ class Writer:
             for i, part in enumerate(self.parts)
         ]
         own = self._own()
-        self.room = budget - own
-        """Tokens there are for the columns and what stands at the mask."""
-        if self.room < self.ROOM:
+        self.free = budget - own
+        """Number of tokens left for the columns and the fill of the mask."""
+        if self.free < self.MIN_FREE:
             raise InputError(
                 f"--data.max_length {budget}: template, slots{' and demonstrations' if front else ''} take {own} "
-                f"tokens, which leaves {max(self.room, 0)} for the columns; raise it by {self.ROOM - self.room} or "
+                f"tokens, which leaves {max(self.free, 0)} for the columns; raise it by {self.MIN_FREE - self.free} or "
                 "more."
             )
 
@@ -73,7 +74,7 @@ class Writer:
         return marks + seps + self.slots + sum(map(len, self.literals))
 
     def columns(self, rows: Sequence[Mapping[str, str]]) -> list[dict[int, list[int]]]:
-        """The tokens of the columns of each row, by the number of their part."""
+        """The tokens of each row's columns, by the index of their part of the template."""
         found = {
             i: pieces(self.tokenizer, [row[part.text] for row in rows], self._spaced(i))
             for i, part in enumerate(self.parts)
@@ -85,21 +86,21 @@ class Writer:
         return bool(self.parts[i].lead or (self.front and not i))
 
     def write(self, columns: Mapping[int, list[int]], fill: Sequence[int]) -> dict[str, list]:
-        """One text: `input_ids`, `token_type_ids`, `slots` (bool) a token, and `answer_at`, where tokens are read.
+        """One text: `input_ids`, `token_type_ids`, `slots` (bool) of its tokens; `answer_at`, the positions to read.
 
         Args:
             columns: tokens of the columns, cut here, the longest first, until the text fits.
-            fill: what stands at the mask's place.
+            fill: tokens at the place of the mask.
 
         Raises:
-            InputError: what stands at the mask's place alone takes more than `room` tokens.
+            InputError: `fill` alone has more than `free` tokens.
         """
-        if len(fill) > self.room:
+        if len(fill) > self.free:
             raise InputError(
                 f"--data.max_length {self.budget}: an answer takes {len(fill)} tokens where the template leaves "
-                f"{self.room}; raise it by {len(fill) - self.room} or more."
+                f"{self.free}; raise it by {len(fill) - self.free} or more."
             )
-        cut = _fit(columns, self.room - len(fill))
+        cut = _fit(columns, self.free - len(fill))
         frame, loose = self.frame, 0 if self.template.slots else self.slots
         ids = [*frame.begin, *[stand_in(self.tokenizer)] * loose, *self.front]
         slots = [False] * len(frame.begin) + [True] * loose + [False] * len(self.front)
@@ -115,7 +116,9 @@ class Writer:
                 case "sep":
                     new = frame.between
                 case _:
-                    if not ids:  # a causal model without a first token, and empty columns: it must read something
+                    if (
+                        not ids
+                    ):  # empty columns and no special first token: a causal model needs one token to predict from
                         ids, slots, types = [stand_in(self.tokenizer)], [False], [segment]
                     at, new = len(ids), list(fill)
             ids += new
@@ -126,24 +129,24 @@ class Writer:
             ids += frame.end
             slots += [False] * len(frame.end)
             types += [segment] * len(frame.end)
-        first = at - self.causal  # a causal model says a token where it has read the one before
+        first = at - self.causal  # a causal model predicts a token at the position of the one before
         text = {"input_ids": ids, "slots": slots, "answer_at": list(range(first, at + len(fill)))}
         return text | ({"token_type_ids": types} if frame.typed else {})
 
     def text(self, row: Mapping[str, str], word: str) -> str:
         """The row and its answer as plain text, without slots: a demonstration."""
         said = {"text": lambda part: part.text, "column": lambda part: row[part.text], "mask": lambda part: word}
-        told = [said[part.kind](part) if part.kind in said else "" for part in self.template.parts]
+        texts = [said[part.kind](part) if part.kind in said else "" for part in self.template.parts]
         leads = [part.lead if part.kind in said else " " for part in self.template.parts]
-        return re.sub(" +", " ", "".join(lead + text for lead, text in zip(leads, told, strict=True))).strip()
+        return re.sub(" +", " ", "".join(lead + text for lead, text in zip(leads, texts, strict=True))).strip()
 
 
-def _fit(columns: Mapping[int, list[int]], room: int) -> dict[int, list[int]]:
-    """Columns cut at their ends to `room` tokens in all (0 or more), always the longest first."""
+def _fit(columns: Mapping[int, list[int]], free: int) -> dict[int, list[int]]:
+    """Columns cut at their ends to `free` tokens in all (0 or more), always the longest first."""
     lengths = {i: len(ids) for i, ids in columns.items()}
-    while sum(lengths.values()) > room:
+    while sum(lengths.values()) > free:
         longest = max(lengths, key=lengths.__getitem__)
         second = max([length for i, length in lengths.items() if i != longest], default=0)
-        over = sum(lengths.values()) - room
+        over = sum(lengths.values()) - free
         lengths[longest] -= min(over, max(lengths[longest] - second, 1))
     return {i: ids[: lengths[i]] for i, ids in columns.items()}

@@ -17,7 +17,7 @@ COLUMNS = ("task", "format", "labels", "metrics (monitored first)", "source", "v
 FILES = ".jsonl, .json, .csv, .tsv, .parquet, .jsonl.gz or .csv.gz"
 
 
-def answers(row: TaskSpec) -> str:
+def answer_kind(row: TaskSpec) -> str:
     """What an answer is: the labels, or how many there are."""
     if row.choices:
         return f"{len(row.choices)} choices"
@@ -37,11 +37,11 @@ def source(row: TaskSpec) -> str:
 
 
 def line(name: str, rows: list[TaskSpec]) -> tuple[str, ...]:
-    """The cells of one task, or of a family whose rows are said together."""
+    """The cells of one task, or of a family, whose rows share one line."""
     return (
         name,
         _joined(row.format for row in rows),
-        answers(rows[0]) if len(rows) == 1 else f"{len(rows)} tasks",
+        answer_kind(rows[0]) if len(rows) == 1 else f"{len(rows)} tasks",
         _joined(metric for row in rows for metric in metrics(row)),
         _joined(source(row) for row in rows),
         "yes" if all(row.verified for row in rows) else "no",
@@ -57,7 +57,9 @@ def table(names: dict[str, list[TaskSpec]]) -> str:
     lines = [COLUMNS, *(line(name, rows) for name, rows in names.items())]
     widths = [max(len(cells[i]) for cells in lines) for i in range(len(COLUMNS))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in lines]
-    return "\n".join([*text, "", "verified: no = its data, or its training data, were not to be had for a run."])
+    return "\n".join(
+        [*text, "", "verified: no = nobody has run it here, because its data or its training data were not available."]
+    )
 
 
 def page(row: TaskSpec) -> str:
@@ -68,7 +70,7 @@ def page(row: TaskSpec) -> str:
         "reads": ", ".join(row.text),
         "choices": ", ".join(row.choices),
         "answer": row.label,
-        "labels": ", ".join(row.labels) or answers(row).strip("-"),
+        "labels": ", ".join(row.labels) or answer_kind(row).strip("-"),
         "splits": f"{row.train} to train on, {first} to choose the checkpoint on"
         + (f", {' and '.join(others)} where labelled" if others else ""),
         "metrics": ", ".join(metrics(row)),
@@ -105,7 +107,7 @@ def _columns(row: TaskSpec) -> str:
 
 
 def text(args: list[str]) -> str:
-    """What the command prints; an InputError names a wrong argument."""
+    """The command's output; an InputError names a wrong argument."""
     if {"-h", "--help"} & {*args}:
         return USAGE
     option = next((arg for arg in args if arg.startswith("-")), None)

@@ -59,7 +59,7 @@ TASKS = (
         ("entailment", "neutral", "contradiction"),
         "accuracy",
         evaluate=("validation_matched", "validation_mismatched"),
-        # not verified: its train set was not to be had
+        # not verified: its training data were not available
         template="{premise} Question: {hypothesis}? Answer: [MASK].",
         verbalizer={"entailment": "Yes", "neutral": "Maybe", "contradiction": "No"},
     ),
@@ -68,7 +68,7 @@ TASKS = (
         ("question", "sentence"),
         ENTAILMENT,
         "accuracy",
-        # not verified: its train set was not to be had
+        # not verified: its training data were not available
         template="{sentence} Does this say, {question} Answer: [MASK].",
         verbalizer=ENTAILS,
     ),

@@ -12,18 +12,18 @@ from ptune.errors import InputError
 @final
 @dataclass(frozen=True)
 class HeadSpec:
-    """What a data module asks of the model: the form of the head, its labels and the metrics of its scores."""
+    """The head that a data module needs: its kind, its labels and the metrics of its scores."""
 
     task: str
     kind: str
-    """Of the head, see `ptune.heads`."""
+    """Kind of the head, see `ptune.heads`."""
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
     monitor: str
     template: str = ""
-    """What the language model is asked; empty: a task head reads the row."""
+    """Template that the language model completes; empty where a task head reads the row."""
     words: tuple[tuple[str, ...], ...] = ()
-    """cloze: the words that stand for each label."""
+    """The verbalizer's words for each label; empty for heads of other kinds than cloze."""
 
 
 class Prepare(Protocol):
@@ -37,12 +37,12 @@ class Prepare(Protocol):
 @final
 @dataclass(frozen=True)
 class TaskSpec:
-    """One task: data, columns, labels and metrics. All but `text` has a default: a user's own file is a row."""
+    """One task: data, columns, labels and metrics. Everything but `text` has a default, for a user's own files."""
 
     name: str = "custom"
     """Flat unique name, as in `--data.task rte`."""
     format: str = "classification"
-    """Its task format, which says the data module that reads it."""
+    """Its task format, which decides the data module that reads it."""
     text: tuple[str, ...] = ()
     """Columns the model reads, one or two (a question and its context for span_qa, the token list for tagging)."""
     label: str = "label"
@@ -54,23 +54,23 @@ class TaskSpec:
     hub: tuple[str, ...] = ()
     """Hub dataset and configuration, e.g. ("nyu-mll/glue", "rte"); empty where there is none."""
     train: str = "train"
-    """Split trained on."""
+    """Split to train on."""
     evaluate: tuple[str, ...] = ("validation", "test")
-    """Splits evaluated, where they exist with labels; the first is the one that is monitored and must exist."""
+    """Splits to evaluate, where they exist with labels; the first one must exist and chooses the checkpoint."""
     metrics: tuple[str, ...] = ("accuracy",)
     """The field's metrics, see `ptune.heads.metrics`."""
     monitor: str = ""
-    """The metric that chooses the best checkpoint; empty: the first of `metrics`."""
+    """The metric that chooses the best checkpoint; if empty, the first of `metrics`."""
     group: str = ""
     """Column whose equal values form one question (MultiRC's exact match)."""
     prepare: Prepare | None = None
     """A function that turns a row as published into one with the columns of `text`; set from Python only."""
     max_length: int = 128
-    """Default limit of tokens a text, special tokens included."""
+    """Largest number of tokens in a text by default, special tokens included."""
     where: tuple[str, ...] = ()
     """A column and its value: only these rows belong to the task (a relation of LAMA)."""
     template: str = ""
-    """How a language model is asked, see `ptune.tasks.templates`; `--data.template task` selects it."""
+    """Text for a language model to complete, see `ptune.tasks.templates`; `--data.template task` selects it."""
     verbalizer: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     """The word or words that stand for each label in the template."""
     verified: bool = False
@@ -105,7 +105,7 @@ class TaskSpec:
                 raise InputError(f"{start}{name} {list(values)} has an empty name; give it one or remove it.")
         if self.label in (*self.text, *self.choices):
             raise InputError(
-                f"{start}label {self.label!r} is also a column that the model reads, which would tell it the answer;"
+                f"{start}label {self.label!r} is also a column that the model reads, which would show it the answer;"
                 " remove it from --data.task.text and --data.task.choices."
             )
         if self.monitored not in self.metrics:

@@ -55,7 +55,7 @@ TASKS = (
         ("question", "passage"),
         NO_YES,
         "accuracy",
-        # not verified: its train set was not to be had
+        # not verified: its training data were not available
         template="{passage} Question: {question}? Answer: [MASK].",
         verbalizer=SAYS,
     ),

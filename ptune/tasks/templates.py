@@ -1,10 +1,10 @@
-"""Templates write a row as a text with slots and a mask; verbalizers say what a label is called at the mask.
+"""Templates write a row as a text with slots and a mask; verbalizers give the words of each label at the mask.
 
     {premise} Question: {hypothesis}? [P:3] Answer: [MASK].
 
 `{name}` is a column of the row, `[P:n]` n slots for trained vectors (`[P]` is one), `[MASK]` the place of the answer,
-`[SEP]` the tokenizer's separator with a second segment behind it; everything else is text. A causal model reads up to
-the mask and answers there, so only text may follow it. OpenPrompt (f6fb080) has the same parts in a JSON of its own.
+`[SEP]` the tokenizer's separator with a second segment after it; everything else is text. A causal model reads up to
+the mask and answers there, so only text may follow it. OpenPrompt (f6fb080) has the same parts in JSON.
 """
 
 import re
@@ -38,7 +38,7 @@ class Template:
         text: the template, in the language of this module.
 
     Raises:
-        InputError: an unknown mark, not exactly one mask, no column, or a number of slots that is none.
+        InputError: an unknown mark, not exactly one mask, no column, or a number of slots that is not a number.
     """
 
     def __init__(self, text: str) -> None:
@@ -85,7 +85,7 @@ class Template:
         return InputError(f"--data.template {self.text!r} {what}.")
 
     def before_mask(self) -> list[Part]:
-        """The parts a causal model reads. Raises InputError where a column or a slot stands behind the mask."""
+        """The parts that a causal model reads; an InputError where a column or a slot comes after the mask."""
         place = next(i for i, part in enumerate(self.parts) if part.kind == "mask")
         late = next((part for part in self.parts[place + 1 :] if part.kind != "text"), None)
         if late is not None:

@@ -1,9 +1,9 @@
-"""Generated tasks, one a format: English sentences about who did what to whom.
+"""Generated tasks, one for each format: English sentences about who did what to whom.
 
 Labels depend on word order and voice, never on which words occur: each set of words comes with every answer. So the
 mean of a frozen encoder's outputs says little, and a tuned encoder can learn all of it. A clause is a doer, a verb and
-another person; train, validation and test have no two people and verb in common, whichever way round.
-Seeded: the same rows everywhere. It is for trying and testing the framework, not a benchmark.
+another person; train, validation and test share no verb with the same two people, in either order.
+The rows are seeded and the same everywhere. They are for trials and tests of the framework, not a benchmark.
 """
 
 import random
@@ -63,7 +63,7 @@ def sentence(*clauses: str) -> str:
 
 
 def meetings(clauses: list[Clause], rng: random.Random, same_verb: bool) -> Iterator[tuple[str, Clause, Clause]]:
-    """A person who occurs in two clauses, and those two, both as (the person, verb, another one); without end."""
+    """Endless pairs of clauses that share a person: the person, and both as (the person, verb, another person)."""
     at: dict[tuple, list[Clause]] = {}
     for clause in clauses:
         for first in (clause, swapped(clause)):
@@ -94,15 +94,15 @@ def pair(clauses: list[Clause], rng: random.Random) -> Iterator[dict]:
 
 
 def choice(clauses: list[Clause], rng: random.Random) -> Iterator[dict]:
-    """Which of two sentences follows from the context, which says it in the other voice beside something else?"""
+    """Which of two sentences follows from the context, which has its clause in the other voice and a second clause?"""
     while True:
-        told, other = (rng.choice((clause, swapped(clause))) for clause in rng.sample(clauses, 2))
-        if not {told[0], told[2]} & {other[0], other[2]}:
+        stated, other = (rng.choice((clause, swapped(clause))) for clause in rng.sample(clauses, 2))
+        if not {stated[0], stated[2]} & {other[0], other[2]}:
             for label in (0, 1):
-                say, tell = rng.sample((active, passive), 2)
-                context = [tell(told), either(other, rng)]
+                say, state = rng.sample((active, passive), 2)
+                context = [state(stated), either(other, rng)]
                 rng.shuffle(context)
-                endings = [sentence(say(told)), sentence(say(swapped(told)))]
+                endings = [sentence(say(stated)), sentence(say(swapped(stated)))]
                 ending0, ending1 = endings if label == 0 else endings[::-1]
                 yield {"context": sentence(*context), "ending0": ending0, "ending1": ending1, "label": label}
 

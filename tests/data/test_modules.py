@@ -81,8 +81,8 @@ def test_slots_stand_behind_cls(folder, backbone):
     for name in ("input_ids", "attention_mask", "token_type_ids"):
         assert torch.equal(batch[name][~slots].view_as(bare[name]), bare[name])
     assert "slots" not in bare
-    assert data.shift(0) == 0
-    assert data.shift(1) == 4
+    assert data.after_slots(0) == 0
+    assert data.after_slots(1) == 4
     offsets = data.align([[[0, 1], [2, 3]]], [-1, -1], [-1, -1])
     assert offsets.tolist() == [[[0, 1], [-1, -1], [-1, -1], [-1, -1], [2, 3]]]
 

@@ -172,7 +172,7 @@ def test_rows_whose_word_is_not_one_token_are_left_out_and_counted(bert, folder)
     data = Fill(task, bert, path=folder(train=rows, validation=rows[:4]))
     data.setup("fit")
     assert data.left_out == {"train": 3, "validation": 2}
-    assert said(data, data.answers(data._items["train"])) == "nurse judge nurse"
+    assert said(data, data.gold(data._items["train"])) == "nurse judge nurse"
     with pytest.raises(InputError, match=r"no 'o' of the split 'validation' is one word of the vocabulary"):
         Fill(task, bert, path=folder(train=rows, validation=rows[1:3])).setup("fit")
 
