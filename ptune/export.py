@@ -1,4 +1,4 @@
-"""Prompts to PEFT and back: `python -m ptune.export RUN_DIR FOLDER` writes an adapter folder, `load_adapter` reads one.
+"""`python -m ptune.export RUN_DIR FOLDER`: write a run's prompt as a PEFT adapter folder; `load_adapter` reads one.
 
 PEFT itself builds the adapter, and its scores of a text are compared with the run's before anything is written. A run
 that PEFT cannot express is refused, with all the reasons that `gaps` finds: PEFT shifts positions by the prefix, puts
@@ -298,7 +298,7 @@ def _difference(model: PromptTuner, adapter: "PeftModel", head: bool) -> float:
     return ((ours - theirs.view_as(ours)).abs().max() / ours.abs().max().clamp(min=1)).item()
 
 
-def main(args: list[str] | None = None) -> str:
+def run(args: list[str] | None = None) -> str:
     """Export the run that the command line names; the Python that loads it."""
     parser = Arguments("python -m ptune.export", description="Write a run's prompt as a PEFT adapter folder.")
     parser.add_argument("run_dir", type=Path, help="directory of a finished run")
@@ -310,5 +310,10 @@ def main(args: list[str] | None = None) -> str:
     return f"# PEFT adapter in {arguments.folder}\n" + write_adapter(model, arguments.folder, not arguments.no_head)
 
 
+def main(args: list[str] | None = None) -> int:
+    """Run the command line `args`; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
+    return printed(lambda: run(args))
+
+
 if __name__ == "__main__":
-    sys.exit(printed(main))
+    sys.exit(main())

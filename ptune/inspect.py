@@ -1,4 +1,4 @@
-"""What a trained prompt is and how much attention it gets: `python -m ptune.inspect RUN_DIR`.
+"""`python -m ptune.inspect RUN_DIR`: what a trained prompt is and how much attention it gets.
 
 Prints Markdown tables: the tokens of the vocabulary nearest to each vector at the input; by layer, the norms of a
 prefix's keys and values, and how much attention the text pays to the prompt, on a batch of the run's validation data.
@@ -221,7 +221,7 @@ def _legend(axes: "Axes", columns: int) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns, frameon=False)
 
 
-def main(args: list[str] | None = None) -> str:
+def run(args: list[str] | None = None) -> str:
     """Inspect the run that the command line names; return the tables, and where the picture is."""
     parser = Arguments("python -m ptune.inspect", description="Inspect the prompt of a finished run.")
     parser.add_argument("run_dir", type=Path, help="directory of a finished run")
@@ -243,5 +243,10 @@ def main(args: list[str] | None = None) -> str:
     return f"{text}\n\nPicture: {file}"
 
 
+def main(args: list[str] | None = None) -> int:
+    """Run the command line `args`; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
+    return printed(lambda: run(args))
+
+
 if __name__ == "__main__":
-    sys.exit(printed(main))
+    sys.exit(main())

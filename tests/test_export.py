@@ -19,7 +19,7 @@ from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
 from ptune.prompts import Prompts
-from ptune.run import command, finished
+from ptune.run import finished
 from ptune.tuning.reparameterized import Reparameterized
 from ptune.tuning.tuner import PromptTuner
 
@@ -357,7 +357,7 @@ def test_the_head_of_spans_is_loaded_without_a_bias_that_chooses_no_span(build, 
 def test_the_command_exports_a_run_and_prints_python_that_loads_it(tmp_path, capsys):
     runs.fit(tmp_path / "run", model__shift_positions=True, model__length=3, trainer__max_epochs=1)
     before = runs.contents(tmp_path / "run")
-    assert command.printed(lambda: main([str(tmp_path / "run"), str(tmp_path / "adapter")])) == 0
+    assert main([str(tmp_path / "run"), str(tmp_path / "adapter")]) == 0
     names = {}
     exec(capsys.readouterr().out, names)  # what it prints is Python
     model, data = finished.read(tmp_path / "run")
@@ -381,7 +381,7 @@ def test_a_mistake_on_the_command_line_is_one_sentence_and_exit_code_2(tmp_path,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "started").mkdir()
     (tmp_path / "started" / "config.yaml").write_text("")
-    assert command.printed(lambda: main(words)) == 2
+    assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")

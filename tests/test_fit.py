@@ -169,6 +169,10 @@ def test_the_prompts_of_a_run_give_its_scores_again(finished):
         "positions 64, text from 0",
         "dropout   backbone off, head 0.1",
         "batch     4 (4 x 1 processes x 1 batches)",
+        "rates     prompt 0.1, head 0.1; linear, weight decay 0",
+        "length    3 epochs at most, 9 steps",
+        "rows      10 an epoch; the checkpoint is chosen on validation",
+        "seed      11",
         "metrics.csv (W&B is off)",
     ],
 )
@@ -183,6 +187,41 @@ def test_the_final_table_has_the_majority_baseline_beside_every_metric(finished)
         majority, own = (finished.result[kind][split]["accuracy"] for kind in ("majority", "metrics"))
         row = next(text.split() for text in table if text.startswith(f"{split} ") and "accuracy" in text)
         assert row == [split, "accuracy", "*", f"{100 * majority:.2f}", f"{100 * own:.2f}"]
+
+
+def test_a_checkpoint_that_is_chosen_on_test_is_said_to_be(tmp_path):
+    path = tmp_path / "data"
+    path.mkdir()
+    for split in ("train", "test"):
+        shutil.copy(Path(runs.data(), f"{split}.jsonl"), path)
+    words = runs.line(tmp_path / "run", path=path, trainer__max_epochs=1, data__max_length=64)
+    words[words.index("--data.task") : words.index("--data.task") + 2] = [
+        *(
+            "--data.task.text",
+            "[sentence1,sentence2]",
+            "--data.task.labels",
+            "[no,yes]",
+            "--data.task.evaluate",
+            "[test]",
+        )
+    ]
+    code, out, err = runs.call(words)
+    assert code == 0, err
+    assert "; the checkpoint is chosen on test" in out
+    assert out.endswith("\nThe checkpoint is chosen on test itself, so its metrics there are no held-out result.\n")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["chosen_on"], result["chosen_on_test"]) == ("test", True)
+
+
+def test_what_is_logged_is_a_line_each_and_a_table_of_the_same(finished):
+    lines = [json.loads(line) for line in (finished.run_dir / "metrics.jsonl").read_text().splitlines()]
+    table = [{key: float(value) for key, value in row.items()} for row in runs.rows(finished.run_dir)]
+    assert lines == table
+
+
+def test_prompts_have_the_users_umask(finished):
+    modes = {file.name: file.stat().st_mode & 0o777 for file in finished.run_dir.iterdir()}
+    assert modes["prompts.safetensors"] == modes["result.json"] == modes["config.yaml"]
 
 
 # ---- a run again

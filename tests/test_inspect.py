@@ -14,7 +14,6 @@ from ptune.inspect import look, main, picture, tables
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
-from ptune.run import command
 
 P = 2
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -174,7 +173,7 @@ def finished_run(request, tmp_path_factory):
 
 
 def outcome(words, capsys):
-    code = command.printed(lambda: main([str(word) for word in words]))
+    code = main([str(word) for word in words])
     out, err = capsys.readouterr()
     return code, out, [text for text in err.splitlines() if text.startswith("error: ")]
 

@@ -1,0 +1,63 @@
+"""`metrics.jsonl`: appended line by line, read when torn, taken up again at the checkpoint."""
+
+import csv
+import json
+
+import pytest
+
+from ptune.run.loggers import MetricsLog, read_metrics
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A log of three steps and a validation at the second."""
+    log = MetricsLog(str(tmp_path))
+    for step in range(3):
+        log.log_metrics({"train/loss": 1.0 - 0.1 * step}, step)
+        if step == 1:
+            log.log_metrics({"val/accuracy": 0.5}, step)
+    return tmp_path / "metrics.jsonl"
+
+
+def test_a_line_stands_in_the_file_as_soon_as_it_is_logged(written):
+    assert [row["step"] for row in read_metrics(written)] == [0, 1, 1, 2]
+
+
+def test_a_number_that_is_not_finite_is_null(tmp_path):
+    MetricsLog(str(tmp_path)).log_metrics({"train/loss": float("nan"), "lr": 0.1}, 0)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"train/loss": None, "lr": 0.1, "step": 0}
+
+
+@pytest.mark.parametrize("cut", range(1, 30, 7))
+def test_a_torn_last_line_costs_that_line_alone(written, cut):
+    written.write_bytes(written.read_bytes()[:-cut])
+    assert [row["step"] for row in read_metrics(written)] == [0, 1, 1] + [2] * (cut == 1)
+
+
+def test_a_resumed_run_keeps_the_rows_before_its_checkpoint(written):
+    log = MetricsLog(str(written.parent), resumed_at=2)
+    log.log_metrics({"train/loss": 0.7}, 2)
+    rows = read_metrics(written)
+    assert [(row["step"], row.get("train/loss")) for row in rows] == [(0, 1.0), (1, 0.9), (1, None), (2, 0.7)]
+
+
+def test_a_validation_that_was_due_at_the_checkpoint_is_logged_once(written):
+    log = MetricsLog(str(written.parent), resumed_at=2)
+    log.log_metrics({"val/accuracy": 0.6}, 1)
+    rows = read_metrics(written)
+    assert [row.get("val/accuracy") for row in rows] == [None, None, 0.6]
+
+
+def test_a_torn_file_is_taken_up_without_losing_its_whole_lines(written):
+    written.write_bytes(written.read_bytes()[:-5])
+    MetricsLog(str(written.parent), resumed_at=3).log_metrics({"train/loss": 0.1}, 3)
+    assert [row["step"] for row in read_metrics(written)] == [0, 1, 1, 3]
+
+
+def test_the_table_has_a_column_for_every_name_and_a_row_a_line(written):
+    MetricsLog(str(written.parent)).finalize("success")
+    with written.with_suffix(".csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["0", "1", "1", "2"]
+    assert [row["val/accuracy"] for row in rows] == ["", "", "0.5", ""]
