@@ -195,20 +195,13 @@ def test_a_checkpoint_that_is_chosen_on_test_is_said_to_be(tmp_path):
     for split in ("train", "test"):
         shutil.copy(Path(runs.data(), f"{split}.jsonl"), path)
     words = runs.line(tmp_path / "run", path=path, trainer__max_epochs=1, data__max_length=64)
-    words[words.index("--data.task") : words.index("--data.task") + 2] = [
-        *(
-            "--data.task.text",
-            "[sentence1,sentence2]",
-            "--data.task.labels",
-            "[no,yes]",
-            "--data.task.evaluate",
-            "[test]",
-        )
-    ]
+    own = "--data.task.text [sentence1,sentence2] --data.task.labels [no,yes] --data.task.evaluate [test]".split()
+    place = words.index("--data.task")
+    words[place : place + 2] = own
     code, out, err = runs.call(words)
     assert code == 0, err
     assert "; the checkpoint is chosen on test" in out
-    assert out.endswith("\nThe checkpoint is chosen on test itself, so its metrics there are no held-out result.\n")
+    assert out.endswith("\nThe checkpoint is chosen on test itself, so its metrics are no held-out result.\n")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["chosen_on"], result["chosen_on_test"]) == ("test", True)
 
