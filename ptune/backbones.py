@@ -1,13 +1,15 @@
 """`python -m ptune.backbones [NAME ...]`: what works with which backbone, measured.
 
-Without names, a Markdown table of families: a tiny random model of each is built from its config alone (no network) and
-every cell is tried on it. With names (hub ids, folders, `package:NAME/PATH`, or model types such as `llama`): the same
-in sentences, with the reason of what does not work.
+Without names, the generated part of `ptune/backbone/README.md`: the families, one line a capability, and the reasons of
+what does not work. A tiny random model of each family is built from its config alone (no network), and every capability
+is tried on it. With names (hub ids, folders, `package:NAME/PATH`, or model types such as `llama`): the same about each
+name, in sentences.
 """
 
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,9 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 from ptune.backbone import Backbone
 from ptune.backbone.lm import auto
 from ptune.backbone.pretrained import Dtype, describe
-from ptune.errors import InputError
+from ptune.backbone.private import implementation_of, supports
+from ptune.backbone.traits import unexpected
+from ptune.errors import InputError, first_line
 from ptune.heads import Batch, head_for
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
@@ -63,7 +67,7 @@ FAMILIES: dict[str, dict] = {
     | {"text_config": SIZES | GROUPS | WINDOWS | GEMMA | {"global_head_dim": 16}, "audio_config": None},
     "mamba": POSITIONS,
 }
-"""Model types of the table, and the sizes of the tiny model that differ from `SIZES`."""
+"""The families of the page, by model type, and the sizes of the tiny model that differ from `SIZES`."""
 
 HEADS = {
     "classify": HeadSpec("probe", "classify", ("no", "yes"), ("accuracy",), "accuracy"),
@@ -78,19 +82,20 @@ P = 3
 def tiny(model_type: str, folder: str) -> str:
     """Write a random model of this type and the sizes above into `folder`, its language model into `folder`/lm.
 
-    Raises InputError where its config refuses the sizes.
+    Raises:
+        InputError: the family's config or model does not take the sizes.
     """
     try:
         config = AutoConfig.for_model(model_type, **SIZES | FAMILIES.get(model_type, POSITIONS))
         torch.manual_seed(0)
         model = AutoModel.from_config(config)
-    except Exception as error:  # each family checks its sizes in its own way
+    except Exception as error:  # of any kind: each family checks its sizes in its own way
         raise InputError(
-            f"model type {model_type!r}: no tiny model can be made of it ({str(error).splitlines()[0]}); "
-            "give a folder or a hub id."
+            f"model type {model_type!r}: no tiny model can be made of it ({first_line(error)}); give a folder or a hub "
+            "id."
         ) from error
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # no weight 0, so that attention is not uniform and every weight has a gradient
+    with torch.no_grad():  # no weight is 0, so that attention is not uniform and every weight has a gradient
         for value in model.parameters():
             value.add_(torch.empty_like(value).normal_(std=0.1, generator=generator))
     model.save_pretrained(folder)
@@ -121,15 +126,17 @@ def batch_for(kind: str = "classify", slots: int = 0, left: bool = False) -> Bat
 
 
 def scores(model: PromptTuner, batch: Batch) -> Tensor:
-    """With token types, which some weights of XLNet need, where the family takes them."""
+    """The model's scores, with token types where the family takes them: some weights of XLNet need them."""
     try:
         return model(batch | {"token_type_ids": torch.zeros_like(batch["input_ids"])})
-    except TypeError:
+    except TypeError as error:
+        if not unexpected(error, "token_type_ids"):
+            raise
         return model(batch)
 
 
 def tuned(method: type[PromptTuner], name: str, **arguments) -> str:
-    """`yes` if with every head all that the method trains gets a finite gradient, else the heads with which it does."""
+    """`yes` if with every head every trained weight gets a finite gradient, else the heads with which it does."""
     model = method(backbone=name, head=HEADS["classify"], **arguments)
     model.configure_model()
     good = []
@@ -150,7 +157,7 @@ def tuned(method: type[PromptTuner], name: str, **arguments) -> str:
 
 @torch.no_grad()
 def language_model(name: str) -> str:
-    """How the language-model head reads a word, if its scores of chosen words are those it gives to them among all."""
+    """`masked` or `causal`, if the head's scores of chosen words are those that it gives to them among all words."""
     whole = Path(name, "lm")
     backbone = Backbone(str(whole) if whole.is_dir() else name, lm=True).eval()
     states, words = backbone(batch_for() | {"answer_at": torch.ones(4, 1, dtype=torch.long)}), torch.tensor([5, 7, 9])
@@ -180,7 +187,7 @@ def shift(name: str) -> str:
 
 
 def checkpointing(name: str) -> str:
-    """Whether the loss has the same gradient with it."""
+    """`yes` if the loss has the same gradient with checkpointing as without."""
     gradients = []
     for on in (False, True):
         torch.manual_seed(0)
@@ -193,12 +200,12 @@ def checkpointing(name: str) -> str:
 
 
 def attention(name: str) -> str:
-    """Attention functions of the family that agree with its plain one; flash is what transformers says."""
+    """The attention functions that agree with the family's plain one; flash is not run, transformers states it."""
     found, plain = [], None
     for function in ("eager", "sdpa", "flex"):
         try:
             backbone = Backbone(name, attention=function)
-            if backbone.model.config._attn_implementation != f"ptune_{function}":
+            if implementation_of(backbone.model) != f"ptune_{function}":
                 continue
             states = hidden(backbone)
         except InputError:
@@ -206,33 +213,33 @@ def attention(name: str) -> str:
         plain = states if plain is None else plain
         if near(states, plain, 1e-4):
             found.append(function)
-    if found and Backbone(name).model._supports_flash_attn:
+    if found and supports(Backbone(name).model, "flash"):
         found.append("flash*")
     return ", ".join(found) or "its own"
 
 
 def padding(name: str) -> str:
-    """Sides on which padding changes nothing, and `packed` where texts in one row do not see each other."""
+    """The sides on which padding changes nothing, and `packed` if texts in one row do not attend to each other."""
     backbone = Backbone(name)
     sides = ["right"] + ["left"] * near(hidden(backbone, left=True), hidden(backbone), 1e-4)
     return ", ".join(sides + ["packed"] * backbone.packs)
 
 
 def dtypes(name: str) -> str:
-    """Precisions of a frozen backbone with which it computes about the same."""
+    """The precisions of a frozen backbone whose hidden states are near those of fp32."""
     plain, found = hidden(Backbone(name)), ["fp32"]
     slacks: dict[Dtype, float] = {"bf16": 0.1, "int8": 0.2, "int4": 0.8}
     for dtype, slack in slacks.items():
         try:
             states = hidden(Backbone(name, dtype=dtype))
-        except (InputError, RuntimeError):  # no bitsandbytes, or a layer that is not a plain product
+        except (InputError, RuntimeError):  # without bitsandbytes, or with a layer that computes its product itself
             continue
         if near(states, plain, slack):
             found.append(dtype)
     return ", ".join(found)
 
 
-COLUMNS: dict[str, Callable[[str], str]] = {
+CAPABILITIES: dict[str, Callable[[str], str]] = {
     "prefix": lambda name: tuned(PTuningV2, name, length=P),
     "soft prompt": lambda name: tuned(PromptTuning, name, length=P, init="random"),
     "fine-tuning": lambda name: tuned(FineTuning, name),
@@ -243,53 +250,69 @@ COLUMNS: dict[str, Callable[[str], str]] = {
     "padding": padding,
     "backbone_dtype": dtypes,
 }
-"""What is tried, and how: a function of a backbone's name that returns the cell, or raises with the reason for `no`."""
+"""The capabilities, each measured by a function of a backbone's name; an error it raises is the reason of a `no`."""
 
 
 def probe(name: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The cells of a backbone's line, and the reasons of those that are `no`."""
+    """What a backbone can do, by capability, and the reasons of each `no`."""
     cells, reasons = {}, {}
-    for column, measure in COLUMNS.items():
+    for capability, measure in CAPABILITIES.items():
         try:
-            cells[column] = measure(name)
+            cells[capability] = measure(name)
         except InputError as error:
-            cells[column], reasons[column] = "no", str(error)
-        except Exception as error:  # whatever a family's own code raises is what the user would meet
-            cells[column] = "no"
-            reasons[column] = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            cells[capability], reasons[capability] = "no", str(error)
+        except Exception as error:  # of any kind: a user of the capability would get the same error
+            cells[capability] = "no"
+            reasons[capability] = f"{type(error).__name__}: {first_line(error)}"
     return cells, reasons
 
 
-def line(cells: list[str]) -> str:
-    """A line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
+def measured(name: str) -> tuple[dict[str, str], dict[str, str]]:
+    """`probe` of a model type's tiny model, or of the backbone behind a name."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if name in CONFIG_MAPPING:
+                cells, reasons = probe(tiny(name, folder))
+            else:
+                describe(name)  # once, and not for every capability: offline, each would ask the hub again
+                cells, reasons = probe(name)
+        except InputError as error:
+            cells, reasons = dict.fromkeys(CAPABILITIES, "no"), dict.fromkeys(CAPABILITIES, str(error))
+    return cells, {key: reason.replace(repr(folder), repr(name)) for key, reason in reasons.items()}
+
+
+def by_exception(capability: str, cells: dict[str, str]) -> str:
+    """One line about a capability: what most families have, then what others have instead."""
+    most, *others = (cell for cell, _ in Counter(cells.values()).most_common())
+    differ = [f"{cell} for {', '.join(name for name in cells if cells[name] == cell)}" for cell in others]
+    return f"- **{capability}**: {'; '.join([most, *differ])}"
+
+
+def page(families: dict[str, tuple[dict[str, str], dict[str, str]]]) -> list[str]:
+    """The lines of the generated part of `ptune/backbone/README.md`, from `measured` of each family."""
+    lines = [f"{len(families)} families: {', '.join(families)}.", ""]
+    for capability in CAPABILITIES:
+        lines.append(by_exception(capability, {name: cells[capability] for name, (cells, _) in families.items()}))
+    lines += [
+        "",
+        "yes: with every head (classify, regress, choice, span, tag). *: transformers states it, it was not run.",
+    ]
+    lines += ["int8 and int4 were found where bitsandbytes is installed.", "", "Reasons:", ""]
+    reasons: dict[str, list[str]] = {}
+    for name, (_, found) in families.items():
+        for capability, reason in found.items():
+            reason = reason.replace(f"backbone {name!r} (model type {name!r})", "it")
+            reasons.setdefault(f"{capability}: {reason.removeprefix(f'{capability}: ')}", []).append(name)
+    return [*lines, *(f"- {', '.join(names)}: {reason}" for reason, names in reasons.items())]
 
 
 def main(names: list[str]) -> None:
-    """Print the table, or sentences about `names`."""
+    """Print the page, or sentences about `names`."""
     if not names:
-        print(line(["family", *COLUMNS]), line(["---"] * (1 + len(COLUMNS))), sep="\n")
-    notes = []
-    for name in names or FAMILIES:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                if name in CONFIG_MAPPING:
-                    cells, reasons = probe(tiny(name, folder))
-                else:
-                    describe(name)  # once, not for every column: offline, the hub is asked again and again
-                    cells, reasons = probe(name)
-            except InputError as error:
-                cells, reasons = dict.fromkeys(COLUMNS, "no"), dict.fromkeys(COLUMNS, str(error))
-            reasons = {column: reason.replace(repr(folder), repr(name)) for column, reason in reasons.items()}
-        if names:
-            print(f"{name}", *(f"  {key}: {reasons.get(key) or cell}" for key, cell in cells.items()), sep="\n")
-        else:
-            print(line([name, *cells.values()]), flush=True)
-            for reason in dict.fromkeys(reasons.values()):
-                columns = [column for column, other in reasons.items() if other == reason]
-                notes.append(f"- {name}, {', '.join(columns)}: {reason}")
-    print("\nyes: with every head (classify, regress, choice, span, tag). *: on a GPU with flash-attn, not tried here.")
-    print(*notes, sep="\n")
+        print(*page({family: measured(family) for family in FAMILIES}), sep="\n")
+    for name in names:
+        cells, reasons = measured(name)
+        print(name, *(f"  {key}: {reasons.get(key) or cell}" for key, cell in cells.items()), sep="\n")
 
 
 if __name__ == "__main__":

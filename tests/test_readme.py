@@ -63,15 +63,35 @@ def test_a_table_is_the_committed_results(name):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("family", ["bert", "llama", "xlnet", "gemma4_text"])
-def test_a_line_of_the_matrix_is_what_is_measured(family, tmp_path):
-    cells, _ = support.probe(support.tiny(family, str(tmp_path)))
-    assert f"\n{support.line([family, *cells.values()])}\n" in README
+@pytest.mark.parametrize("family", ["bert", "llama", "xlnet", "gemma4_text", "bloom"])
+def test_the_page_of_backbones_says_of_a_family_what_is_measured(family):
+    cells, reasons = support.measured(family)
+    listed = page_of_backbones()
+    for capability, cell in cells.items():
+        (line,) = (line for line in listed if line.startswith(f"- **{capability}**: "))
+        said, *others = line.partition("**: ")[2].split("; ")
+        for differs, _, names in (other.partition(" for ") for other in others):
+            said = differs if family in names.split(", ") else said
+        if capability == "backbone_dtype":  # int8 and int4 only where bitsandbytes is installed
+            assert {"fp32", "bf16"} <= set(cell.split(", ")) <= set(said.split(", "))
+        else:
+            assert cell == said, capability
+    one = support.page({family: (cells, reasons)})
+    for reason in (line.partition(": ")[2] for line in one[one.index("Reasons:") + 2 :]):
+        (line,) = (line for line in listed if line.endswith(f": {reason}"))
+        assert family in line.removeprefix("- ").partition(": ")[0].split(", ")
 
 
-def test_the_matrix_has_every_family():
-    rows = re.findall(r"^\| ([a-z0-9_-]+) \| (?:yes|no)", README.partition("ptune.backbones -->")[2], re.M)
-    assert rows == list(support.FAMILIES)
+def test_the_page_of_backbones_has_every_family():
+    assert page_of_backbones()[0] == f"{len(support.FAMILIES)} families: {', '.join(support.FAMILIES)}."
+
+
+def page_of_backbones():
+    """The generated lines of ptune/backbone/README.md."""
+    page = (ROOT / "ptune/backbone/README.md").read_text()
+    return (
+        page.partition("<!-- generated: python -m ptune.backbones -->\n")[2].partition("\n<!-- end -->")[0].split("\n")
+    )
 
 
 @pytest.mark.parametrize("path", CONFIGS)

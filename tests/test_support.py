@@ -10,21 +10,19 @@ from ptune.methods.p_tuning_v2 import PTuningV2
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 
-def test_the_table_has_a_line_a_family_and_the_reasons_below(monkeypatch, capsys):
-    monkeypatch.setattr(support, "FAMILIES", {"bert": support.POSITIONS, "bloom": support.POSITIONS})
+def test_the_page_has_a_line_a_capability_with_the_families_that_differ_and_the_reasons_below(monkeypatch, capsys):
+    monkeypatch.setattr(support, "FAMILIES", dict.fromkeys(("bert", "electra", "bloom"), support.POSITIONS))
     support.main([])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"| family | {' | '.join(support.COLUMNS)} |"
-    cells = {}
-    for line in lines[2:4]:
-        family, *found = line[2:-2].split(" | ")
-        cells[family] = dict(zip(support.COLUMNS, found, strict=True))
-    assert cells["bert"]["prefix"] == cells["bert"]["checkpointing"] == "yes"
-    assert cells["bert"]["padding"] == "right, left"
-    assert cells["bert"]["attention"].startswith("eager, sdpa, flex")
-    assert cells["bloom"]["prefix"] == "no"
-    assert cells["bloom"]["soft prompt"] == "yes"
-    assert any(line.startswith("- bloom, prefix: backbone 'bloom' (model type 'bloom') cannot be") for line in lines)
+    assert lines[0] == "3 families: bert, electra, bloom."
+    assert [line.partition("**: ")[0] for line in lines[2:11]] == [f"- **{name}" for name in support.CAPABILITIES]
+    assert "- **prefix**: yes; no for bloom" in lines
+    assert "- **soft prompt**: yes" in lines
+    assert "- **LM head**: masked; causal for bloom" in lines
+    assert "- **padding**: right, left" in lines
+    assert "- **attention**: eager, sdpa, flex, flash*; its own for bloom" in lines
+    assert any(line.startswith("- bloom: prefix: it cannot be prompted in its layers: ") for line in lines)
+    assert any(line.startswith("- bloom: shift_positions: it takes no positions from outside") for line in lines)
 
 
 def test_a_folder_is_described_in_sentences(tiny, capsys):
@@ -55,6 +53,13 @@ def test_a_batch_padded_on_the_left_holds_the_same_texts(kind):
         assert torch.equal(one[one != 1], other[other != 1])
 
 
-def test_every_family_of_the_table_can_be_built(tmp_path):
-    for family in support.FAMILIES:
-        assert support.tiny(family, str(tmp_path / family))
+@pytest.mark.parametrize("family", support.FAMILIES)
+def test_every_family_of_the_page_is_built_and_runs(tmp_path, family):
+    backbone = Backbone(support.tiny(family, str(tmp_path)))
+    batch = support.batch_for()
+    with torch.no_grad():
+        states = backbone(batch)
+    assert backbone.spec.config.model_type == family
+    assert states.shape == (4, 9, backbone.spec.width)
+    assert states.isfinite().all()
+    assert (states[0, 0] - states[0, 1]).norm() > 1e-3, "tokens differ"
