@@ -140,6 +140,7 @@ def test_a_backbone_that_is_not_there_is_an_input_error_that_says_where_it_was_s
         ("json/a/../../x", "the path 'a/../../x' leaves the folder of the package 'json'"),
         ("json//etc", "the path '/etc' leaves the folder of the package 'json'"),
         ("os/x", "the Python package 'os' is not installed"),
+        ("__main__/x", "the Python package '__main__' is not installed"),
     ],
 )
 def test_a_package_is_a_plain_name_and_a_path_inside_of_it(monkeypatch, path, reason):

