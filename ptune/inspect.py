@@ -66,7 +66,7 @@ def look(model: PromptTuner, batch: Batch) -> Findings:
     if prompts.prefix is None:
         layers, norms, text_norms = tuple(range(model.spec.layers)), None, None
         vectors = prompts.embeds[0]  # type: ignore[index]
-        table = backbone.model.get_input_embeddings().weight
+        table: Tensor = backbone.model.get_input_embeddings().weight  # type: ignore[assignment]
         words = backbone.embed(torch.arange(len(table), device=table.device)[None])[0].float()  # scaled, as Gemma's are
         tokens = nearest_tokens(vectors, words, model.hparams["backbone"])
         slots, p = batch["slots"], len(vectors)

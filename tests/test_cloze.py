@@ -12,8 +12,7 @@ from ptune.backbone.tokenizer import whole_words
 from ptune.data.choice import MultipleChoice
 from ptune.data.classification import Classification
 from ptune.data.fill import Fill
-from ptune.heads.cloze import Cloze, ClozeChoice
-from ptune.heads.cloze import Fill as FillHead
+from ptune.heads.cloze import AnyWord, Cloze, ClozeChoice
 from ptune.methods.manual import ManualPrompt
 from ptune.tasks import TaskSpec
 
@@ -176,7 +175,7 @@ def test_an_endings_score_is_the_mean_log_probability_of_its_tokens(kind):
 def test_a_fact_is_filled_with_the_best_whole_word(kind):
     word = "the"
     case = Case(kind, Fill, FACT, [{"a": text, "o": word} for text in TEXTS])
-    assert isinstance(case.model.head, FillHead)
+    assert isinstance(case.model.head, AnyWord)
     scores, ids = case.scores(), whole_words(case.data.backbone)
     assert scores.shape == (3, describe(case.data.backbone).config.vocab_size)
     other = torch.ones(scores.shape[1], dtype=torch.bool)

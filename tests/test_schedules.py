@@ -86,9 +86,9 @@ def test_prompt_and_head_have_rates_of_their_own(rates):
     ("arguments", "reason"),
     [
         ({"schedule": "exponential", "warmup": 10.0}, r"warmup: 10.0 has no effect with schedule 'exponential'"),
-        ({"schedule": "linear"}, r"schedule: 'linear' needs to know the end"),
-        ({"schedule": "cosine"}, r"schedule: 'cosine' needs to know the end"),
-        ({"schedule": "constant", "warmup": 0.1}, r"schedule: 'constant' needs to know the end"),
+        ({"schedule": "linear"}, r"schedule: 'linear' needs the number of steps"),
+        ({"schedule": "cosine"}, r"schedule: 'cosine' needs the number of steps"),
+        ({"schedule": "constant", "warmup": 0.1}, r"schedule: 'constant' needs the number of steps"),
     ],
 )
 def test_a_schedule_that_cannot_be_followed_is_an_input_error_before_the_first_step(rates, arguments, reason):

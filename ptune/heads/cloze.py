@@ -1,4 +1,4 @@
-"""Heads that read the backbone's own language model at a template's mask."""
+"""Heads that read the scores of the backbone's own language model at the mask of a template."""
 
 from collections.abc import Sequence
 from typing import Self, final
@@ -18,15 +18,15 @@ from ptune.tasks.spec import HeadSpec
 
 @final
 class Cloze(OneOf):
-    """One of c classes by the words that stand for it at the template's mask: scores "b c"; nothing of it is trained.
+    """One of c classes by the verbalizer's words at the template's mask: scores "b c"; the head has no parameters.
 
-    Where all words are read from one input, a word's score is its logit, the mean over its tokens; where they differ in
-    length, the mean of the logarithms of its tokens' probabilities, which need the whole vocabulary. A label's score is
-    the mean over its words (P-Tuning v1 f4225d4, PT-Fewshot/pet/tasks.py; Schick & Schütze 2021 for longer words).
+    Where one input is enough to read all words, a word's score is the mean logit of its tokens; otherwise it is their
+    mean log-probability, which needs the whole vocabulary. A label's score is the mean over its words (P-Tuning v1
+    f4225d4, PT-Fewshot/pet/tasks.py; Schick & Schütze 2021 for longer words).
 
     Args:
         words: the words of each label.
-        backbone: whose tokens they are.
+        backbone: its tokenizer spells the words.
     """
 
     kind = "cloze"
@@ -82,7 +82,7 @@ class Cloze(OneOf):
 class ClozeChoice(OneOf):
     """One of c answers, each read at the mask of an input of its own (n = b c): scores "b c".
 
-    An answer's score is the mean of the logarithms of its tokens' probabilities, so that long ones are not worse off.
+    An answer's score is the mean log-probability of its tokens, so that long answers are not penalised.
     """
 
     kind = "cloze_choice"
@@ -105,11 +105,11 @@ class ClozeChoice(OneOf):
 
 
 @final
-class Fill(OneOf):
+class AnyWord(OneOf):
     """Any word of the vocabulary at the template's mask: scores "b v", -inf for tokens that are no whole words.
 
-    The softmax of the loss is over these words; P-Tuning v1's (f4225d4, LAMA/p_tuning) is over all tokens, of which it
-    too allows only words as answers. Labels are token ids.
+    The softmax of the loss is over these words. That of P-Tuning v1 (f4225d4, LAMA/p_tuning) is over all tokens, but
+    its answers are whole words, too. Labels are token ids.
     """
 
     kind = "fill"

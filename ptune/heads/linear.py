@@ -24,7 +24,7 @@ from ptune.tasks.spec import HeadSpec
 class LinearHead(Head):
     """Dropout and one linear layer from width d to `outputs`, initialised N(0, 0.02²) with zero bias as BERT's.
 
-    Where the softmax is over endings or tokens, not outputs, a bias would change nothing and never move: there is none.
+    There is no bias where the softmax is over endings or tokens: it would change nothing and get no gradient.
     """
 
     def __init__(self, width: int, outputs: int, dropout: float, bias: bool = True) -> None:
@@ -146,7 +146,7 @@ class Span(LinearHead):
 
     @classmethod
     def columns(cls, spec: HeadSpec) -> tuple[str, ...]:
-        """The null score above the span's, the span's marks, the mark of no answer, and the threshold between them."""
+        """Null score minus span score, exact match and F1 of the span, exact match of no answer, the threshold."""
         return ("null over span", "exact if span", "f1 if span", "right if null", "threshold")
 
     @classmethod

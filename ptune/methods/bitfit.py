@@ -1,4 +1,4 @@
-"""BitFit (Ben Zaken et al. 2022): of the backbone, the biases alone are trained."""
+"""BitFit (Ben Zaken et al. 2022, arXiv:2106.10199): only the biases of the backbone are trained."""
 
 from typing import final
 
@@ -28,7 +28,7 @@ class BitFit(PromptTuner):
             raise InputError(f"{self.spec.who} has no biases to train; choose another backbone or method.")
 
     def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
-        """What the family calls a bias: `bias` of a layer, `q_bias` of DeBERTa, `r_w_bias` of XLNet."""
+        """Every tensor whose name ends in `bias`: those of layers, `q_bias` of DeBERTa, `r_w_bias` of XLNet."""
         return {name: value for name, value in backbone.named_parameters() if name.endswith("bias")}
 
     def prompts(self, batch: Batch) -> None:

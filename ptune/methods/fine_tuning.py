@@ -1,4 +1,4 @@
-"""Fine-tuning (Devlin et al. 2019, section 3.2): everything is trained."""
+"""Fine-tuning (Devlin et al. 2019, arXiv:1810.04805, section 3.2): the whole backbone and the head are trained."""
 
 from typing import final
 
@@ -15,7 +15,7 @@ class FineTuning(PromptTuner):
 
     Args:
         lr: Peak learning rate of the backbone.
-        backbone_dropout: Keep the checkpoint's own dropout, on as in BERT.
+        backbone_dropout: Keep the checkpoint's own dropout, as BERT does.
     """
 
     def __init__(self, lr: float = 2e-5, backbone_dropout: bool = True, **common) -> None:
@@ -27,5 +27,5 @@ class FineTuning(PromptTuner):
         return None
 
     def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
-        """All of the backbone."""
+        """All tensors of the backbone."""
         return dict(backbone.named_parameters())

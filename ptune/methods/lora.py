@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 OURS = {"PrefixTuningConfig": "PTuningV2", "PromptTuningConfig": "PromptTuning", "PromptEncoderConfig": "PTuning"}
-"""PEFT's prompts, which it cannot inject, and the method that is to be used instead."""
+"""PEFT's configurations of prompts, which cannot be injected, and the methods to use instead."""
 UNFIT = {
-    "AdaLoraConfig": "moves its ranks by a call after each step",
-    "PolyConfig": "wants the number of a task with each text",
-    "XLoraConfig": "mixes adapters that were trained before",
+    "AdaLoraConfig": "needs a call after each step, which reallocates its ranks",
+    "PolyConfig": "needs the number of a task with each text",
+    "XLoraConfig": "needs adapters that were trained before",
 }
-"""PEFT's adapters that are more than tensors in the model."""
+"""PEFT's adapters that need more than tensors in the model, and what they need."""
 
 
 class Adapted(PromptTuner):
-    """Train what PEFT injects into the backbone, and the head. A subclass says what by `config`."""
+    """Train the adapter that PEFT injects into the backbone, and the head. A subclass gives its `config`."""
 
     target_argument: ClassVar[str]
-    """Argument that names the layers."""
+    """Argument that names the layers to adapt, for error messages."""
     adapters: tuple[str, ...] = ()
     """Names of the injected tensors in the backbone."""
 
@@ -60,7 +60,7 @@ class Adapted(PromptTuner):
         self.adapters = tuple(f"model.{name}" for name, value in named if value.requires_grad)
 
     def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
-        """What was injected."""
+        """The injected tensors."""
         named = dict(backbone.named_parameters())
         return {name: named[name] for name in self.adapters}
 
@@ -130,14 +130,15 @@ class PEFT(Adapted):
         self.config()
 
     def config(self) -> "PeftConfig":
-        """The configuration that was named."""
+        """The configuration of the class that was named."""
         return configure(self.hparams["config"], self.hparams["options"] or {})
 
 
 def peft_library() -> ModuleType:
     """The package peft; InputError where it is not installed.
 
-    It imports bitsandbytes, which warns of kernels that it would download: a warning about no adapter of ptune's.
+    PEFT imports bitsandbytes, which warns about kernels that it could not download. They concern no adapter here, so
+    that logger shows errors only.
     """
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     return require("peft", "peft")
@@ -153,7 +154,7 @@ def configure(name: str, options: dict[str, Any]) -> "PeftConfig":
         ours = OURS.get(name, "PTuningV2, PTuning or PromptTuning")
         raise InputError(f"config: {name} is a prompt, which cannot be injected; use --model {ours}.")
     if name in UNFIT:
-        raise InputError(f"config: {name} {UNFIT[name]}, which is not done here; choose another, such as IA3Config.")
+        raise InputError(f"config: {name} {UNFIT[name]}, which ptune does not do; choose another, such as IA3Config.")
     known = [field.name for field in fields(classes[name])]
     for key in options:
         if key not in known:

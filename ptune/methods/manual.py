@@ -1,4 +1,4 @@
-"""Direct use of a language model (Schick & Schütze 2021; Brown et al. 2020): a template, and nothing is trained."""
+"""Direct use of a language model without training (Schick & Schütze 2021; Brown et al. 2020), through a template."""
 
 from typing import Any, ClassVar, final
 
@@ -15,15 +15,15 @@ from ptune.tuning.tuner import PromptTuner
 
 @final
 class ManualPrompt(PromptTuner):
-    """Read the answer off the language model, zero-shot or behind the data module's `demonstrations`.
+    """Read the answer from the language model, zero-shot or after the data module's `demonstrations`.
 
     Args:
         backbone: Hub id, local folder, or `package:NAME/PATH` of a masked or causal language model.
         head: Form and labels of the task's head; the data module's `head`, linked on the command line.
         calibrate: Divide each label's probability by the one it has where the template is filled with no content
             (contextual calibration, Zhao et al. 2021, section 5).
-        attention: Attention function of transformers that runs underneath; `flash` needs a GPU and flash-attn.
-        backbone_dtype: `fp32`, or with less memory `bf16`, `int8` or `int4` (bitsandbytes).
+        attention: Attention function of transformers; `flash` needs a GPU and the package flash-attn.
+        backbone_dtype: `fp32`, or `bf16`, `int8` or `int4` (bitsandbytes), which take less memory.
     """
 
     trains: ClassVar[bool] = False
@@ -49,13 +49,13 @@ class ManualPrompt(PromptTuner):
         return None
 
     def forward(self, batch: Batch) -> Tensor:
-        """Scores of a batch, in the form of the task's head; calibrated, they are relative to the prior's."""
+        """Scores of a batch, in the form of the task's head; with `calibrate`, log-probabilities minus the prior."""
         scores = super().forward(batch)
         return scores if self.prior is None else scores.log_softmax(-1) - self.prior
 
     @torch.no_grad()
     def check_data(self, data: Any) -> None:
-        """Read the labels' probabilities without content, averaged over the fillings: the prior, log "c"."""
+        """Compute the prior: the logarithm of the labels' probabilities, "c", averaged over the fillings."""
         super().check_data(data)
         if self.hparams["calibrate"] and data is not None:
             self.prior = None
@@ -63,6 +63,6 @@ class ManualPrompt(PromptTuner):
             self.prior = self.eval()(batch).softmax(-1).mean(0).log()
 
     def on_validation_start(self) -> None:
-        """Meet the data of `Trainer.validate`; the command line has done it."""
+        """Compute the prior for `Trainer.validate`; the command line has computed it before."""
         if self.prior is None:
             self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]

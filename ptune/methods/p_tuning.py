@@ -1,8 +1,10 @@
-"""P-Tuning, now called v1 (Liu et al. 2021, *GPT Understands, Too*): input vectors that a small encoder ties together.
+"""P-Tuning, now called v1 (Liu et al. 2021, *GPT Understands, Too*, arXiv:2103.10385): a small encoder computes the
+vectors at the input.
 
 The encoder is that of THUDM/P-tuning f4225d4: LAMA/p_tuning/prompt_encoder.py, where the backbone is frozen, and, with
-`hidden` the width of the embeddings, PT-Fewshot/pet/wrapper.py, where it is trained, too (`backbone_lr`). A template
-says where the slots stand and which word is asked for (`--data.template`); without one they stand behind [CLS].
+`hidden` equal to the width of the embeddings, PT-Fewshot/pet/wrapper.py, where the backbone is trained, too
+(`backbone_lr`). A template (`--data.template`) gives the places of the slots and the word to predict; without one the
+slots follow [CLS].
 """
 
 from typing import Literal, final
@@ -43,7 +45,7 @@ class PromptEncoder(Reparameterized):
         )
 
     def forward(self) -> Float[Tensor, "one p e"]:
-        """The vectors; the batch axis is 1. In fp32 always: it costs nothing, and an LSTM in bf16 is not everywhere."""
+        """The vectors; the batch axis is 1. They are computed in fp32, because not every device has an LSTM in bf16."""
         with torch.autocast(self.embedding.device.type, enabled=False):
             vectors = self.embedding[None]
             return self.mlp(vectors if self.lstm is None else self.lstm(vectors)[0])
@@ -66,8 +68,8 @@ class PTuning(PromptTuner):
         length: Prompt length p, slots of the input.
         encoder: `lstm` (BiLSTM and MLP) or `mlp`.
         hidden: Hidden size of the LSTM a direction; 0 for half the width of the embeddings, as for LAMA.
-        backbone_lr: Peak learning rate of the backbone, which is frozen at 0; the paper's SuperGLUE runs have 1e-5 and
-            a weight decay of 0.1 on the backbone alone, where `weight_decay` is for all trained matrices.
+        backbone_lr: Peak learning rate of the backbone; 0 freezes it. The paper's SuperGLUE runs have 1e-5, and a
+            weight decay of 0.1 on the backbone alone, while `weight_decay` applies to all trained matrices.
     """
 
     prompt: PromptEncoder | SoftPrompt
@@ -97,10 +99,10 @@ class PTuning(PromptTuner):
         return Prompts(embeds=self.prompt())
 
     def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
-        """All of the backbone, if it has a learning rate."""
+        """All tensors of the backbone, if `backbone_lr` is not 0."""
         return dict(backbone.named_parameters()) if self.hparams["backbone_lr"] else {}
 
     @property
     def rates(self) -> dict[str, float]:
-        """The backbone has its own."""
+        """Peak learning rates; the backbone has its own."""
         return super().rates | {"backbone": self.hparams["backbone_lr"]}

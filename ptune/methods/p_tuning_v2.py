@@ -1,7 +1,9 @@
-"""P-Tuning v2 (Liu et al. 2022) and prefix tuning (Li & Liang 2021): keys and values put before every layer's own.
+"""P-Tuning v2 (Liu et al. 2022, arXiv:2110.07602) and prefix tuning (Li & Liang 2021, arXiv:2101.00190): trained keys
+and values before those of every layer.
 
-Equivalent in layout and initialisation to THUDM/P-tuning-v2 b1520c9, model/prefix_encoder.py, whose class also stands
-in PEFT. Differences, each a choice: text positions are not shifted unless asked, a frozen backbone has no dropout.
+Layout and initialisation are those of THUDM/P-tuning-v2 b1520c9, model/prefix_encoder.py, which PEFT has, too. Two
+differences are deliberate: positions of the text are shifted only with `shift_positions`, and a frozen backbone has no
+dropout.
 """
 
 from collections.abc import Sequence
@@ -30,14 +32,14 @@ class PrefixEncoder(Reparameterized):
 
     Args:
         length: p, prompt length in vectors.
-        sizes: for each of the l prompted layers its key/value heads h and their size k.
+        kv_sizes: for each of the l prompted layers its key/value heads h and their size k.
         width: d, width of the MLP's embedding; unused without one.
         mlp: hidden size of the MLP, 0 for none.
     """
 
-    def __init__(self, length: int, sizes: Sequence[tuple[int, int]], width: int = 0, mlp: int = 0) -> None:
+    def __init__(self, length: int, kv_sizes: Sequence[tuple[int, int]], width: int = 0, mlp: int = 0) -> None:
         super().__init__()
-        self.sizes = tuple(sizes)
+        self.kv_sizes = tuple(kv_sizes)
         self.mlp: nn.Sequential | None = None
         features = sum(self.features)
         if mlp:
@@ -56,14 +58,14 @@ class PrefixEncoder(Reparameterized):
     @property
     def features(self) -> list[int]:
         """Columns of the table that each layer has."""
-        return [2 * heads * size for heads, size in self.sizes]
+        return [2 * heads * size for heads, size in self.kv_sizes]
 
     def forward(self, n: int = 1, dropout: float = 0.0) -> KeysValues:
         """Keys and values, b = n; dropout is drawn anew for each of the n texts."""
         table = F.dropout(self.table().expand(n, -1, -1), dropout, training=dropout > 0)
         return tuple(
             layer.unflatten(2, (2, *size)).permute(2, 0, 3, 1, 4)
-            for layer, size in zip(table.split(self.features, dim=2), self.sizes, strict=True)
+            for layer, size in zip(table.split(self.features, dim=2), self.kv_sizes, strict=True)
         )
 
     @torch.no_grad()
@@ -77,7 +79,7 @@ class PrefixEncoder(Reparameterized):
             return self
         table = self.table().detach()
         with torch.device("meta"):  # nothing is initialised, so that no random numbers are drawn
-            encoder = PrefixEncoder(len(table), self.sizes)
+            encoder = PrefixEncoder(len(table), self.kv_sizes)
         encoder.flat = nn.Parameter(table)
         return encoder
 
@@ -105,13 +107,13 @@ class PTuningV2(PromptTuner):
     Args:
         length: Prompt length p, vectors a layer.
         layers: Prompted layers: `all`, `last:N`, or a list of layer numbers from 0.
-        init: `normal` N(0, 0.02²) as the authors' code in effect has; `text` keys and values of real tokens run
-            through the backbone; `identity` a zero gate on separately normalised attention to the prefix, so that
-            training starts from the backbone itself.
+        init: `normal` N(0, 0.02²), the effective initialisation of the authors' code; `text` the keys and values that
+            the backbone computes for real tokens; `identity` a zero gate on separately normalised attention to the
+            prefix, so that training starts from the backbone itself.
         init_text: Text of `init: text`, repeated or cut to `length` tokens.
         mlp: Hidden size of the MLP reparameterization (the authors' 512), 0 for a flat table.
         prefix_dropout: Dropout probability on keys and values, drawn anew for each example.
-        shift_positions: Let the text's positions start at p, as the authors' code and PEFT do.
+        shift_positions: Start the text's positions at p, as the authors' code and PEFT do.
     """
 
     prompt: GatedPrefix
@@ -170,7 +172,7 @@ class PTuningV2(PromptTuner):
         return Prompts(prefix=prefix, gate=self.prompt.gate, layers=self.layers, shift=self.shift)
 
     def layer_norms(self) -> dict[str, Tensor]:
-        """Norm of each layer's keys and values, and of the gradient of the weights they are read or computed from."""
+        """Norms of each layer's keys and values, and of the gradient of the flat table or of the MLP's last weight."""
         encoder = self.prompt.encoder
         norms = {"prompt_norm": encoder.table().detach()}
         weight: nn.Parameter = encoder.flat if encoder.mlp is None else encoder.mlp[-1].weight  # type: ignore[assignment]
@@ -183,7 +185,7 @@ class PTuningV2(PromptTuner):
         }
 
     def metadata(self) -> dict[str, str]:
-        """As all methods' with the numbers of the layers: `last:2` and [4, 5] may mean the same."""
+        """As for all methods, and the numbers of the layers: `last:2` and [4, 5] may mean the same."""
         return super().metadata() | {"layers": str(list(self.layers))}
 
 

@@ -1,4 +1,5 @@
-"""Prompt tuning (Lester et al. 2021): p vectors at the input, in front of the text, behind a special first token."""
+"""Prompt tuning (Lester et al. 2021, arXiv:2104.08691): p trained vectors before the text, after a special first token
+where the tokenizer has one."""
 
 from typing import Literal, final
 
@@ -39,9 +40,9 @@ class PromptTuning(PromptTuner):
     Args:
         length: Prompt length p, slots of the input.
         init: `vocab` embeddings of p of the 5,000 most common tokens, drawn by seed, as Lester et al. found best for
-            models of this size; `labels` embeddings of the task's label names, one vector a label (the mean of its
-            tokens), and `vocab` for the rest, as in their section 3.2; `random` N(0, 0.02²); `text` embeddings of the
-            tokens of `init_text`.
+            models of this size; `labels` one vector for each label name of the task, the mean of its tokens'
+            embeddings, and `vocab` for the rest, as in their section 3.2; `random` N(0, 0.02²); `text` embeddings of
+            the tokens of `init_text`.
         init_text: Text of `init: text`, repeated or cut to `length` tokens.
     """
 
@@ -69,7 +70,7 @@ class PromptTuning(PromptTuner):
 
     @torch.no_grad()
     def prepare(self, backbone: Backbone) -> None:
-        """Start from embeddings of real tokens."""
+        """Initialise the vectors from embeddings of real tokens, unless `init` is `random`."""
         p, init, name = self.hparams["length"], self.hparams["init"], self.hparams["backbone"]
         if init == "random":
             return
@@ -79,7 +80,7 @@ class PromptTuning(PromptTuner):
         if init == "labels":
             for vector, label in zip(
                 self.prompt.vectors, self.head_spec.labels, strict=False
-            ):  # more of one than the other
+            ):  # there may be more labels than vectors, or fewer
                 tokens = tokenizer(label, add_special_tokens=False, return_tensors="pt")["input_ids"]
                 vector.copy_(backbone.embed(tokens.to(backbone.model.device))[0].mean(0))
 
@@ -89,7 +90,7 @@ class PromptTuning(PromptTuner):
 
 
 def _sample(tokenizer: PreTrainedTokenizerBase, p: int) -> Int[Tensor, "one p"]:
-    """p common words, drawn by the global seed. Vocabularies list words about in the order of their frequency."""
+    """p common words, drawn by the global seed; vocabularies list words approximately by frequency."""
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     words = [i for i, token in enumerate(tokens) if len(token.strip("Ġ▁")) > 1 and token.strip("Ġ▁").isalpha()]
     common = torch.tensor(words[:COMMON] or range(len(tokens)))

@@ -47,11 +47,11 @@ def load(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def compare(what: str, saved: dict[str, Any], own: dict[str, Any]) -> None:
-    """Raise InputError that names the first key of `own` whose value is another in what was `saved`."""
+    """Raise InputError that names the first key whose value in `saved` differs from that in `own`."""
     for key in own:
         there, here = saved.get(key), own[key]
         if there != here:
-            if isinstance(here, list):  # of a whole backbone's tensors, perhaps: the first that differ tell enough
+            if isinstance(here, list):  # it may name all tensors of a backbone: show the first three that differ
                 there, here = [x for x in there or [] if x not in here][:3], [x for x in here if x not in there][:3]
             raise InputError(
                 f"{what} does not fit this model: {key} is {there} there and {here} here; "
@@ -75,12 +75,12 @@ def shapes(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """Tuples as lists, which YAML and a checkpoint's weights-only reader know."""
+    """Turn tuples into lists, which YAML and torch's weights-only reader of checkpoints accept."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def tuples(value: Any) -> Any:
-    """Lists as tuples, again."""
+    """Turn lists back into tuples."""
     return tuple(tuples(item) for item in value) if isinstance(value, list) else value

@@ -13,7 +13,7 @@ Schedule = Literal["linear", "cosine", "constant", "exponential"]
 
 
 def factor(step: int, total: float, warmup: float, schedule: Schedule) -> float:
-    """Share of the peak learning rate at `step` of `total`: up over `warmup` steps, then down as `schedule` says."""
+    """Share of the peak learning rate at `step` of `total`: linear over `warmup` steps, then the schedule."""
     if step < warmup:
         return step / warmup
     done = 0.0 if schedule == "constant" else min(1.0, (step - warmup) / max(1.0, total - warmup))
@@ -23,8 +23,11 @@ def factor(step: int, total: float, warmup: float, schedule: Schedule) -> float:
 def scheduler(
     optimizer: Optimizer, trainer: L.Trainer, schedule: Schedule, warmup: float, decay: float
 ) -> dict[str, Any]:
-    """Lightning's description of a schedule. `exponential` multiplies by `decay` once an epoch and does not reach 0:
-    P-tuning-v2 b1520c9, training/trainer_exp.py, decay 0.95.
+    """The learning rate schedule in the form that Lightning's `configure_optimizers` returns.
+
+    `exponential` multiplies the rate by `decay` once an epoch and does not reach 0 (P-tuning-v2 b1520c9,
+    training/trainer_exp.py, decay 0.95). Raises InputError for a warm-up that has no effect, and for a schedule that
+    needs the number of steps where the run has no end.
     """
     if schedule == "exponential":
         if warmup:
@@ -32,6 +35,8 @@ def scheduler(
         return {"scheduler": ExponentialLR(optimizer, decay), "interval": "epoch"}
     total = float(trainer.estimated_stepping_batches)
     if math.isinf(total) and (schedule != "constant" or 0 < warmup < 1):
-        raise InputError(f"schedule: {schedule!r} needs to know the end; set trainer.max_epochs or trainer.max_steps.")
+        raise InputError(
+            f"schedule: {schedule!r} needs the number of steps; set trainer.max_epochs or trainer.max_steps."
+        )
     steps = warmup * total if warmup < 1 else warmup
     return {"scheduler": LambdaLR(optimizer, lambda step: factor(step, total, steps, schedule)), "interval": "step"}

@@ -1,4 +1,4 @@
-"""`PromptTuner`: what every method shares: a backbone, a head, one step, one optimizer, slim checkpoints."""
+"""`PromptTuner`: what every method shares: a backbone, a head, a training step, an optimizer, small checkpoints."""
 
 import hashlib
 import json
@@ -28,7 +28,22 @@ from ptune.tuning.schedules import Schedule, scheduler
 
 
 class PromptTuner(L.LightningModule, ABC):
-    """A frozen backbone, a head, and a method's own tensors. A method overrides `prompts` and declares `prompt`.
+    """A frozen backbone, a head, and a method's own tensors.
+
+    A method is a final subclass. It sets `self.prompt` in its constructor, after `super().__init__`, to the module with
+    its own tensors, and overrides `prompts`, which turns them into what the backbone reads. These members may be
+    overridden, too; all others are the same for every method:
+
+    - `slot_argument`, `stored_arguments`, `trains`: what the method says of itself;
+    - `shift`: positions that its prefix takes away from the text;
+    - `prepare`: checks of the loaded backbone, and initial values that are read from it;
+    - `backbone_parameters`, `rates`: tensors of the backbone that it trains, and learning rates;
+    - `layer_norms`, `metadata`: norms that are logged, and what else a saved file depends on;
+    - `forward`, `check_data`: for a method that reads the scores otherwise or needs more of the data.
+
+    A prompt that is computed from other tensors while it is trained is a `Reparameterized`; saving, `fold` and export
+    then need nothing else. `self.hparams` holds the arguments of the subclass, too: Lightning's `save_hyperparameters`
+    reads them from the frames of the constructors that are running, so `self.hparams["length"]` needs no assignment.
 
     Args:
         backbone: Hub id, local folder, or `package:NAME/PATH` (a folder inside an installed Python package).
@@ -42,23 +57,23 @@ class PromptTuner(L.LightningModule, ABC):
         pool: How one vector is read from a text; `auto` takes what the checkpoint was trained with.
         head_dropout: Dropout probability before the head.
         head_bias: Give the head a bias; off, it has the form that transformers' classifiers of GPT-2 or Llama have.
-        backbone_dropout: Keep the checkpoint's own dropout. Off by default for a frozen backbone: it would be noise
-            around weights that cannot adapt to it, and it costs time. Fine-tuning turns it on, as BERT did.
+        backbone_dropout: Keep the checkpoint's own dropout. It is off by default for a frozen backbone, whose weights
+            cannot adapt to the noise, and because it costs time. Fine-tuning turns it on, as BERT did.
         checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
-        attention: Attention function of transformers that runs underneath; `flex` trains on a GPU only, `flash` needs
-            one and the package flash-attn.
-        backbone_dtype: `fp32`, or for a frozen backbone `bf16`, `int8` or `int4` (bitsandbytes): less memory; what is
-            trained stays fp32.
+        attention: Attention function of transformers; `flex` trains on a GPU only, `flash` needs a GPU and the package
+            flash-attn.
+        backbone_dtype: `fp32`, or for a frozen backbone `bf16`, `int8` or `int4` (bitsandbytes), which take less
+            memory; the trained tensors stay fp32.
     """
 
     trains: ClassVar[bool] = True
-    """Whether there is anything to train: `ptune.fit` for most methods, `ptune.evaluate` alone for the others."""
+    """Whether the method trains anything; if not, `ptune.evaluate` runs it, and `ptune.fit` refuses it."""
     slot_argument: ClassVar[str] = ""
     """Argument that says how many slots of the input the method fills with vectors; none for most methods."""
     prompt: nn.Module | None
     """The method's own tensors, if it has any."""
     stored_arguments: ClassVar[tuple[str, ...]] = ()
-    """Arguments that the shape and meaning of the method's tensors depend on; stored with them."""
+    """Arguments on which the shape and meaning of the method's tensors depend; they are stored with the tensors."""
 
     def __init__(
         self,
@@ -121,7 +136,7 @@ class PromptTuner(L.LightningModule, ABC):
 
     @property
     def shift(self) -> int:
-        """Positions that the method takes away from the text."""
+        """Positions that the method's prefix occupies before the text."""
         return 0
 
     # ---- the model
@@ -141,8 +156,8 @@ class PromptTuner(L.LightningModule, ABC):
             self.head.lm,
         )
         if not self.head.pools:
-            self.backbone.pooler = None  # nothing reads it: it could not be trained
-        # Without what is put into it; two numbers share a byte in int4.
+            self.backbone.pooler = None  # the head does not read it, so fine-tuning could not train it
+        # Counted before a method injects adapters; bitsandbytes stores two int4 weights in one uint8.
         self.backbone_size = sum(v.numel() * (1 + (v.dtype == torch.uint8)) for v in self.backbone.parameters())
         self.prepare(self.backbone)
         self.backbone.requires_grad_(False)
@@ -158,13 +173,13 @@ class PromptTuner(L.LightningModule, ABC):
         for name, value in self.named_parameters():
             if value.requires_grad != (name in trained):
                 raise RuntimeError(f"{name}: declared {name in trained}, requires_grad {value.requires_grad}")
-        # What is not trained is the same in every process already: DDP need not send it, and evaluation needs no
-        # collective, so that processes may hold different numbers of rows.
+        # Frozen tensors are equal in every process already. DDP need not send them, so evaluation has no collective
+        # operation for them and processes may evaluate different numbers of rows.
         state = [name for name, _ in self.named_parameters()] + [name for name, _ in self.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = [name for name in state if name not in trained]
 
     def require_fp32(self) -> None:
-        """Raise InputError for a backbone of fewer bits, in a method that trains the backbone's own tensors."""
+        """Raise InputError for a backbone of fewer than 32 bits in a method that trains the backbone's own tensors."""
         if self.hparams["backbone_dtype"] != "fp32":
             raise InputError(
                 f"backbone_dtype: {self.hparams['backbone_dtype']!r} is for a frozen backbone, and "
@@ -172,16 +187,16 @@ class PromptTuner(L.LightningModule, ABC):
             )
 
     def prepare(self, backbone: Backbone) -> None:
-        """Check that the backbone can be prompted by this method, and read from it what an initialisation needs."""
+        """Check that the method can prompt the backbone, and read initial values from it; called when it is loaded."""
 
     def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
-        """The tensors of the backbone that are trained, by their names in it; asked for after `prepare`."""
+        """The trained tensors of the backbone by their names in it; called after `prepare`."""
         return {}
 
     def groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """The trained tensors by name in three groups: prompt, head, backbone (but for what nothing reads).
+        """The trained tensors by name in three groups: prompt, head and backbone, without the `unused`.
 
-        Nothing else may require a gradient.
+        No other tensor may require a gradient.
         """
         tuned = {} if self.backbone is None else self.backbone_parameters(self.backbone)
         tensors = {
@@ -206,7 +221,7 @@ class PromptTuner(L.LightningModule, ABC):
         return {"prompt": p["lr"], "head": p["head_lr"] or p["lr"], "backbone": p["lr"]}
 
     def layer_norms(self) -> dict[str, Tensor]:
-        """Norms by layer that are worth logging; none where nothing enters the layers."""
+        """Norms by layer to log; empty for methods without a prefix."""
         return {}
 
     def forward(self, batch: Batch) -> Tensor:
@@ -216,11 +231,11 @@ class PromptTuner(L.LightningModule, ABC):
     # ---- steps
 
     def on_train_start(self) -> None:
-        """Let a resumed run go on with the batches it lacks."""
+        """Continue a resumed run with the batches that it has not seen in its epoch."""
         resume.place_loader(self.trainer)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Let a step's dropout depend on its place in the run alone: a resumed run is the uninterrupted one."""
+        """Seed dropout by the step's place in the run, so that a resumed run equals the uninterrupted one."""
         place = f"{os.environ.get('PL_GLOBAL_SEED', 0)}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
         torch.manual_seed(int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest()))
 
@@ -270,7 +285,7 @@ class PromptTuner(L.LightningModule, ABC):
             self.trainer.should_stop = True
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Scores into the task's metrics."""
+        """Add the scores to the task's metrics."""
         scores = self(batch)
         self.metrics.update(scores, batch)
         if "labels" in batch:
@@ -295,10 +310,10 @@ class PromptTuner(L.LightningModule, ABC):
         self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]
         if self.hparams["backbone_dtype"] != "fp32" and {v.dtype for v in self.trained().values()} != {torch.float32}:
             raise InputError(
-                f"trainer.precision: {self.trainer.precision!r} would train in 16 bits above a backbone that is given "
-                f"backbone_dtype: {self.hparams['backbone_dtype']}; use 32-true or bf16-mixed."
+                f"trainer.precision: {self.trainer.precision!r} would train in 16 bits what a backbone with "
+                f"backbone_dtype: {self.hparams['backbone_dtype']} needs in 32; use 32-true or bf16-mixed."
             )
-        below = {"prompt", "backbone"} & self.groups().keys()  # what is trained stands below an attention
+        below = {"prompt", "backbone"} & self.groups().keys()  # their gradients pass through attention
         if below and self.hparams["attention"] == "flex" and (gap := flex_gap(self.device)):
             raise InputError(f"attention: {gap}; train with sdpa.")
         if self._resumed:
@@ -307,11 +322,11 @@ class PromptTuner(L.LightningModule, ABC):
         self._gradients_checked = False
 
     def check_data(self, data: Any) -> None:
-        """Look at the data module (None: plain loaders) before the first batch.
+        """Check the data module before the first batch; None stands for plain loaders, which are not checked.
 
         Raises:
-            InputError: it lacks the method's input slots, or its longest text and the shift of positions exceed the
-                positions of the backbone.
+            InputError: the data module lacks the method's input slots, or its longest text and the shift of positions
+                exceed the positions of the backbone.
         """
         room = self.backbone.room
         if data is None:
@@ -347,7 +362,7 @@ class PromptTuner(L.LightningModule, ABC):
     # ---- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep trained tensors only."""
+        """Keep the trained tensors only."""
         trained = self.trained()
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
         checkpoint["metadata"] = self.metadata()
@@ -357,18 +372,18 @@ class PromptTuner(L.LightningModule, ABC):
         own, saved = self.metadata(), checkpoint["metadata"]
         if saving.shapes(checkpoint["state_dict"]) == saving.shapes(self.tensors()):
             self.fold()  # the checkpoint was written after a fold
-        models = [found | {"backbone": found["fingerprint"]} for found in (saved, own)]  # it may have moved
+        models = [found | {"backbone": found["fingerprint"]} for found in (saved, own)]  # the folder may have moved
         tensors = [{"tensors": saving.shapes(found)} for found in (checkpoint["state_dict"], self.trained())]
         saving.compare("the checkpoint", models[0] | tensors[0], models[1] | tensors[1])
         self._resumed = checkpoint if "loops" in checkpoint else None
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Torch's, but what is not trained is not missing: Lightning would warn with the names of a whole backbone."""
+        """Torch's, but frozen tensors do not count as missing: Lightning would warn with the whole backbone's names."""
         keys = super().load_state_dict(state_dict, strict, assign)
         return keys._replace(missing_keys=[name for name in keys.missing_keys if name in self.trained()])
 
     def metadata(self) -> dict[str, str]:
-        """What saved tensors depend on: method, its sizes, backbone and its fingerprint, task, labels."""
+        """What saved tensors depend on: method, its stored arguments, backbone and its fingerprint, task, labels."""
         self.configure_model()
         return {
             "backbone": self.hparams["backbone"],
@@ -387,7 +402,7 @@ class PromptTuner(L.LightningModule, ABC):
         saving.save(path, self.tensors(), self.metadata())
 
     def load_prompts(self, path: str | os.PathLike) -> None:
-        """Load what `save_prompts` wrote; it stays trainable. Raises InputError that says what differs."""
+        """Load what `save_prompts` wrote; the tensors stay trainable. Raises InputError that names what differs."""
         tensors, saved = saving.load(path)
         own = self.metadata()
         if saved.get("fingerprint") == own["fingerprint"]:

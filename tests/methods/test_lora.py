@@ -95,7 +95,7 @@ def test_whatever_is_injected_is_saved_and_loaded_with_equal_scores(build, batch
         ("PromptTuningConfig", {}, "use --model PromptTuning"),
         ("PromptEncoderConfig", {}, "use --model PTuning"),
         ("CPTConfig", {}, "use --model PTuningV2, PTuning or PromptTuning"),
-        ("AdaLoraConfig", {}, "config: AdaLoraConfig moves its ranks"),
+        ("AdaLoraConfig", {}, "config: AdaLoraConfig needs a call after each step"),
         ("LoraConfg", {}, "config: PEFT has no 'LoraConfg'; did you mean 'LoraConfig'"),
         ("LoraConfig", {"rank": 2}, "options: LoraConfig has no 'rank'"),
         ("LoraConfig", {"use_dora": True, "init_lora_weights": "nonsense"}, "LoraConfig cannot be injected"),
