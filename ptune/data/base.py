@@ -21,21 +21,14 @@ from ptune.data.rows import Rows
 from ptune.data.source import folders, read
 from ptune.errors import InputError, nearest
 from ptune.tasks import task as find_task
-from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec
+from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec, Unresolved
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def _unresolved(value: Any) -> str:
-    """The text that a command line or a file gives for a function; `TaskSpec.check` refuses it."""
-    if value is None:
-        raise ValueError
-    return str(value)
-
-
 # By default jsonargparse imports what the value names, and so runs the code of whoever wrote a config.yaml.
-register_type(Prepare, serializer=_unresolved, deserializer=_unresolved)
+register_type(Prepare, serializer=lambda value: Unresolved(value).name, deserializer=Unresolved)
 
 LARGEST = 2**31 - 1
 """Largest value of an argument that is a whole number: NumPy's seeds and the tokenizers' lengths have such a limit."""

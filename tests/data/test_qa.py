@@ -211,6 +211,7 @@ def test_mistakes_name_file_and_line(tmp_path, change, part):
         ({"stride": 128}, "--data.stride 128: must be below 31"),
         ({"stride": -1}, "--data.stride -1: must be at least 0"),
         ({"max_answer_length": 0}, "--data.max_answer_length 0: must be at least 1"),
+        ({"null_threshold": float("nan")}, "--data.null_threshold nan: must be a number"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path, options, part):
