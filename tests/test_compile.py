@@ -2,18 +2,12 @@
 
 import pytest
 import torch
+from methods_table import TABLE
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone
-from ptune.methods.p_tuning_v2 import PTuningV2
-from ptune.methods.prompt_tuning import PromptTuning
 
 P = 3
-METHODS = {
-    "prefix": (PTuningV2, {"length": P, "prefix_dropout": 0.0}),
-    "gated prefix": (PTuningV2, {"length": P, "prefix_dropout": 0.0, "init": "identity"}),
-    "soft prompt": (PromptTuning, {"length": P}),
-}
 
 
 def batch_of_length(batch, t, seed, slots):
@@ -32,12 +26,17 @@ def batch_of_length(batch, t, seed, slots):
         ("bert", "soft prompt", False, 3),
         ("llama", "prefix", False, 3),
         ("llama", "soft prompt", False, 3),
-        ("llama", "gated prefix", None, 2),  # torch's default: its heuristics compile for every length at the second
+        (
+            "llama",
+            "prefix, identity",
+            None,
+            2,
+        ),  # torch's default compiles for every length at the second one
     ],
 )
 def test_there_are_as_many_graphs_as_lengths(tiny, head, batch, family, method, dynamic, graphs):
-    cls, arguments = METHODS[method]
-    model = cls(backbone=tiny(family), head=head("classify"), head_dropout=0.0, **arguments)
+    case = TABLE[method]
+    model = case.method(backbone=tiny(family), head=head("classify"), head_dropout=0.0, **case.given(P, certain=True))
     model.configure_model()
     compiled_graphs = []
 

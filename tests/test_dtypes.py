@@ -7,24 +7,14 @@ import sys
 import pytest
 import torch
 from families import FAMILIES, distance, prompted, text
+from methods_table import TABLE, names
 
 from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.methods.fine_tuning import FineTuning
-from ptune.methods.linear_probe import LinearProbe
-from ptune.methods.p_tuning import PTuning
-from ptune.methods.p_tuning_v2 import PTuningV2
-from ptune.methods.prompt_tuning import PromptTuning
 from ptune.prompts import Prompts
 
 P = 4
-METHODS = {
-    "prefix": (PTuningV2, {"length": P}),
-    "gated prefix": (PTuningV2, {"length": P, "init": "identity"}),
-    "soft prompt": (PromptTuning, {"length": P}),
-    "encoded prompt": (PTuning, {"length": P}),
-    "probe": (LinearProbe, {}),
-}
 BITSANDBYTES = importlib.util.find_spec("bitsandbytes") is not None
 quantized = pytest.mark.skipif(not BITSANDBYTES, reason="bitsandbytes is not installed (ptune[quantized])")
 each_dtype = pytest.mark.parametrize(
@@ -124,8 +114,8 @@ def build(tiny, head):
 
     def make(method, dtype, family="bert"):
         torch.manual_seed(0)
-        cls, arguments = METHODS[method]
-        model = cls(backbone=tiny(family), head=head("classify"), backbone_dtype=dtype, lr=0.1, **arguments)
+        case, common = TABLE[method], {"backbone": tiny(family), "head": head("classify"), "lr": 0.1}
+        model = case.method(**common, backbone_dtype=dtype, **case.given(P))
         model.configure_model()
         return model
 
@@ -145,7 +135,7 @@ def inputs_of(model, batch):
 
 
 @each_dtype
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names(frozen=True))
 def test_what_is_trained_is_fp32_and_moves_and_the_backbone_does_not(build, fit, batch, method, dtype):
     model = build(method, dtype)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -216,7 +206,7 @@ def test_a_pooler_reads_fp32(tiny, batch):
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names(frozen=True))
 def test_it_trains_in_mixed_precision(build, fit, batch, method, precision):
     model = build(method, "bf16")
     assert fit(model, [inputs_of(model, batch)], precision=precision).global_step == 1

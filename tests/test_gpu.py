@@ -5,23 +5,16 @@ from importlib.util import find_spec
 import pytest
 import torch
 from families import distance, text
+from methods_table import TABLE, names
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone
-from ptune.methods.fine_tuning import FineTuning
-from ptune.methods.p_tuning import PTuning
-from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.prompts import Prompts
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 flash = pytest.mark.skipif(find_spec("flash_attn") is None, reason="needs the package flash-attn")
 DEVICE, P = "cuda", 4
 WIDE = {"hidden_size": 128, "max_position_embeddings": 512}  # heads of 32: kernels want no less than 16
-METHODS = {
-    "prefix": (PTuningV2, {"length": P}),
-    "soft prompt": (PTuning, {"length": P}),
-    "fine-tuning": (FineTuning, {}),
-}
 
 
 def there(inputs):
@@ -74,11 +67,11 @@ def test_weights_of_fewer_bits_are_near(tiny, batch, prefix, family, dtype, near
     assert distance(slope, gradient) < 3 * near
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*names(prompt=True, variants=False), "fine-tuning"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_lightning_trains_what_is_declared_and_nothing_else(tiny, head, batch, fit, method, precision):
-    cls, arguments = METHODS[method]
-    model = cls(backbone=tiny("bert"), head=head("classify"), lr=0.1, **arguments)
+    case = TABLE[method]
+    model = case.method(backbone=tiny("bert"), head=head("classify"), lr=0.1, **case.given(P))
     slots = {"slots": (torch.arange(7) < model.slots).expand(3, -1)} if model.slots else {}
     batches = [batch((7, 6, 6), seed=seed, labels=torch.tensor([0, 1, 2]), **slots) for seed in (0, 1)]
     model.configure_model()
