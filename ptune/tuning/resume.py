@@ -61,14 +61,9 @@ def place_loader(trainer: L.Trainer) -> None:
     trainer.fit_loop._load_combined_loader_states()
 
 
-def set_logged_step(trainer: L.Trainer, step: int) -> None:
+def log_at(trainer: L.Trainer, step: int) -> None:
     """Set the step under which loggers write the next metrics.
 
     Lightning counts it apart from `trainer.global_step`; the count is one short when a finished run is resumed.
     """
-    trainer.fit_loop.epoch_loop._batches_that_stepped = step
-
-
-def log_at(trainer: L.Trainer, step: int) -> None:
-    """Let what is logged from now on stand at `step`; the trainer's own counter is one short after a resumed end."""
     trainer.fit_loop.epoch_loop._batches_that_stepped = step
