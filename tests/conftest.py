@@ -85,6 +85,18 @@ def tiny(tmp_path_factory):
     return write
 
 
+@pytest.fixture(scope="session")
+def frozen(tiny):
+    """Backbones of tiny checkpoints that no test changes, each loaded once a session: frozen("bert", "eager")."""
+    from ptune.backbone import Backbone
+
+    @cache
+    def load(family, attention="sdpa"):
+        return Backbone(tiny(family), attention=attention).requires_grad_(False)
+
+    return load
+
+
 def batch_of(lengths=(7, 5, 3), side="right", seed=0, **columns):
     """Random texts of these lengths, padded on one side."""
     generator = torch.Generator().manual_seed(seed)

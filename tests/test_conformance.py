@@ -35,8 +35,8 @@ each_pair = pytest.mark.parametrize(("family", "attention"), PAIRS)
 
 
 @each_family
-def test_every_layer_consumes_its_own_prefix_once(tiny, batch, prefix, monkeypatch, family):
-    backbone = Backbone(tiny(family))
+def test_every_layer_consumes_its_own_prefix_once(frozen, batch, prefix, monkeypatch, family):
+    backbone = frozen(family)
     whole, at, consumed = prompted(backbone, prefix(backbone.spec, P)), Prompts.at, []
 
     def spy(self, module, key, value):
@@ -50,8 +50,8 @@ def test_every_layer_consumes_its_own_prefix_once(tiny, batch, prefix, monkeypat
 
 
 @each_pair
-def test_the_key_and_value_of_each_layer_change_the_output_and_get_gradient(tiny, batch, prefix, family, attention):
-    backbone = Backbone(tiny(family), attention=attention).requires_grad_(False)
+def test_the_key_and_value_of_each_layer_change_the_output_and_get_gradient(frozen, batch, prefix, family, attention):
+    backbone = frozen(family, attention)
     inputs, kv = batch(), prefix(backbone.spec, P).requires_grad_()
     output = text(backbone(inputs, prompted(backbone, kv)), inputs)
     output.pow(3).sum().backward()
@@ -67,8 +67,10 @@ def test_the_key_and_value_of_each_layer_change_the_output_and_get_gradient(tiny
 
 
 @each_pair
-def test_without_prompts_it_is_automodel_bit_for_bit_even_after_a_prompted_pass(tiny, batch, prefix, family, attention):
-    backbone, model = Backbone(tiny(family), attention=attention), automodel(tiny(family), family, attention)
+def test_without_prompts_it_is_automodel_bit_for_bit_even_after_a_prompted_pass(
+    tiny, frozen, batch, prefix, family, attention
+):
+    backbone, model = frozen(family, attention), automodel(tiny(family), family, attention)
     with torch.no_grad():
         backbone(batch(), prompted(backbone, prefix(backbone.spec, P)))
         expected = model(**batch()).last_hidden_state
@@ -77,8 +79,8 @@ def test_without_prompts_it_is_automodel_bit_for_bit_even_after_a_prompted_pass(
 
 
 @each_pair
-def test_a_zero_gate_is_the_backbone_and_an_open_one_is_not(tiny, batch, prefix, family, attention):
-    backbone = Backbone(tiny(family), attention=attention)
+def test_a_zero_gate_is_the_backbone_and_an_open_one_is_not(frozen, batch, prefix, family, attention):
+    backbone = frozen(family, attention)
     inputs, kv = batch(), prefix(backbone.spec, P)
     gate = torch.zeros(backbone.spec.layers, backbone.spec.heads)
     slack = 1e-6 if family in EAGER else 3e-6
@@ -92,8 +94,8 @@ def test_a_zero_gate_is_the_backbone_and_an_open_one_is_not(tiny, batch, prefix,
 
 
 @each_family
-def test_layers_left_out_are_as_without_prefix(tiny, batch, prefix, family):
-    backbone = Backbone(tiny(family))
+def test_layers_left_out_are_as_without_prefix(frozen, batch, prefix, family):
+    backbone = frozen(family)
     inputs, kv = batch(), prefix(backbone.spec, P)
     gate = torch.zeros(backbone.spec.layers, backbone.spec.heads)
     gate[1] = 1.0
@@ -105,9 +107,9 @@ def test_layers_left_out_are_as_without_prefix(tiny, batch, prefix, family):
 @pytest.mark.parametrize("gated", [False, True], ids=["", "gated"])
 @each_pair
 def test_a_padded_batch_with_one_prefix_or_its_own_is_its_texts_one_by_one(
-    tiny, batch, prefix, family, attention, gated
+    frozen, batch, prefix, family, attention, gated
 ):
-    backbone = Backbone(tiny(family), attention=attention)
+    backbone = frozen(family, attention)
     gate = torch.randn(backbone.spec.layers, backbone.spec.heads) if gated else None
     inputs = batch()
     for rows in (1, 3):
@@ -122,10 +124,10 @@ def test_a_padded_batch_with_one_prefix_or_its_own_is_its_texts_one_by_one(
 
 
 @pytest.mark.parametrize("family", [name for name in (*FAMILIES, "splinter") if name not in (*OWN, "gemma2")])
-def test_sdpa_is_eager(tiny, batch, prefix, family):
+def test_sdpa_is_eager(frozen, batch, prefix, family):
     inputs, outputs = batch(), []
     for attention in ("sdpa", "eager"):
-        backbone = Backbone(tiny(family), attention=attention)
+        backbone = frozen(family, attention)
         with torch.no_grad():
             outputs.append(text(backbone(inputs, prompted(backbone, prefix(backbone.spec, P))), inputs))
     assert_close(*outputs, atol=5e-6 if family in EAGER else 1e-5, rtol=1e-5)
@@ -145,8 +147,8 @@ def test_models_of_one_family_do_not_disturb_each_other(tiny, batch, prefix, fam
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "splinter"])
-def test_a_shift_of_positions_reaches_the_model_or_is_refused(tiny, batch, prefix, family):
-    backbone = Backbone(tiny(family))
+def test_a_shift_of_positions_reaches_the_model_or_is_refused(frozen, batch, prefix, family):
+    backbone = frozen(family)
     if family in UNSHIFTED:
         with pytest.raises(InputError, match=rf"shift_positions: .*'{family}'.* cannot be shifted"):
             backbone.require_shift()
@@ -159,8 +161,8 @@ def test_a_shift_of_positions_reaches_the_model_or_is_refused(tiny, batch, prefi
 
 
 @each_family
-def test_the_keys_and_values_of_real_tokens_fit_as_a_prefix(tiny, batch, family):
-    backbone = Backbone(tiny(family))
+def test_the_keys_and_values_of_real_tokens_fit_as_a_prefix(frozen, batch, family):
+    backbone = frozen(family)
     kv = backbone.keys_values(batch(lengths=(P,))["input_ids"])
     assert [layer.shape for layer in kv] == [(2, 1, h, P, k) for h, k in backbone.spec.kv_sizes]
     with torch.no_grad():
@@ -168,8 +170,8 @@ def test_the_keys_and_values_of_real_tokens_fit_as_a_prefix(tiny, batch, family)
 
 
 @each_family
-def test_a_slot_filled_with_a_words_own_embedding_is_that_word_and_any_other_vector_is_not(tiny, batch, family):
-    backbone = Backbone(tiny(family))
+def test_a_slot_filled_with_a_words_own_embedding_is_that_word_and_any_other_vector_is_not(frozen, batch, family):
+    backbone = frozen(family)
     inputs = batch(slots=(torch.arange(7) < 2).expand(3, -1))
     with torch.no_grad():
         words = backbone.embed(inputs["input_ids"][:, :2])
@@ -211,8 +213,10 @@ def test_at_equal_positions_it_is_transformers_cache_route(tiny, batch, prefix, 
 
 @pytest.mark.parametrize("mask", ["of ones", "absent"])
 @pytest.mark.parametrize(("family", "attention"), [pair for pair in ROUTES if pair[0] in ("gpt2", "llama", "opt")])
-def test_causal_without_padding_it_is_the_cache_route_too(tiny, batch, prefix, cache_route, family, attention, mask):
-    backbone = Backbone(tiny(family), attention=attention)
+def test_causal_without_padding_it_is_the_cache_route_too(
+    tiny, frozen, batch, prefix, cache_route, family, attention, mask
+):
+    backbone = frozen(family, attention)
     inputs, kv = batch(lengths=(6, 6)), prefix(backbone.spec, P)
     if mask == "absent":
         del inputs["attention_mask"]

@@ -5,7 +5,6 @@ import torch
 from families import CAUSAL, FAMILIES, UNSHIFTED, distance, prompted, text
 from torch.testing import assert_close
 
-from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.prompts import Prompts
@@ -37,10 +36,10 @@ def packed(inputs, pad=0):
 
 @pytest.mark.parametrize("kind", ["plain", "prefix", "gated", "shifted"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_padding_on_the_left_is_padding_on_the_right(tiny, batch, prefix, family, kind):
+def test_padding_on_the_left_is_padding_on_the_right(frozen, batch, prefix, family, kind):
     if kind == "shifted" and family in UNSHIFTED:
         pytest.skip("takes no positions from outside")
-    backbone = Backbone(tiny(family))
+    backbone = frozen(family)
     prompts = prompts_of(kind, backbone, prefix)
     with torch.no_grad():
         right, left = (
@@ -52,8 +51,8 @@ def test_padding_on_the_left_is_padding_on_the_right(tiny, batch, prefix, family
 @pytest.mark.parametrize("pad", [0, 2])
 @pytest.mark.parametrize("kind", ["plain", "prefix", "gated", "shifted"])
 @pytest.mark.parametrize("family", CAUSAL)
-def test_packed_texts_are_texts_in_rows_of_their_own(tiny, batch, prefix, family, kind, pad):
-    backbone = Backbone(tiny(family))
+def test_packed_texts_are_texts_in_rows_of_their_own(frozen, batch, prefix, family, kind, pad):
+    backbone = frozen(family)
     prompts, inputs = prompts_of(kind, backbone, prefix), batch(LENGTHS)
     with torch.no_grad():
         rows, together = text(backbone(inputs, prompts), inputs), backbone(packed(inputs, pad), prompts)
@@ -61,8 +60,8 @@ def test_packed_texts_are_texts_in_rows_of_their_own(tiny, batch, prefix, family
 
 
 @pytest.mark.parametrize("family", ["mpt", "falcon"])
-def test_packed_texts_of_a_family_without_a_prefix_are_apart_too(tiny, batch, family):
-    backbone, inputs = Backbone(tiny(family)), batch(LENGTHS)
+def test_packed_texts_of_a_family_without_a_prefix_are_apart_too(frozen, batch, family):
+    backbone, inputs = frozen(family), batch(LENGTHS)
     with torch.no_grad():
         rows, together = text(backbone(inputs), inputs), backbone(packed(inputs, pad=2))
     assert_close(together[0, : sum(LENGTHS)], rows, atol=1e-5, rtol=1e-5)
@@ -70,8 +69,8 @@ def test_packed_texts_of_a_family_without_a_prefix_are_apart_too(tiny, batch, fa
 
 @pytest.mark.parametrize("family", ["gpt2", "opt"])
 @pytest.mark.parametrize("kind", ["plain", "prefix", "gated"])
-def test_packed_texts_are_apart_under_autocast(tiny, batch, prefix, family, kind):
-    backbone = Backbone(tiny(family))
+def test_packed_texts_are_apart_under_autocast(frozen, batch, prefix, family, kind):
+    backbone = frozen(family)
     prompts, inputs = prompts_of(kind, backbone, prefix), batch(LENGTHS)
     with torch.no_grad():
         exact = text(backbone(inputs, prompts), inputs)
@@ -82,8 +81,8 @@ def test_packed_texts_are_apart_under_autocast(tiny, batch, prefix, family, kind
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
-def test_the_prefix_of_a_packed_row_learns_from_every_text(tiny, batch, prefix, family):
-    backbone, gradients = Backbone(tiny(family)).requires_grad_(False), []
+def test_the_prefix_of_a_packed_row_learns_from_every_text(frozen, batch, prefix, family):
+    backbone, gradients = frozen(family), []
     for inputs in (batch(LENGTHS), packed(batch(LENGTHS))):
         kv = prefix(backbone.spec, P).requires_grad_()
         hidden = backbone(inputs, Prompts(prefix=kv))
@@ -93,8 +92,8 @@ def test_the_prefix_of_a_packed_row_learns_from_every_text(tiny, batch, prefix, 
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
-def test_each_packed_text_has_its_soft_prompt(tiny, batch, family):
-    backbone, inputs = Backbone(tiny(family)), batch(LENGTHS)
+def test_each_packed_text_has_its_soft_prompt(frozen, batch, family):
+    backbone, inputs = frozen(family), batch(LENGTHS)
     slots = torch.zeros(3, 7, dtype=torch.bool)
     slots[:, :2] = True
     prompts = Prompts(embeds=torch.randn(1, 2, 32))
@@ -107,9 +106,9 @@ def test_each_packed_text_has_its_soft_prompt(tiny, batch, family):
 @pytest.mark.parametrize(
     "family", ["openai-gpt", "bloom", "gpt_oss", "bert", "xlnet", "t5", "modernbert", "deberta-v2"]
 )
-def test_a_family_whose_packed_texts_would_see_each_other_is_refused(tiny, batch, family):
+def test_a_family_whose_packed_texts_would_see_each_other_is_refused(frozen, batch, family):
     with pytest.raises(InputError, match=rf"position_ids: .*'{family}'.* give each text a row of its own"):
-        Backbone(tiny(family))(packed(batch()))
+        frozen(family)(packed(batch()))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
