@@ -5,43 +5,38 @@ import torch
 from families import FAMILIES, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from methods_table import TABLE, names
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone
 from ptune.backbones import tuned
 from ptune.errors import InputError
 from ptune.methods.fine_tuning import FineTuning
-from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
 from ptune.prompts import Prompts
 
 P = 3
-METHODS = {
-    "prefix": (PTuningV2, {"length": P}),
-    "soft prompt": (PromptTuning, {"length": P, "init": "random"}),
-    "encoded prompt": (PTuning, {"length": P}),
-    "fine-tuning": (FineTuning, {}),
-}
+PROMPTED = names(prompt=True, variants=False)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*PROMPTED, "fine-tuning"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_every_head_all_that_is_declared_gets_a_gradient(tiny, family, method):
-    cls, arguments = METHODS[method]
-    assert tuned(cls, tiny(family), **arguments) == "yes"
+    case = TABLE[method]
+    assert tuned(case.method, tiny(family), **case.given(P)) == "yes"
 
 
-@pytest.mark.parametrize("method", ["prefix", "soft prompt"])
+@pytest.mark.parametrize("method", PROMPTED)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_saved_prompts_score_bit_for_bit_in_another_model(tiny, head, batch, tmp_path, family, method):
-    cls, arguments = METHODS[method]
+    case = TABLE[method]
     slots = torch.zeros(3, 7, dtype=torch.bool)
     slots[:, :P] = True
     inputs, found = batch((7, 6, 6), slots=slots), []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        model = cls(backbone=tiny(family), head=head("classify"), **arguments)
+        model = case.method(backbone=tiny(family), head=head("classify"), **case.given(P))
         model.configure_model()
         model.eval()
         with torch.no_grad():
