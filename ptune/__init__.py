@@ -32,71 +32,37 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Backbone": "backbone",
-    "BitFit": "methods.bitfit",
-    "Classification": "data.classification",
-    "Fill": "data.fill",
-    "FineTuning": "methods.fine_tuning",
-    "HeadSpec": "tasks.spec",
-    "InputError": "errors",
-    "LinearProbe": "methods.linear_probe",
-    "LoRA": "methods.lora",
-    "ManualPrompt": "methods.manual",
-    "MultipleChoice": "data.choice",
-    "PEFT": "methods.lora",
-    "PTuning": "methods.p_tuning",
-    "PTuningV2": "methods.p_tuning_v2",
-    "PrefixEncoder": "methods.p_tuning_v2",
-    "PromptEncoder": "methods.p_tuning",
-    "PromptTuner": "tuning.tuner",
-    "PromptTuning": "methods.prompt_tuning",
-    "Prompts": "prompts",
-    "SoftPrompt": "methods.prompt_tuning",
-    "SpanQA": "data.qa",
-    "Tagging": "data.tagging",
-    "TaskSpec": "tasks.spec",
-    "Template": "tasks.templates",
-    "Verbalizer": "tasks.templates",
-    "describe": "backbone.pretrained",
-    "task": "tasks",
+    "Backbone": "ptune.backbone",
+    "HeadSpec": "ptune.tasks.spec",
+    "InputError": "ptune.errors",
+    "PrefixEncoder": "ptune.methods.p_tuning_v2",
+    "PromptEncoder": "ptune.methods.p_tuning",
+    "PromptTuner": "ptune.tuning.tuner",
+    "Prompts": "ptune.prompts",
+    "SoftPrompt": "ptune.methods.prompt_tuning",
+    "TaskSpec": "ptune.tasks.spec",
+    "Template": "ptune.tasks.templates",
+    "Verbalizer": "ptune.tasks.templates",
+    "describe": "ptune.backbone.pretrained",
+    "task": "ptune.tasks",
 }
+"""Where the public names lie, beside methods and data modules, which are found in their packages."""
 
-__all__ = [
-    "PEFT",
-    "Backbone",
-    "BitFit",
-    "Classification",
-    "Fill",
-    "FineTuning",
-    "HeadSpec",
-    "InputError",
-    "LinearProbe",
-    "LoRA",
-    "ManualPrompt",
-    "MultipleChoice",
-    "PTuning",
-    "PTuningV2",
-    "PrefixEncoder",
-    "PromptEncoder",
-    "PromptTuner",
-    "PromptTuning",
-    "Prompts",
-    "SoftPrompt",
-    "SpanQA",
-    "Tagging",
-    "TaskSpec",
-    "Template",
-    "Verbalizer",
-    "describe",
-    "task",
-]
+
+def _homes() -> dict[str, str]:
+    from ptune.run import catalog  # reads the sources of methods and data modules: only when a name is asked for
+
+    found = {entry.name: entry.module for group in catalog.GROUPS for entry in catalog.classes(group).values()}
+    return found | _HOMES
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "__all__":
+        return sorted(_homes())
+    if name.startswith("__") or name not in (homes := _homes()):
         raise AttributeError(f"module 'ptune' has no attribute {name!r}")
-    return getattr(import_module(f"ptune.{_HOMES[name]}"), name)
+    return getattr(import_module(homes[name]), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(_homes())

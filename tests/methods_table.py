@@ -31,6 +31,8 @@ class Case:
     """Names of the trained tensors on the tiny BERT, beside the head; None: all of the backbone."""
     count: int
     """How many numbers these are."""
+    folded: str = ""
+    """The one tensor of its own that a file of prompts holds, for a prompt that is computed while it is trained."""
     certain: dict[str, Any] = field(default_factory=dict)
     """Arguments that switch the method's own dropout off."""
 
@@ -75,16 +77,20 @@ flat, no_dropout = {"prompt.encoder.flat"}, {"prefix_dropout": 0.0}
 
 TABLE = {
     "linear probe": Case(LinearProbe, {}, set(), 0),
-    "fine-tuning": Case(FineTuning, {}, None, BERT, {"backbone_dropout": False}),
-    "prefix": Case(PTuningV2, {}, flat, P * FEATURES, no_dropout),
-    "prefix, mlp": Case(PTuningV2, {"mlp": 8}, mlp, P * WIDTH + WIDTH * 8 + 8 + 8 * FEATURES + FEATURES, no_dropout),
-    "prefix, identity": Case(
-        PTuningV2, {"init": "identity"}, flat | {"prompt.gate"}, P * FEATURES + LAYERS * HEADS, no_dropout
+    "fine-tuning": Case(FineTuning, {}, None, BERT, "", {"backbone_dropout": False}),
+    "prefix": Case(PTuningV2, {}, flat, P * FEATURES, "", no_dropout),
+    "prefix, mlp": Case(
+        PTuningV2, {"mlp": 8}, mlp, P * WIDTH + WIDTH * 8 + 8 + 8 * FEATURES + FEATURES, *flat, no_dropout
     ),
-    "prefix, last layer": Case(PTuningV2, {"layers": "last:1"}, flat, P * 2 * WIDTH, no_dropout),
+    "prefix, identity": Case(
+        PTuningV2, {"init": "identity"}, flat | {"prompt.gate"}, P * FEATURES + LAYERS * HEADS, "", no_dropout
+    ),
+    "prefix, last layer": Case(PTuningV2, {"layers": "last:1"}, flat, P * 2 * WIDTH, "", no_dropout),
     "soft prompt": Case(PromptTuning, VECTORS | {"init": "random"}, {"prompt.vectors"}, 2 * WIDTH),
-    "encoded prompt": Case(PTuning, VECTORS, encoder | lstm, 2 * WIDTH + LSTM + PERCEPTRON),
-    "encoded prompt, mlp": Case(PTuning, VECTORS | {"encoder": "mlp"}, encoder, 2 * WIDTH + PERCEPTRON),
+    "encoded prompt": Case(PTuning, VECTORS, encoder | lstm, 2 * WIDTH + LSTM + PERCEPTRON, "prompt.vectors"),
+    "encoded prompt, mlp": Case(
+        PTuning, VECTORS | {"encoder": "mlp"}, encoder, 2 * WIDTH + PERCEPTRON, "prompt.vectors"
+    ),
     "lora": Case(LoRA, {"rank": 2}, queries, LAYERS * 2 * 2 * 2 * WIDTH),
     "ia3": Case(PEFT, {"config": "IA3Config"}, scales, LAYERS * (3 * WIDTH + INNER)),
     "bitfit": Case(BitFit, {}, biases, WIDTH + LAYERS * (7 * WIDTH + INNER) + WIDTH),

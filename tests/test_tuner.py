@@ -469,9 +469,8 @@ def test_a_prompt_file_holds_the_trained_tensors_alone_folded(build, tmp_path, n
     model = build(name)
     model.save_prompts(tmp_path / "p.safetensors")
     tensors = load_file(tmp_path / "p.safetensors")
-    folded = {"prefix, mlp": "prompt.encoder.flat", "encoded prompt": "prompt.vectors"}
-    folded["encoded prompt, mlp"] = folded["encoded prompt"]
-    own = HEAD | {folded[name]} if name in folded else set(model.trained())
+    folded = TABLE[name].folded
+    own = HEAD | {folded} if folded else set(model.trained())
     assert set(tensors) == own
 
 

@@ -1,5 +1,6 @@
 """Finished runs, read again."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -55,3 +56,15 @@ def _own(config: Path, group: str, section: object) -> dict:
             f"{config}: {group} is {section['class_path']!r}, which is no class of ptune, so it is not run."
         )
     return section
+
+
+def _nested(value: object) -> Iterator[str]:
+    """Classes that options name: the parser would import them."""
+    if isinstance(value, dict):
+        if "class_path" in value:
+            yield str(value["class_path"])
+        for item in value.values():
+            yield from _nested(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _nested(item)
