@@ -5,7 +5,6 @@ that PEFT cannot express is refused, with all the reasons that `gaps` finds: PEF
 soft prompts in front of the whole text, has no gates, and pools a text as the heads of transformers do.
 """
 
-import copy
 import json
 import sys
 import warnings
@@ -19,26 +18,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ptune.backbone.pretrained import locate
-from ptune.backbone.tokenizer import load, text_start
 from ptune.errors import InputError
 from ptune.heads.linear import LinearHead
 from ptune.methods.lora import peft_library
-from ptune.prompts import Prompts
 from ptune.run.command import Arguments, printed
 from ptune.run.finished import read
-from ptune.tasks.templates import Template
+from ptune.tuning.peft_gaps import TASKS, added, gaps, one_text, other_pooling, prompt_gaps
 from ptune.tuning.tuner import PromptTuner
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-TASKS = {
-    "classify": ("SEQ_CLS", "AutoModelForSequenceClassification"),
-    "regress": ("SEQ_CLS", "AutoModelForSequenceClassification"),
-    "tag": ("TOKEN_CLS", "AutoModelForTokenClassification"),
-    "span": ("QUESTION_ANS", "AutoModelForQuestionAnswering"),
-}
-"""PEFT's task type and the class of transformers for each kind of head."""
 WITHOUT_HEAD = ("FEATURE_EXTRACTION", "AutoModel")
 CLOSE = 1e-4
 """Scores that differ by less, relative to the largest if that is above 1, are equal to float error."""
@@ -78,7 +68,7 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
     if not difference < CLOSE:
         raise InputError(
             f"backbone {path!r}: PEFT's scores would differ from the run's by {difference:.2g}; "
-            + (f"{_other_pooling(model, type(base).__name__)}; use --no-head." if head else "it cannot be exported.")
+            + (f"{other_pooling(model, type(base).__name__)}; use --no-head." if head else "it cannot be exported.")
         )
     adapter.save_pretrained(str(folder))
     more = "".join(f", {key}={value}" for key, value in outputs.items())
@@ -102,7 +92,7 @@ def load_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> N
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder}: not a folder with a PEFT adapter in safetensors ({error}).") from error
     model.configure_model()
-    _refuse(_prompt_gaps(model))
+    _refuse(prompt_gaps(model))
     kind = {"PrefixTuningConfig": ("PREFIX_TUNING",), "PromptTuningConfig": ("PROMPT_TUNING", "P_TUNING")}
     if config["peft_type"] not in kind[_counterpart(model)]:
         raise InputError(
@@ -129,16 +119,6 @@ def load_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> N
             linear.bias.data.copy_(found.get("bias", torch.zeros_like(linear.bias)))
 
 
-def gaps(model: PromptTuner, head: bool = True) -> list[str]:
-    """All reasons why PEFT cannot express a run, each a sentence that names the option to change; none: it can.
-
-    `head` is whether the scores are to be exported, not the hidden states alone. The answer is known before training.
-    Weights need not be loaded; with them, the pooling that `pool: auto` stands for and the trained tensors of the
-    backbone are checked as well. What a forward pass alone can show, `write_adapter` finds.
-    """
-    return _prompt_gaps(model) + (_head_gaps(model) if head else [])
-
-
 def _refuse(reasons: list[str]) -> None:
     """Raise InputError with all reasons, if there are any."""
     if len(reasons) == 1:
@@ -148,98 +128,9 @@ def _refuse(reasons: list[str]) -> None:
         raise InputError(f"PEFT cannot express this run, for {len(reasons)} reasons: {listed}.")
 
 
-def _prompt_gaps(model: PromptTuner) -> list[str]:
-    """Why PEFT has no such prompt."""
-    backbone, found = model.hparams["backbone"], []
-    if type(model.spec.config).is_encoder_decoder:
-        found.append(f"backbone {backbone!r}: of an encoder-decoder, PEFT prompts the decoder, ptune the encoder.")
-    prompts = _prompts(model)
-    if prompts is None or sum(name.startswith("prompt.") for name in model.tensors()) != 1 + (prompts.gate is not None):
-        return [
-            *found,
-            f"model: {type(model).__name__} has no prompt for PEFT; PTuningV2, PromptTuning and PTuning do.",
-        ]
-    if model.backbone is not None and model.backbone_parameters(model.backbone):
-        found.append("backbone_lr: the backbone was trained, too, which a prompt of PEFT does not hold; use 0.")
-    if prompts.prefix is not None:
-        if prompts.gate is not None:
-            found.append("init: identity has gates, which PEFT does not; use init: normal or text.")
-        if prompts.layers is not None and len(prompts.layers) < model.spec.layers:
-            found.append(f"layers: {list(prompts.layers)} are prompted, but PEFT prompts all; use layers: all.")
-        if not prompts.shift:
-            found.append("shift_positions: false, but PEFT shifts the text's positions; use shift_positions: true.")
-        return found
-    if model.spec.embedding_width != model.spec.width:
-        found.append(f"backbone {backbone!r}: PEFT fails where embeddings are narrower than layers; use a prefix.")
-    if model.head_spec.template and Template(model.head_spec.template).slots:
-        found.append(
-            f"--data.template {model.head_spec.template!r} has slots of its own, and PEFT puts a soft prompt in front "
-            "of the text; use a template without."
-        )
-    if text_start(load(backbone)):
-        found.append(
-            f"backbone {backbone!r}: PEFT puts a soft prompt in front of its first special token, ptune behind it, "
-            "where heads expect it; use a prefix (PTuningV2), or a backbone without such a token (GPT-2)."
-        )
-    return found
-
-
-def _head_gaps(model: PromptTuner) -> list[str]:
-    """Why the heads of transformers give other scores, as far as their modules show."""
-    kind = model.head_spec.kind
-    if kind not in TASKS:
-        return [f"head: PEFT has no model with a head of the kind {kind!r}; use --no-head."]
-    config = copy.deepcopy(model.spec.config)
-    try:
-        with torch.device("meta"):  # the modules without their weights
-            base = getattr(transformers, TASKS[kind][1]).from_config(config)
-    except (AttributeError, RuntimeError, TypeError, ValueError):
-        return []  # transformers has no such class for this family, which `write_adapter` says
-    found, who = [], type(base).__name__
-    layers = [layer for name in ("classifier", "score", "qa_outputs") if (layer := getattr(base, name, None))]
-    if not layers or not isinstance(layers[0], nn.Linear) or not isinstance(model.head, LinearHead):
-        return []
-    if layers[0].bias is None and model.head.linear.bias is not None:
-        found.append(
-            f"head_bias: true, but the head of {who} has no bias; train with head_bias: false, or use --no-head."
-        )
-    pooling = model.hparams["pool"] if model.backbone is None else model.backbone.pooling
-    inner = getattr(base, base.base_model_prefix, None)
-    theirs = "last" if hasattr(base, "score") else "pooler" if getattr(inner, "pooler", None) is not None else ""
-    if model.head.pools and theirs and pooling not in ("auto", theirs):
-        found.append(f"pool: {_other_pooling(model, who)}; use pool: {theirs}, or --no-head.")
-    return found
-
-
-def _other_pooling(model: PromptTuner, who: str) -> str:
-    pooling = model.hparams["pool"] if model.backbone is None else model.backbone.pooling
-    return f"{who} may read a text otherwise than `pool: {pooling}` does"
-
-
-@torch.no_grad()
-def _prompts(model: PromptTuner) -> Prompts | None:
-    """What the method adds to one text, in eval mode."""
-    training = model.training
-    try:
-        return model.eval().prompts(_text(model))
-    finally:
-        model.train(training)
-
-
-def _text(model: PromptTuner) -> dict[str, Tensor]:
-    """One text, behind the method's slots."""
-    text, p = torch.tensor([[5, 6, 7, 8, 7, 6, 8, 5]], device=model.device), model.slots
-    ids = torch.cat([text[:, :1].expand(1, p), text], dim=1)
-    return {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "slots": torch.arange(ids.shape[1], device=text.device)[None] < p,
-    }
-
-
 def _counterpart(model: PromptTuner) -> str:
     """The name of PEFT's configuration of such a prompt."""
-    prompts = _prompts(model)
+    prompts = added(model)
     return "PromptTuningConfig" if prompts is None or prompts.prefix is None else "PrefixTuningConfig"
 
 
@@ -280,7 +171,7 @@ def _set_head(adapter: "PeftModel", model: PromptTuner) -> None:
 @torch.no_grad()
 def _difference(model: PromptTuner, adapter: "PeftModel", head: bool) -> float:
     """How far PEFT's output for a text is from ours, relative to the largest value if that is above 1."""
-    batch = _text(model)
+    batch = one_text(model)
     text = batch["input_ids"][:, model.slots :]
     training = model.training
     model.eval()

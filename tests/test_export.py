@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from ptune.errors import InputError
-from ptune.export import gaps, load_adapter, main, write_adapter
+from ptune.export import load_adapter, main, write_adapter
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.lora import peft_library
 from ptune.methods.p_tuning import PTuning
@@ -20,6 +20,7 @@ from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
 from ptune.prompts import Prompts
 from ptune.run import finished
+from ptune.tuning.peft_gaps import gaps
 from ptune.tuning.reparameterized import Reparameterized
 from ptune.tuning.tuner import PromptTuner
 
