@@ -74,3 +74,26 @@ def test_a_plain_trainer_with_two_devices_needs_no_flag(tmp_path):
     assert world == "2"
     assert ast.literal_eval(metrics) == pytest.approx(one, abs=CLOSE)
     assert_same_tensors(tmp_path / "one.safetensors", tmp_path / "two.safetensors")
+
+
+def test_two_processes_refuse_a_tensor_without_a_gradient_and_end(tmp_path):
+    (tmp_path / "unread.py").write_text(
+        "import lightning as L\nimport ptune\nfrom ptune.methods.prompt_tuning import SoftPrompt\n\n\n"
+        "class Unread(ptune.PromptTuner):\n"
+        "    def __init__(self, **common):\n"
+        "        super().__init__(**common)\n"
+        "        self.prompt = SoftPrompt(2, 4)\n\n"
+        "    def prompts(self, batch):\n"
+        "        return None\n\n\n"
+        f"data = ptune.Classification('toy/pair', backbone={runs.bert()!r}, path={runs.data()!r}, batch_size=2)\n"
+        f"model = Unread(backbone={runs.bert()!r}, head=data.head)\n"
+        "options = {'max_steps': 2, 'accelerator': 'cpu', 'devices': 2, 'strategy': 'ddp', 'logger': False}\n"
+        "trainer = L.Trainer(**options, accumulate_grad_batches=2, enable_checkpointing=False)\n"
+        "try:\n"
+        "    trainer.fit(model, data)\n"
+        "except ptune.InputError as error:\n"
+        "    print('refused:', error, 'at step', trainer.global_step)\n"
+    )
+    out = launch(["unread.py"], tmp_path)
+    assert "refused: prompt.vectors gets no gradient" in out
+    assert "at step 0" in out
