@@ -52,9 +52,9 @@ def _own(config: Path, group: str, section: object) -> dict:
     name = section["class_path"].rpartition(".")[2]
     entry = catalog.classes(group).get(name)
     if entry is None or section["class_path"] not in (name, f"ptune.{name}", f"{entry.module}.{name}"):
-        raise InputError(
-            f"{config}: {group} is {section['class_path']!r}, which is no class of ptune, so it is not run."
-        )
+        raise InputError(f"{config}: {group} is {section['class_path']!r}, no class of ptune, so it is not executed.")
+    for name in _nested(section.get("init_args")):
+        raise InputError(f"{config}: {group} holds {name!r}, a class in an option, so it is not executed.")
     return section
 
 

@@ -116,6 +116,7 @@ class PromptTuner(L.LightningModule, ABC):
         self.metrics = Scores(head)
         self.loss_mean = MeanMetric()
         self.split = "val"
+        self._folded = False  # what the arguments say is computed from other tensors no longer is
         self._resumed: dict[str, Any] | None = None  # the checkpoint that a run is resumed from
         self._gradients_checked = False
         self.strict_loading = False  # a checkpoint holds trained tensors only; `on_load_checkpoint` checks which
@@ -366,12 +367,13 @@ class PromptTuner(L.LightningModule, ABC):
         trained = self.trained()
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
         checkpoint["metadata"] = self.metadata()
+        checkpoint["folded"] = self._folded
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, or one that does not hold exactly the trained tensors."""
         own, saved = self.metadata(), checkpoint["metadata"]
-        if saving.shapes(checkpoint["state_dict"]) == saving.shapes(self.tensors()):
-            self.fold()  # the checkpoint was written after a fold
+        if checkpoint.get("folded"):
+            self.fold()
         models = [found | {"backbone": found["fingerprint"]} for found in (saved, own)]  # the folder may have moved
         tensors = [{"tensors": saving.shapes(found)} for found in (checkpoint["state_dict"], self.trained())]
         saving.compare("the checkpoint", models[0] | tensors[0], models[1] | tensors[1])
@@ -423,6 +425,7 @@ class PromptTuner(L.LightningModule, ABC):
 
     def fold(self) -> None:
         """Replace a reparameterized prompt by what it computes; the scores stay the same."""
+        self._folded = self._folded or isinstance(self.prompt, Reparameterized)
         self.prompt = self.folded_prompt()
 
     def folded_prompt(self) -> nn.Module | None:

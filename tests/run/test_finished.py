@@ -1,0 +1,85 @@
+"""A run directory is data: whoever reads one executes nothing of it."""
+
+import pytest
+import runs
+import yaml
+
+from ptune.errors import InputError
+from ptune.run.finished import read
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The directory of a finished run."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    runs.fit(run_dir, trainer__max_epochs=1)
+    return run_dir
+
+
+@pytest.fixture
+def changed(finished, tmp_path, monkeypatch):
+    """A run directory whose configuration is changed, with a module beside it that leaves a trace when imported."""
+    (tmp_path / "evil.py").write_text("open('trace', 'w').close()\nclass C: pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(change):
+        run_dir = tmp_path / "run"
+        run_dir.mkdir()
+        (run_dir / "prompts.safetensors").write_bytes((finished / "prompts.safetensors").read_bytes())
+        config = yaml.safe_load((finished / "config.yaml").read_text())
+        change(config)
+        (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+        return run_dir
+
+    return write
+
+
+def put(*keys, value):
+    """A change that sets one entry of a configuration."""
+
+    def change(config):
+        for key in keys[:-1]:
+            config = config[key]
+        config[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (put("model", "class_path", value="evil.C"), "model is 'evil.C', no class of ptune"),
+        (put("model", "class_path", value="evil.PTuningV2"), "model is 'evil.PTuningV2', no class of ptune"),
+        (put("data", "class_path", value="run.evil.C"), "data is 'run.evil.C', no class of ptune"),
+        (put("data", "init_args", "task", value={"class_path": "evil.C"}), "data holds 'evil.C', a class in an option"),
+        (put("data", "init_args", "task", value={"prepare": "evil.C", "text": ["a"]}), "prepare"),
+        (put("model", "init_args", "backbone", value="package:evil.x/y"), "evil.x"),
+        (put("model", value=None), "model names no class"),
+    ],
+)
+def test_nothing_that_a_configuration_names_is_imported(changed, tmp_path, change, sentence):
+    with pytest.raises(InputError, match=sentence.replace(".", r"\.")):
+        read(changed(change))
+    assert not (tmp_path / "trace").exists()
+
+
+def test_loggers_callbacks_and_other_sections_are_not_read(changed, tmp_path):
+    def change(config):
+        config["trainer"] = {"callbacks": [{"class_path": "evil.C"}], "logger": {"class_path": "evil.C"}}
+        config["wandb"] = {"class_path": "evil.C"}
+
+    model, _ = read(changed(change))
+    assert type(model).__name__ == "PTuningV2"
+    assert not (tmp_path / "trace").exists()
+
+
+def test_an_internal_error_is_raised_as_it_is_and_ends(changed, monkeypatch):
+    from ptune.run import cli
+
+    def broken(*_, **__):
+        raise ValueError("internal")
+
+    monkeypatch.setattr(cli.CLI, "of", broken)
+    with pytest.raises(ValueError, match="internal"):
+        read(changed(lambda config: None))
