@@ -1,15 +1,48 @@
-"""The notebooks run from top to bottom; short of steps here, and of a hub."""
+"""The notebooks run from top to bottom, with few steps and without the hub; their committed outputs are checked."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import runs
+from safetensors import safe_open
 
 NOTEBOOKS = sorted(runs.REPOSITORY.glob("notebooks/*.ipynb"))
 MASKED = runs.SHARED.parent / "models" / "minilm-l6-mlm"
+HEADER = 4
+"""KiB that the names, shapes and metadata of a saved file take at most."""
+BILL = re.compile(r"^(\S.*?) {2,}([\d,]+) +([\d,.]+) +[\d.]+ +\d+$", re.MULTILINE)
+"""A line of the bill: method, trained parameters, kept KiB, accuracy, seconds."""
+REPORT = """
+import json, shutil
+print("BILL", json.dumps(bill))
+shutil.copytree(folder.name, "kept")
+"""
+
+
+def printed_bill(text: str) -> dict[str, tuple[int, float]]:
+    """Trained parameters and kept KiB by method, as the notebook prints them."""
+    return {
+        name: (int(trained.replace(",", "")), float(kept.replace(",", "")))
+        for name, trained, kept in BILL.findall(text)
+    }
+
+
+def check_bill(bill: dict[str, tuple[int, float]]) -> None:
+    """What is kept is what a task needs after training: P-Tuning v1 keeps the vectors alone, direct use nothing."""
+    assert len(bill) == 7
+    for name, (trained, kept) in bill.items():
+        if name.endswith("text prompt"):
+            assert (trained, kept) == (0, 0), name
+        elif name != "P-Tuning v1":
+            assert 4 * trained / 2**10 < kept < 4 * trained / 2**10 + HEADER + 0.001 * kept, name
+    vectors = 4 * bill["prompt tuning"][0] / 2**10
+    trained, kept = bill["P-Tuning v1"]
+    assert vectors < kept < vectors + HEADER
+    assert kept < 4 * trained / 2**10 / 100
 
 
 def test_there_is_the_tour():
@@ -18,22 +51,53 @@ def test_there_is_the_tour():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_runs(path, tmp_path):
+def test_a_notebook_runs_and_bills_the_bytes_of_the_saved_files(path, tmp_path):
     if not MASKED.is_dir():
         pytest.skip(f"the pretrained language model is not there: no {MASKED}")
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    (tmp_path / "cells.py").write_text("\n\n".join("".join(cell["source"]) for cell in cells))
-    (tmp_path / "cells.py").write_text((tmp_path / "cells.py").read_text().replace('"shots": 400', '"shots": 8'))
+    cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert cells[-1] == "folder.cleanup()"
+    text = "\n\n".join([*cells[:-1], REPORT, cells[-1]])
+    assert '"shots": 400' in text
+    (tmp_path / "cells.py").write_text(text.replace('"shots": 400', '"shots": 8'))
     where = {"PTUNE_LM": str(MASKED), "PTUNE_SST2": str(runs.SHARED / "sst2"), "PTUNE_STEPS": "2", "MPLBACKEND": "agg"}
     command = [sys.executable, "cells.py"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | where, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "P-Tuning v2" in done.stdout
+    (line,) = re.findall(r"^BILL (.*)$", done.stdout, re.MULTILINE)
+    bill = {name: kept for name, _, kept, _, _ in json.loads(line)}
+    files = {file.stem: file.stat().st_size for file in (tmp_path / "kept").iterdir()}
+    assert bill == files | {"text prompt": 0, "another text prompt": 0}
+    with safe_open(tmp_path / "kept" / "P-Tuning v1.safetensors", framework="pt") as file:
+        assert {name: file.get_slice(name).get_shape() for name in file.keys()} == {"prompt.vectors": [9, 384]}  # noqa: SIM118
+    printed = printed_bill(done.stdout)
+    assert {name: kept for name, (_, kept) in printed.items()} == {n: round(v / 2**10, 1) for n, v in bill.items()}
+    check_bill(printed)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_is_kept_with_its_pictures(path):
     cells = json.loads(path.read_text())["cells"]
-    pictures = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
-    assert len(pictures) >= 3
-    assert not any(output["output_type"] == "error" for cell in cells for output in cell.get("outputs", []))
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    drawing = [cell for cell in cells if "plt.subplots" in "".join(cell["source"])]
+    assert len(pictures) == len(drawing) >= 3
+    assert not any(output["output_type"] == "error" for output in outputs)
+    assert path.stat().st_size < 400_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_is_kept_without_the_paths_of_a_machine(path):
+    cells = json.loads(path.read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    text = "".join("".join(cell["source"]) for cell in cells) + "".join(
+        "".join(output.get("text", [])) for output in outputs
+    )
+    assert not re.search(r"(?<![\w.])/(work|tmp|home|root|usr|mnt|Users)/|site-packages|[A-Z]:\\", text)
+    assert not any(output.get("name") == "stderr" for output in outputs)
+
+
+def test_the_tours_committed_bill_counts_what_is_kept():
+    cells = json.loads(NOTEBOOKS[0].read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    check_bill(printed_bill("".join("".join(output.get("text", [])) for output in outputs)))
