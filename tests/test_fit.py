@@ -195,9 +195,9 @@ def test_a_checkpoint_that_is_chosen_on_test_is_said_to_be(tmp_path):
     for split in ("train", "test"):
         shutil.copy(Path(runs.data(), f"{split}.jsonl"), path)
     words = runs.line(tmp_path / "run", path=path, trainer__max_epochs=1, data__max_length=64)
-    own = "--data.task.text [sentence1,sentence2] --data.task.labels [no,yes] --data.task.evaluate [test]".split()
     place = words.index("--data.task")
-    words[place : place + 2] = own
+    words[place : place + 2] = ["--data.task.text", "[sentence1,sentence2]", "--data.task.labels", "[no,yes]"]
+    words += ["--data.task.evaluate", "[test]"]
     code, out, err = runs.call(words)
     assert code == 0, err
     assert "; the checkpoint is chosen on test" in out

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class Head(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> "Head":
         """The head that a task asks for, on this backbone; `bias` where it makes a difference."""
 
     @abstractmethod

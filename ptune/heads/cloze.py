@@ -1,7 +1,7 @@
 """Heads that read the scores of the backbone's own language model at the mask of a template."""
 
 from collections.abc import Sequence
-from typing import Self, final
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +10,7 @@ from torch import Tensor
 from ptune.backbone import Backbone
 from ptune.backbone.pretrained import BackboneSpec
 from ptune.backbone.tokenizer import answers, load, whole_words
-from ptune.heads.base import Batch
+from ptune.heads.base import Batch, Head
 from ptune.heads.metrics import OF_CLASSES, accuracy
 from ptune.heads.one_of import OneOf
 from ptune.tasks.spec import HeadSpec
@@ -62,7 +62,7 @@ class Cloze(OneOf):
             self.register_buffer(name, value, persistent=False)
 
     @classmethod
-    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """The words of the task's verbalizer."""
         return cls(spec.words, backbone)
 
@@ -91,7 +91,7 @@ class ClozeChoice(OneOf):
     metrics = {"accuracy": accuracy}  # noqa: RUF012
 
     @classmethod
-    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """The answers come with the batch."""
         return cls()
 
@@ -125,7 +125,7 @@ class AnyWord(OneOf):
         self.register_buffer("words", words, persistent=False)
 
     @classmethod
-    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """All whole words of the backbone's vocabulary."""
         return cls(backbone)
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Self, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -48,7 +48,7 @@ class Classify(LinearHead, OneOf):
     metrics = OF_CLASSES
 
     @classmethod
-    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """c outputs."""
         return cls(backbone.width, len(spec.labels), dropout, bias)
 
@@ -65,7 +65,7 @@ class Regress(LinearHead):
     metrics = {"pearson": pearson, "spearman": spearman}  # noqa: RUF012
 
     @classmethod
-    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """One output."""
         return cls(backbone.width, 1, dropout, bias)
 
@@ -107,7 +107,7 @@ class Choice(LinearHead, OneOf):
     metrics = {"accuracy": accuracy}  # noqa: RUF012
 
     @classmethod
-    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """One output without bias, which would add the same to every ending."""
         return cls(backbone.width, 1, dropout, bias=False)
 
@@ -130,7 +130,7 @@ class Span(LinearHead):
     }
 
     @classmethod
-    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """Start and end without bias, which would add the same to every token."""
         return cls(backbone.width, 2, dropout, bias=False)
 
@@ -182,7 +182,7 @@ class Tag(LinearHead):
     }
 
     @classmethod
-    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Self:
+    def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """c outputs."""
         return cls(backbone.width, len(spec.labels), dropout, bias)
 

@@ -6,7 +6,7 @@ keys. In a configuration each of these is a silent mistake. jsonargparse reads o
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import yaml
 
@@ -26,6 +26,7 @@ SCALARS = {
 """What a plain word may mean, by the name of its YAML tag; every other word is text."""
 
 
+@final
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars above, which refuses two equal keys."""
 

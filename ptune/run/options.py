@@ -4,6 +4,7 @@ What jsonargparse says is read from its English, since its errors have no struct
 """
 
 import re
+from typing import final
 
 import jsonargparse
 import yaml
@@ -29,6 +30,7 @@ def refused_class(error: BaseException) -> tuple[str, BaseException]:
         error = error.__cause__
 
 
+@final
 class Parser(LightningArgumentParser):
     """Lightning's parser with errors of one sentence, raised as InputError."""
 
