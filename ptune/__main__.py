@@ -3,29 +3,14 @@
 A command is a module at the top of ptune with a `main`, or a package with a `__main__`; nothing lists them.
 """
 
-import ast
-import pkgutil
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import ptune
 from ptune.errors import InputError, nearest
+from ptune.run.catalog import commands
 from ptune.run.command import guarded
-
-
-def commands() -> dict[str, str]:
-    """What each command does, by its name: the first sentence of its docstring."""
-    found = {}
-    for info in pkgutil.iter_modules(ptune.__path__):
-        place = Path(ptune.__path__[0], info.name)
-        file = place / "__main__.py" if info.ispkg else place.with_suffix(".py")
-        tree = ast.parse(file.read_text(encoding="utf-8")) if file.is_file() else ast.Module([], [])
-        functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-        if "main" in functions and info.name != "__main__":
-            first = (ast.get_docstring(tree) or "").partition("\n")[0]
-            found[info.name] = first.partition("`: ")[2].rstrip(".").capitalize()
-    return found
 
 
 def usage() -> str:

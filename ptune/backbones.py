@@ -29,6 +29,7 @@ from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
 from ptune.prompts import Prompts
+from ptune.run.command import Arguments, guarded
 from ptune.tasks.spec import HeadSpec
 from ptune.tuning.tuner import PromptTuner
 
@@ -306,18 +307,27 @@ def page(families: dict[str, tuple[dict[str, str], dict[str, str]]]) -> list[str
     return [*lines, *(f"- {', '.join(names)}: {reason}" for reason, names in reasons.items())]
 
 
-def main(names: list[str]) -> None:
+def run(names: list[str]) -> None:
     """Print the page, or sentences about `names`."""
-    if not names:
-        print(*page({family: measured(family) for family in FAMILIES}), sep="\n")
-    for name in names:
-        cells, reasons = measured(name)
-        print(name, *(f"  {key}: {reasons.get(key) or cell}" for key, cell in cells.items()), sep="\n")
+    torch.set_num_threads(1)  # tiny models gain nothing from more
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not names:
+            print(*page({family: measured(family) for family in FAMILIES}), sep="\n")
+        for name in names:
+            cells, reasons = measured(name)
+            print(name, *(f"  {key}: {reasons.get(key) or cell}" for key, cell in cells.items()), sep="\n")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line `args`; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
+    parser = Arguments("python -m ptune.backbones", description="Measure what works with which backbone.")
+    what = "hub id, folder, package:NAME/PATH, or model type such as llama; none: all families of the page"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=what)
+    return guarded(lambda: run(parser.parse_args(args).names))
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # tiny models gain nothing from more
-    warnings.simplefilter("ignore")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    main(sys.argv[1:])
+    sys.exit(main())

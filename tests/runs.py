@@ -141,14 +141,22 @@ def call(words: list, command=fit_main) -> tuple[int, str, str]:
 
 def built(words: list) -> types.SimpleNamespace:
     """Model, data, trainer and directory of a command line whose training does not begin."""
-    made = []
-    stop = mock.patch.object(L.Trainer, "fit", lambda trainer, model, data, **_: made.append((trainer, model, data)))
-    dry = mock.patch.object(L.Trainer, "fast_dev_run", True, create=True)  # nothing is evaluated
-    with stop, dry:
-        code, _, err = call(words)
-    assert code == 0, err
-    ((trainer, model, data),) = made
-    return types.SimpleNamespace(trainer=trainer, model=model, datamodule=data, run_dir=trainer.default_root_dir)
+
+    def stop(trainer, model, data, **_):
+        raise Built(types.SimpleNamespace(trainer=trainer, model=model, datamodule=data))
+
+    with mock.patch.object(L.Trainer, "fit", stop):
+        try:
+            _, _, err = call(words)
+        except Built as built:
+            (found,) = built.args
+            found.run_dir = found.trainer.default_root_dir
+            return found
+    raise AssertionError(err)
+
+
+class Built(Exception):
+    """Model, data and trainer of a command line, at the moment when training would begin."""
 
 
 def fit(run_dir, method="PTuningV2", name="toy/pair", path=None, **options) -> dict:

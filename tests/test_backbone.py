@@ -540,3 +540,9 @@ def test_the_embedding_is_of_words_alone(tiny, batch):
     table = load_file(Path(tiny("electra")) / "model.safetensors")["embeddings.word_embeddings.weight"]
     assert torch.equal(backbone.embed(ids), F.embedding(ids, table))
     assert table.shape[1] == 16
+
+
+def test_loading_a_checkpoint_without_pooler_reports_nothing(tiny, capsys, caplog):
+    Backbone(tiny("roberta", pooler=False))
+    printed = capsys.readouterr()
+    assert "pooler" not in printed.out + printed.err + caplog.text

@@ -3,7 +3,6 @@
 import peft
 import pytest
 import torch
-from conftest import SIZES, TOKENS, batch_of
 from transformers import (
     BertConfig,
     BertForQuestionAnswering,
@@ -14,7 +13,8 @@ from transformers import (
 )
 
 P = 4
-CONFIG = BertConfig(**SIZES | TOKENS)
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 60}
+CONFIG = BertConfig(**SIZES)
 
 
 def prompted(model, task, kind=peft.PromptTuningConfig, **options):
@@ -22,25 +22,25 @@ def prompted(model, task, kind=peft.PromptTuningConfig, **options):
     return peft.get_peft_model(model, kind(task_type=task, num_virtual_tokens=P, **options))
 
 
-def test_a_soft_prompt_cannot_be_trained_for_tagging():
+def test_a_soft_prompt_cannot_be_trained_for_tagging(batch):
     model = prompted(BertForTokenClassification(CONFIG), "TOKEN_CLS")
-    batch = batch_of()
+    inputs = batch()
     with pytest.raises(ValueError, match="batch_size"):
-        model(**batch, labels=torch.zeros_like(batch["input_ids"]))
+        model(**inputs, labels=torch.zeros_like(inputs["input_ids"]))
 
 
-def test_a_soft_prompt_moves_the_answers_of_question_answering():
+def test_a_soft_prompt_moves_the_answers_of_question_answering(batch):
     model = prompted(BertForQuestionAnswering(CONFIG), "QUESTION_ANS")
-    batch = batch_of()
-    output = model(**batch, start_positions=torch.zeros(3).long(), end_positions=torch.zeros(3).long())
-    assert output.start_logits.shape[1] == batch["input_ids"].shape[1] + P
+    inputs = batch()
+    output = model(**inputs, start_positions=torch.zeros(3).long(), end_positions=torch.zeros(3).long())
+    assert output.start_logits.shape[1] == inputs["input_ids"].shape[1] + P
 
 
-def test_a_soft_prompt_takes_the_place_of_the_first_token_that_bert_pools():
+def test_a_soft_prompt_takes_the_place_of_the_first_token_that_bert_pools(batch):
     model = prompted(BertForSequenceClassification(CONFIG), "SEQ_CLS").eval()
     seen = []
     model.base_model.bert.pooler.register_forward_hook(lambda module, args, output: seen.append(args[0].shape[1]))
-    model(**batch_of())
+    model(**batch())
     assert seen == [7 + P]
 
 
@@ -51,8 +51,8 @@ def test_a_prefix_cannot_be_trained_with_gradient_checkpointing():
         prompted(model, "SEQ_CLS", peft.PrefixTuningConfig)
 
 
-def test_a_prefix_does_not_reach_xlnet():
+def test_a_prefix_does_not_reach_xlnet(batch):
     config = XLNetConfig(d_model=32, n_layer=2, n_head=4, d_inner=48, vocab_size=60)
     model = XLNetForSequenceClassification(config)
     with pytest.raises((ValueError, AttributeError, TypeError)):
-        prompted(model, "SEQ_CLS", peft.PrefixTuningConfig)(**batch_of())
+        prompted(model, "SEQ_CLS", peft.PrefixTuningConfig)(**batch())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ptune import backbones as support
+from ptune.__main__ import main as console
 from ptune.evaluate import main as evaluate
 from ptune.fit import main as fit
 
@@ -28,9 +29,11 @@ def test_every_command_parses(line, capsys, monkeypatch, tmp_path):
         args[args.index("runs/x/config.yaml")] = "experiments/quickstart.yaml"
     if not any("help" in arg for arg in args):
         args.append("--print_config")
-    with pytest.raises(SystemExit) as done:
-        {"ptune.fit": fit, "ptune.evaluate": evaluate}[module](args)
-    assert not done.value.code
+    try:
+        code = {"ptune.fit": fit, "ptune.evaluate": evaluate}[module](args)
+    except SystemExit as done:  # of --print_config
+        code = done.code
+    assert not code
     assert capsys.readouterr().out
 
 
@@ -46,19 +49,46 @@ def test_the_python_example_runs(minilm, monkeypatch, tmp_path):
         assert name in example
         example = example.replace(name, ours)
     monkeypatch.chdir(tmp_path)
-    before = (
-        "import torch\nprefix = torch.zeros(6, 2, 1, 12, 4, 32)\nbatch = {'input_ids': torch.tensor([[101, 102]])}\n"
-    )
-    (tmp_path / "example.py").write_text(before + example)
+    (tmp_path / "example.py").write_text(example)
     names = runpy.run_path(str(tmp_path / "example.py"))
-    assert names["hidden"].shape == (1, 2, 384)
+    assert names["hidden"].shape == (1, 3, 384)
     assert (tmp_path / "rte.safetensors").stat().st_size < 6_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_lines_for_peft_run_as_written_one_after_the_other(minilm, monkeypatch, tmp_path, capsys):
+    lines = [line.split("  #")[0] for line in BASH.splitlines() if "runs/peft" in line]
+    assert [line.split()[2] for line in lines] == ["ptune.fit", "ptune.export", "ptune.inspect"]
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["ptune"])
+    few = "--trainer.max_steps 2 --trainer.limit_val_batches 1 --trainer.limit_test_batches 1 --wandb.enabled false"
+    for line in lines:
+        _, _, module, *args = shlex.split(line)
+        code = console([module.removeprefix("ptune."), *args, *(few.split() if module == "ptune.fit" else ())])
+        assert code == 0, capsys.readouterr().err
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {file.name for file in Path("adapter").iterdir()}
+    assert Path("runs/peft/inspect.png").exists()
+
+
+def test_every_command_of_the_readme_is_one_that_a_test_runs():
+    modules = {line.split()[2] for line in BASH.splitlines() if line.startswith("python -m ptune.")}
+    assert modules == {f"ptune.{name}" for name in ("fit", "evaluate", "export", "inspect", "backbones", "tasks")}
+    assert console(["tasks", "rte"]) == 0
+    assert "ptune completion bash" in README
+    assert console(["completion", "bash"]) == 0
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) < 250
 
 
 @pytest.mark.parametrize("name", TABLES["TABLES"])
 def test_a_table_is_the_committed_results(name):
     table = TABLES["TABLES"][name](TABLES["RESULTS"] / name)
-    assert f"experiments/table.py {name} -->\n{table}\n<!-- end -->" in README
+    pages = README + (ROOT / "experiments/README.md").read_text()
+    assert pages.count(f"experiments/table.py {name} -->\n{table}\n<!-- end -->") == 1
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 import copy
 import logging
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -17,6 +18,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
 from ptune.backbone.attention import Attention, attention_function
 from ptune.backbone.families import adapt
@@ -60,10 +62,11 @@ def load_model(spec: BackboneSpec, dropout: bool, attention: Attention, dtype: D
     }
     head = None
     try:
-        if lm:
-            model, head, found = load_language_model(spec, **options)
-        else:
-            model, found = auto.from_pretrained(**options)
+        with without_report():
+            if lm:
+                model, head, found = load_language_model(spec, **options)
+            else:
+                model, found = auto.from_pretrained(**options)
     except InputError:
         raise
     except Exception as error:  # of any kind: transformers checks neither the config's values nor the file of weights
@@ -89,6 +92,20 @@ def load_model(spec: BackboneSpec, dropout: bool, attention: Attention, dtype: D
         lower(model)
     keep_layout(model)
     return Loaded(model, head, found["missing_keys"])
+
+
+@contextmanager
+def without_report() -> Iterator[None]:
+    """Silence transformers' report of missing weights.
+
+    It advises to train them. Here a missing weight is an InputError, and a missing pooler is not used.
+    """
+    level = get_verbosity()
+    set_verbosity_error()
+    try:
+        yield
+    finally:
+        set_verbosity(level)
 
 
 def copied(config: PretrainedConfig, dropout: bool) -> PretrainedConfig:

@@ -65,6 +65,21 @@ def modules(package: str) -> list[str]:
     return sorted(f"{package}.{info.name}" for info in pkgutil.iter_modules(path) if not info.name.startswith("_"))
 
 
+def commands() -> dict[str, str]:
+    """What each command does, by its name: the first sentence of its docstring."""
+    found = {}
+    path = import_module("ptune").__path__
+    for info in pkgutil.iter_modules(path):
+        place = Path(path[0], info.name)
+        file = place / "__main__.py" if info.ispkg else place.with_suffix(".py")
+        tree = ast.parse(file.read_text(encoding="utf-8")) if file.is_file() else ast.Module([], [])
+        functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        if "main" in functions and info.name != "__main__":
+            first = (ast.get_docstring(tree) or "").partition("\n")[0]
+            found[info.name] = first.partition("`: ")[2].rstrip(".").capitalize()
+    return found
+
+
 def entry(module: str, name: str) -> Entry:
     """The class `name` of a module, with the arguments of its constructor and of those it passes `**` on to."""
     node = _class(module, name)

@@ -1,5 +1,6 @@
 """`ptune COMMAND`: every command by its name."""
 
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from ptune.run import catalog
 
 def test_every_module_with_a_main_is_a_command_with_an_explanation():
     found = console.commands()
-    assert {"fit", "evaluate", "inspect", "export", "backbones", "tasks", "methods"} <= found.keys()
+    assert {"fit", "evaluate", "inspect", "export", "backbones", "tasks", "methods", "completion"} <= found.keys()
     assert not {"prompts", "errors", "run"} & found.keys()
     assert all(what.count(" ") > 2 for what in found.values()), found
 
@@ -57,6 +58,33 @@ def test_methods_lists_them_all_and_the_options_of_one(capsys):
     assert all(f"\n  {name} " in f"\n{out}" for name in catalog.classes("model"))
     assert console.main(["methods", "PTuningV2"]) == 0
     assert "--model.length " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands_options_methods_and_tasks(shell, capsys):
+    assert console.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("fit", "--model.length", "--trainer.max_epochs", "PTuningV2", "Tagging", "sst2"):
+        assert word in script, word
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["ptune", "fi"], "fit"),
+        (["ptune", "fit", "--model.le"], "--model.length"),
+        (["ptune", "fit", "--model", "PTun"], "PTuning PTuningV2"),
+        (["ptune", "fit", "--data.task", "sst"], "sst2"),
+    ],
+)
+def test_bash_completes_a_word(words, completed, capsys, tmp_path):
+    console.main(["completion", "bash"])
+    (tmp_path / "completion.sh").write_text(capsys.readouterr().out)
+    line = f"source {tmp_path}/completion.sh; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
+    line += "_shtab_ptune 2> /dev/null; echo ${COMPREPLY[*]}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=20)
+    assert done.stdout.strip() == completed
 
 
 @pytest.mark.slow
