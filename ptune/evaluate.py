@@ -19,7 +19,7 @@ PURPOSE = "Evaluate a run's best checkpoint, or a method that trains nothing, on
 def run(args: list[str]) -> None:
     """Options, checkpoint, data, evaluation, `evaluation.json`."""
     # These take seconds to import: only when the options are known to exist.
-    from ptune.run import folder, result
+    from ptune.run import checkpoints, folder, result
     from ptune.run.cli import CLI
 
     cli = CLI.of(args)
@@ -27,7 +27,7 @@ def run(args: list[str]) -> None:
     given, checkpoint = cli.config.ckpt_path, None
     if model.trains:
         path = f"{run_dir}/{given or 'best'}.ckpt" if given in (None, "best", "last") else given
-        checkpoint = folder.read_checkpoint(Path(path), Path(run_dir))
+        checkpoint = checkpoints.read(Path(path), Path(run_dir))
     elif given:
         raise InputError(f"ckpt_path: {type(model).__name__} trains nothing and has no checkpoint.")
     data.setup("validate")

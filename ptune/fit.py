@@ -15,8 +15,10 @@ def run(args: list[str]) -> None:
     from lightning.pytorch.callbacks import LearningRateMonitor
 
     from ptune.run import callbacks, folder, result
+    from ptune.run.checkpoints import RunCheckpoint
     from ptune.run.cli import CLI
     from ptune.run.loggers import MetricsLog
+    from ptune.run.signals import StopAtStep
 
     cli = CLI.of(args)
     model, data, run_dir = cli.model, cli.datamodule, cli.run_dir
@@ -31,19 +33,21 @@ def run(args: list[str]) -> None:
         return folder.begin(run_dir, config, trainer, cli.wandb, cli.columns())
 
     telemetry = callbacks.Telemetry()
-    best, last = callbacks.checkpoints(run_dir, model.monitor)
+    best = RunCheckpoint(run_dir, "best", model.monitor)
+    last = RunCheckpoint(run_dir, "last", every_n_steps=cli.config.every_n_steps)
     # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
-    own = [callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), best, last]
+    own = [callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), StopAtStep(last), best, last]
     trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, step)], own)
     with folder.made(run_dir):
+        folder.open_run(run_dir, cli.config.ckpt_path)  # again: another run may have ended here meanwhile
         cli.fit(trainer, checkpoint)
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return
-    finished = cli.run(trainer)
-    found = result.report(finished, result.load_best(finished, best, telemetry.state_dict()))
-    if trainer.is_global_zero:
-        result.write(finished, found)
-        print(result.table(found))
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        finished = cli.run(trainer)
+        found = result.report(finished, result.load_best(finished, best, telemetry.state_dict()))
+        if trainer.is_global_zero:
+            result.write(finished, found)
+            print(result.table(found))
 
 
 def main(args: list[str] | None = None) -> int:

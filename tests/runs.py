@@ -178,5 +178,6 @@ def column(run_dir, name: str) -> list[float]:
 
 
 def contents(folder) -> dict[str, bytes]:
-    """Every file below a folder, by its path, byte by byte."""
-    return {str(file.relative_to(folder)): file.read_bytes() for file in Path(folder).rglob("*") if file.is_file()}
+    """Every file below a folder, by its path, byte by byte, but for the empty one that a run locks."""
+    files = [file for file in Path(folder).rglob("*") if file.is_file() and file.name != ".lock"]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}

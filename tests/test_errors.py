@@ -292,7 +292,7 @@ def unfinished(finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("state", "parts"), [("finished", ["finished run"]), ("unfinished", ["unfinished run", "--ckpt_path last"])]
+    ("state", "parts"), [("finished", ["finished run"]), ("unfinished", ["unfinished run", "--ckpt_path auto"])]
 )
 def test_a_directory_that_holds_a_run_is_refused_and_stays_as_it_is(state, parts, request):
     run_dir = request.getfixturevalue(state)

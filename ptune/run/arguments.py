@@ -20,7 +20,8 @@ from ptune.run import catalog, configs
 from ptune.tasks import task as find_task
 from ptune.tasks.spec import TaskSpec
 
-OWN = ("config", "print_config", "help", "seed_everything", "run_dir", "ckpt_path", "model", "data", "trainer", "wandb")
+OWN = ("config", "print_config", "help", "seed_everything", "run_dir", "ckpt_path", "every_n_steps")
+OWN += ("model", "data", "trainer", "wandb")
 """Options of no class."""
 
 LINKED = {

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -73,21 +73,6 @@ def _rows(trainer: L.Trainer, data: Any) -> str:
     used = min(rows, batches * data.batch_size)
     shown = f"{rows:,}" if used >= rows - rows % (data.batch_size * trainer.world_size) else f"{used:,} of {rows:,}"
     return f"{shown} an epoch; the checkpoint is chosen on {data.chosen_on}"
-
-
-def checkpoints(run_dir: str, monitor: str) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    """The callbacks that write `best.ckpt` and `last.ckpt`."""
-    best = ModelCheckpoint(run_dir, "best", monitor=monitor, mode="max", enable_version_counter=False)
-    return best, Last(run_dir, "last", enable_version_counter=False)
-
-
-@final
-class Last(ModelCheckpoint):
-    """Writes `last.ckpt` every epoch; `save_last` of the checkpoint that monitors a metric would when it improves.
-
-    It is a class of its own because Lightning keeps the states of callbacks by class and options: that of a
-    ModelCheckpoint which a user adds must not be taken for its state.
-    """
 
 
 @final

@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ptune.data.base import TaskData
 from ptune.errors import InputError, first_line, nearest
 from ptune.run import catalog, folder
+from ptune.run.checkpoints import WholeCheckpoints
 from ptune.run.command import HELP, root
 from ptune.run.loggers import Wandb
 from ptune.run.options import Parser, refused_class
@@ -93,6 +94,7 @@ class CLI(LightningCLI):
         """Options of ptune's own, and the links."""
         for name in ("run_dir", "ckpt_path"):
             parser.add_argument(f"--{name}", type=str | None, default=None, help=HELP[name])
+        parser.add_argument("--every_n_steps", type=int, default=0, help=HELP["every_n_steps"])
         parser.add_class_arguments(Wandb, "wandb")
         parser.link_arguments("model.init_args.backbone", "data.init_args.backbone")
         parser.link_arguments("model", "data.init_args.slots", compute_fn=slots_of)
@@ -137,15 +139,18 @@ class CLI(LightningCLI):
             InputError: an option of the trainer that Lightning refuses, now or in the middle of a run.
         """
         config = self.config_init["trainer"]
-        given = config.callbacks or []
-        given = given if isinstance(given, list) else [given]
+        given = _listed(config.callbacks)
         self._check_monitors(given)
         _check_numbers(config)
         _check_devices(config)
-        own = config.logger if isinstance(config.logger, list) else [config.logger]
-        loggers = [*loggers, *(logger for logger in own if isinstance(logger, Logger))]
+        loggers = [*loggers, *(logger for logger in _listed(config.logger) if isinstance(logger, Logger))]
         try:
-            return self.instantiate_trainer(logger=loggers, callbacks=[*callbacks, *given], default_root_dir=run_dir)
+            return self.instantiate_trainer(
+                logger=loggers,
+                callbacks=[*callbacks, *given],
+                plugins=[*_listed(config.plugins), WholeCheckpoints()],
+                default_root_dir=run_dir,
+            )
         except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
             raise InputError(f"trainer: {first_line(error)}.") from error
 
@@ -208,6 +213,10 @@ class CLI(LightningCLI):
             **data,
             **trainer,
         }
+
+
+def _listed(value: Any) -> list:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 LEAST = {

@@ -1,9 +1,13 @@
 """The frame of every command: exit codes, errors of one sentence, usage and help."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from textwrap import TextWrapper
+from types import FrameType
 from typing import NoReturn, final
 
 from ptune.errors import InputError
@@ -14,7 +18,7 @@ EXAMPLES = {
     "fit": (
         "ptune fit --config experiments/quickstart.yaml",
         "ptune fit --model PTuningV2 --model.backbone roberta-large --data Classification --data.task rte",
-        "ptune fit --config runs/x/config.yaml --run_dir runs/x --ckpt_path last",
+        "ptune fit --config runs/x/config.yaml --run_dir runs/x --ckpt_path auto",
     ),
     "evaluate": (
         "ptune evaluate --config runs/x/config.yaml --run_dir runs/x",
@@ -28,11 +32,51 @@ EXAMPLES = {
 HELP = {
     "config": "YAML file with options; later files and options win. Options of another method are left out.",
     "run_dir": "Directory of the run; runs/<task>/<method>/<backbone>-s<seed> if left out.",
-    "ckpt_path": "Checkpoint to go on from (fit) or to evaluate: a file, or `last` for the last one in run_dir.",
+    "ckpt_path": "Checkpoint to go on from (fit) or to evaluate: a file, or `last` for the last one in run_dir; `auto` "
+    "goes on from the last one, or begins where there is none.",
+    "every_n_steps": "Write last.ckpt every so many steps, too; 0 writes it at the end of every epoch (default: 0).",
     "seed_everything": "Seed of everything that is drawn (default: 11).",
     "print_config": "Print the resolved configuration and exit; `=skip_default` prints what differs from the defaults.",
 }
 """What the options of no class are for."""
+
+
+@final
+class Stopped(Exception):
+    """A signal has ended the work.
+
+    Args:
+        number: the signal.
+        where: where a run was stopped, and how it goes on.
+    """
+
+    def __init__(self, number: int, where: str = "") -> None:
+        self.number = number
+        self.code = 128 + number
+        """The exit code, as shells have it."""
+        super().__init__(f"stopped by {signal.Signals(number).name}{where and f' {where}'}.")
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def stop_now(number: int, frame: FrameType | None) -> None:
+    """Handler that ends whatever is being done."""
+    raise Stopped(number)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the work inside with `Stopped`; the handlers before are restored."""
+    if threading.current_thread() is not threading.main_thread():  # only this one may set handlers
+        yield
+        return
+    before = {number: signal.signal(number, stop_now) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(name: str, purpose: str, run: Callable[[list[str]], None], args: list[str] | None) -> int:
@@ -53,12 +97,17 @@ def main(name: str, purpose: str, run: Callable[[list[str]], None], args: list[s
 
 
 def guarded(work: Callable[[], object]) -> int:
-    """Do the work; the exit code is 0, or 2 for a mistake in the input, which becomes one sentence on stderr.
+    """Do the work; the exit code is 0, 2 for a mistake in the input, or 128 and the number of a signal.
 
-    Any other error is ptune's own and passes through with its traceback.
+    A mistake becomes one sentence on stderr. Any other error is ptune's own and passes through with its traceback.
     """
     try:
-        work()
+        with stoppable():
+            work()
+    except (Stopped, KeyboardInterrupt) as error:
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        print(stopped, file=sys.stderr)
+        return stopped.code
     except BrokenPipeError:  # the reader of a pipe, such as `| head`, has closed it
         sys.stderr.close()
         return 0

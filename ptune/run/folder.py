@@ -7,13 +7,17 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ptune.errors import InputError
+from ptune.run.checkpoints import read
 from ptune.run.loggers import Wandb
 from ptune.tuning.saving import write_whole
+
+LOCK = ".lock"
+"""Locked by the run that writes into its directory; the system frees it when the process ends, however it ends."""
 
 
 def default(task: str, method: str, backbone: str, seed: int) -> str:
@@ -25,48 +29,66 @@ def default(task: str, method: str, backbone: str, seed: int) -> str:
 def open_run(run_dir: str, ckpt_path: str | None) -> tuple[str | None, int]:
     """The checkpoint to go on from and its step, (None, 0) for a new run; nothing is ever overwritten.
 
+    `last` is the last checkpoint in the directory; `auto` is the same, or a new beginning where there is none yet.
+
     Raises:
-        InputError: the directory holds a run and no checkpoint is given, or the checkpoint is not there.
+        InputError: the directory holds a finished run; or a run, and no checkpoint of it is given; or the checkpoint is
+            not there or damaged.
     """
     folder = Path(run_dir)
+    last = folder / "last.ckpt"
     if rank_zero_only.rank != 0:  # Lightning starts this process after the first one has made the directory
-        return str(folder / "last.ckpt") if ckpt_path == "last" else ckpt_path, 0
+        return str(last) if ckpt_path == "last" or (ckpt_path == "auto" and last.is_file()) else _given(ckpt_path), 0
+    if (folder / "result.json").exists():
+        raise InputError(f"run_dir: {run_dir!r} holds a finished run; choose another --run_dir.")
     if ckpt_path is None:
-        if (folder / "result.json").exists():
-            raise InputError(f"run_dir: {run_dir!r} holds a finished run; choose another --run_dir.")
         if (folder / "config.yaml").exists():
             raise InputError(
-                f"run_dir: {run_dir!r} holds an unfinished run; go on with --ckpt_path last, or choose another."
+                f"run_dir: {run_dir!r} holds an unfinished run; go on with --ckpt_path auto, or choose another."
             )
         return None, 0
-    path = folder / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
-    return str(path), read_checkpoint(path, folder)["global_step"]
+    if ckpt_path == "auto" and not last.is_file():
+        return None, 0
+    path = last if ckpt_path in ("last", "auto") else Path(ckpt_path)
+    if (folder / "config.yaml").exists() and folder.resolve() not in path.resolve().parents:
+        raise InputError(
+            f"ckpt_path: {str(path)!r} is of another run than {run_dir!r} holds; choose another --run_dir."
+        )
+    return str(path), read(path, folder)["global_step"]
 
 
-def read_checkpoint(path: Path, run_dir: Path) -> dict:
-    """A checkpoint on the CPU. Raises InputError where it is not there or is none; `run_dir` is searched for others."""
-    if not path.is_file():
-        there = ", ".join(sorted(str(file) for file in run_dir.glob("*.ckpt"))) or "none"
-        raise InputError(f"ckpt_path: {str(path)!r} does not exist; checkpoints in {str(run_dir)!r}: {there}.")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"global_step", "metadata", "state_dict"} <= checkpoint.keys():
-            raise ValueError("keys are missing")
-    except Exception as error:  # what torch raises for a file of another kind depends on the file
-        raise InputError(f"ckpt_path: {str(path)!r} is not a checkpoint that a run wrote; give such a file.") from error
-    return checkpoint
+def _given(ckpt_path: str | None) -> str | None:
+    return None if ckpt_path == "auto" else ckpt_path
 
 
 @contextmanager
 def made(run_dir: str) -> Iterator[None]:
-    """Create the run directory, and remove it again where the run is refused before it has written anything."""
+    """Create the run directory and keep other runs out of it while this one writes.
+
+    It is removed again where the run is refused before it has written anything.
+
+    Raises:
+        InputError: it cannot be written, or another run writes there.
+    """
     make(run_dir)
+    file = Path(run_dir, LOCK)
+    lock = FileLock(file, timeout=0)
+    if rank_zero_only.rank == 0:
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"run_dir: another run writes into {run_dir!r}; wait for it, or choose another."
+            ) from error
     try:
         yield
     except InputError:
         with suppress(OSError):
+            file.unlink()
             Path(run_dir).rmdir()  # only an empty one
         raise
+    finally:
+        lock.release()
 
 
 def make(run_dir: str) -> None:

@@ -11,12 +11,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
 from ptune.data.base import TaskData
+from ptune.run import checkpoints
 from ptune.run.callbacks import peak_memory
 from ptune.tuning import resume
 from ptune.tuning.saving import write_whole
@@ -60,7 +60,7 @@ def load_best(run: Run, best: ModelCheckpoint, work: dict[str, Any]) -> Progress
     steps, epochs, best_epoch = run.trainer.global_step, run.trainer.current_epoch, 0
     resume.log_at(run.trainer, steps)
     if best.best_model_path:
-        checkpoint = torch.load(best.best_model_path, map_location=run.model.device, weights_only=True)
+        checkpoint = checkpoints.read(Path(best.best_model_path), run.directory)
         run.model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only
         best_epoch = checkpoint["epoch"] + 1
     return Progress(steps, epochs, best_epoch, work)

@@ -1,10 +1,11 @@
 """What Lightning leaves out when it resumes a run, so that the resumed run equals the uninterrupted one bit for bit.
 
-All private names of Lightning that ptune uses stand in this file: `_batches_that_stepped`,
+All private names of Lightning that ptune uses stand in this file: `_batches_that_stepped`, `_checkpoint_connector`,
 `_load_combined_loader_states`, the loops' attributes and the keys of their state. They were read from Lightning 2.6.6
 (lightning/pytorch/loops/fit_loop.py and training_epoch_loop.py).
 """
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -67,3 +68,9 @@ def log_at(trainer: L.Trainer, step: int) -> None:
     Lightning counts it apart from `trainer.global_step`; the count is one short when a finished run is resumed.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
+def save(trainer: L.Trainer, path: Path) -> None:
+    """Write a checkpoint in this process alone; `Trainer.save_checkpoint` waits for all processes."""
+    checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, path)

@@ -1,0 +1,122 @@
+"""Checkpoints of a run: written whole, checked when they are read, and found wherever the run directory lies now."""
+
+import io
+import os
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, final
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from ptune.errors import InputError
+from ptune.tuning.saving import write_whole
+
+KEYS = {"global_step", "metadata", "state_dict"}
+"""What every checkpoint of a run holds."""
+
+
+def read(path: Path, run_dir: Path) -> dict[str, Any]:
+    """A checkpoint on the CPU.
+
+    torch writes a checkpoint as a zip archive with a checksum for every tensor, and does not compare it when it reads;
+    this does. Nothing in it is executed.
+
+    Raises:
+        InputError: it is not there (`run_dir` is searched for others), is no checkpoint of a run, or is damaged.
+    """
+    if not path.is_file():
+        there = ", ".join(sorted(str(file) for file in run_dir.glob("*.ckpt"))) or "none"
+        raise InputError(f"ckpt_path: {str(path)!r} does not exist; checkpoints in {str(run_dir)!r}: {there}.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if not checkpoint.keys() >= KEYS:
+            raise KeyError(KEYS - checkpoint.keys())
+    except Exception as error:  # what torch raises for a file of another kind depends on the file
+        raise InputError(f"ckpt_path: {str(path)!r} is not a checkpoint that a run wrote; give such a file.") from error
+    if damaged is not None:
+        raise InputError(f"ckpt_path: {str(path)!r} is damaged ({damaged}); give another checkpoint.")
+    return checkpoint
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint is there and can be read."""
+    try:
+        read(path, path.parent)
+    except InputError:
+        return False
+    return True
+
+
+@final
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its target, flushes it to the disk and renames it, so that the one before stays until
+    the next is whole.
+
+    Lightning writes it into $TMPDIR and moves it, which copies over the old file where that is another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        data = io.BytesIO()
+        torch.save(checkpoint, data)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data.getvalue())
+
+
+@final
+class RunCheckpoint(ModelCheckpoint):
+    """Writes `best.ckpt` when the monitored metric improves or, without one, `last.ckpt` every epoch.
+
+    Its state names files, not their folder, so that a run may be moved, copied or renamed. Lightning keeps the states
+    of callbacks by class and options, so that the state of a ModelCheckpoint which a user adds is not taken for it.
+
+    Args:
+        run_dir: the run directory.
+        name: name of the file without `.ckpt`.
+        monitor: name of the metric, which is better when it is larger; None writes the state of every epoch.
+        every_n_steps: also write every so many steps; 0 does not.
+    """
+
+    def __init__(self, run_dir: str, name: str, monitor: str | None = None, every_n_steps: int = 0) -> None:
+        super().__init__(run_dir, name, monitor=monitor, mode="max", enable_version_counter=False)
+        self.path = Path(run_dir, f"{name}.ckpt")
+        self.every_n_steps = every_n_steps
+        self._saved_at = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write a checkpoint where one is due by the steps."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at:
+            self._saved_at = step
+            trainer.save_checkpoint(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's state without the folder."""
+        return _renamed(super().state_dict(), os.path.basename) | {"dirpath": ""}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's state in the folder of this run; without the best checkpoint where that is missing or damaged."""
+        state = _renamed(state_dict, lambda path: os.path.join(str(self.dirpath), os.path.basename(path)))
+        super().load_state_dict(state | {"dirpath": self.dirpath})
+        best = self.best_model_path
+        if self.monitor and best and not is_whole(Path(best)):
+            print(f"note: {best} is missing or damaged; the best of what follows is kept instead.", file=sys.stderr)
+            self.best_model_path, self.best_model_score = "", None  # type: ignore[assignment]
+            self.best_k_models, self.kth_best_model_path, self.kth_value = {}, "", None  # type: ignore[assignment]
+
+
+def _renamed(state: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    """A ModelCheckpoint's state with every path renamed."""
+    names = ("best_model_path", "kth_best_model_path", "last_model_path")
+    paths = {name: rename(state[name]) if state[name] else "" for name in names}
+    return state | paths | {"best_k_models": {rename(path): score for path, score in state["best_k_models"].items()}}
