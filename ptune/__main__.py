@@ -33,7 +33,7 @@ def main(args: list[str] | None = None) -> int:
         return 0
     if name not in commands():
         return guarded(lambda: _refuse(name))
-    package = Path(ptune.__path__[0], name).is_dir()
+    package = Path(ptune.__path__[0], name, "__main__.py").is_file()
     return import_module(f"ptune.{name}.__main__" if package else f"ptune.{name}").main(rest)
 
 

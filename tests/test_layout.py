@@ -124,9 +124,7 @@ def test_what_lies_at_the_top_can_be_run_but_for_prompts_and_errors():
         )
     }
     assert top - runnable == {"prompts", "errors"}
-    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == {
-        name for names in FLOORS[1:-1] for name in names
-    }
+    assert {path.parent.name for path in PACKAGE.glob("*/*.py")} == {name for names in FLOORS[1:-1] for name in names}
 
 
 @pytest.mark.parametrize(
