@@ -92,8 +92,6 @@ run("export", "{run}", "{run}/adapter", "--no-head")
 """
 
 CLAIMS = """
-import sys
-import with_throw_away
 import pytest
 
 def tests(*words):
@@ -137,9 +135,11 @@ def python(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_file_gives_a_method_its_names_help_advice_runs_checkpoints_and_commands(python, tmp_path):
+def test_one_file_gives_a_method_its_names_help_runs_and_commands_and_with_a_row_the_claims_of_the_suite(
+    python, tmp_path
+):
     line = runs.line(tmp_path / "run", "ThrowAway", model__backbone=runs.gpt2(), trainer__max_epochs=1)
-    out = python(COMMANDS.format(line=line, run=tmp_path / "run"))
+    out = python(COMMANDS.format(line=line, run=tmp_path / "run") + CLAIMS)
     assert "ThrowAway     Train vectors at the input through a residual network" in out
     assert "Hidden size of the network. (type: int, default: 4)" in out
     assert "did you mean --model.bottleneck?" in out
@@ -148,10 +148,5 @@ def test_one_file_gives_a_method_its_names_help_advice_runs_checkpoints_and_comm
     assert out.count("toy/pair with ThrowAway, seed 11") == 2, "fit and evaluate"
     assert "nearest by cosine" in out
     assert "PeftModel.from_pretrained" in out
-
-
-@pytest.mark.slow
-def test_one_file_and_one_row_give_it_the_claims_of_the_suite(python):
-    out = python(CLAIMS)
     assert "without a row 1\n" in out
     assert int(re.findall(r"(\d+) passed", out)[-1]) >= 10, out
