@@ -204,7 +204,7 @@ class MultiLabel(LinearHead):
     @classmethod
     def rows(cls, spec, scores, batch):
         right = (scores > 0) == batch["labels"].bool()
-        return torch.cat([right, ~right], dim=1)
+        return torch.cat([right, ~right], dim=1).float()
 
     @classmethod
     def majority_rows(cls, spec, train_labels, eval_labels, groups):
