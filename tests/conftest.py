@@ -1,5 +1,6 @@
 """What every test shares: no network, one thread, and tiny pretrained checkpoints of many families."""
 
+import gc
 import os
 import tempfile
 from functools import cache
@@ -34,6 +35,8 @@ from transformers import (
 from ptune.tasks.spec import HeadSpec
 
 torch.set_num_threads(1)
+gc.freeze()  # what the libraries have made is not searched for garbage again and again
+gc.set_threshold(50_000, 20, 50)
 transformers.utils.logging.disable_progress_bar()
 
 
