@@ -36,7 +36,6 @@ from ptune.tasks.spec import HeadSpec
 
 torch.set_num_threads(1)
 gc.freeze()  # what the libraries have made is not searched for garbage again and again
-gc.set_threshold(50_000, 20, 50)
 transformers.utils.logging.disable_progress_bar()
 
 
