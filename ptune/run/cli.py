@@ -71,6 +71,8 @@ class CLI(LightningCLI):
         """
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # Where the hub is not reached, one sentence says so in the end; the retries need no line each.
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         for noise in NOISE:
             warnings.filterwarnings("ignore", f".*{noise}")
         return cls(
