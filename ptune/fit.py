@@ -39,7 +39,7 @@ def run(args: list[str]) -> None:
     own = [callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), StopAtStep(last), best, last]
     trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, step)], own)
     with folder.made(run_dir):
-        folder.open_run(run_dir, cli.config.ckpt_path)  # again: another run may have ended here meanwhile
+        folder.check_free(run_dir, cli.config.ckpt_path)  # again: another run may have ended here meanwhile
         cli.fit(trainer, checkpoint)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return

@@ -39,13 +39,8 @@ def open_run(run_dir: str, ckpt_path: str | None) -> tuple[str | None, int]:
     last = folder / "last.ckpt"
     if rank_zero_only.rank != 0:  # Lightning starts this process after the first one has made the directory
         return str(last) if ckpt_path == "last" or (ckpt_path == "auto" and last.is_file()) else _given(ckpt_path), 0
-    if (folder / "result.json").exists():
-        raise InputError(f"run_dir: {run_dir!r} holds a finished run; choose another --run_dir.")
+    check_free(run_dir, ckpt_path)
     if ckpt_path is None:
-        if (folder / "config.yaml").exists():
-            raise InputError(
-                f"run_dir: {run_dir!r} holds an unfinished run; go on with --ckpt_path auto, or choose another."
-            )
         return None, 0
     if ckpt_path == "auto" and not last.is_file():
         return None, 0
@@ -55,6 +50,18 @@ def open_run(run_dir: str, ckpt_path: str | None) -> tuple[str | None, int]:
             f"ckpt_path: {str(path)!r} is of another run than {run_dir!r} holds; choose another --run_dir."
         )
     return str(path), read(path, folder)["global_step"]
+
+
+def check_free(run_dir: str, ckpt_path: str | None) -> None:
+    """Raise InputError where the directory holds a finished run, or an unfinished one that no checkpoint continues."""
+    if rank_zero_only.rank != 0:  # the first process has checked it, and writes into it since
+        return
+    if Path(run_dir, "result.json").exists():
+        raise InputError(f"run_dir: {run_dir!r} holds a finished run; choose another --run_dir.")
+    if ckpt_path is None and Path(run_dir, "config.yaml").exists():
+        raise InputError(
+            f"run_dir: {run_dir!r} holds an unfinished run; go on with --ckpt_path auto, or choose another."
+        )
 
 
 def _given(ckpt_path: str | None) -> str | None:
