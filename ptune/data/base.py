@@ -3,6 +3,7 @@
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -39,6 +40,9 @@ Batch = dict[str, Any]
 
 class TaskData(L.LightningDataModule, ABC):
     """Rows of one task, tokenized and batched. This class is abstract: each task format has one subclass.
+
+    A row of any origin becomes a batch in the same three steps: `checked`, `items` and `collate`; `batches` takes them
+    all, for rows with and without answers.
 
     A subclass with arguments of its own sets them before it calls `super().__init__`, which ends with `check()`.
 
@@ -152,6 +156,47 @@ class TaskData(L.LightningDataModule, ABC):
     def collate(self, items: list[dict]) -> Batch:
         """A batch of items, padded, with slots."""
 
+    def unanswered(self, row: dict) -> dict:
+        """`row` with stand-ins in the columns that only a loss or a metric reads, so that `parse` takes it."""
+        return row | {self.task.label: self.task.labels[0] if self.task.labels else 0}
+
+    def checked(self, row: dict, labelled: bool = True) -> dict:
+        """The parsed columns of a row as published, of which `items` makes an item.
+
+        Where it is not `labelled`, its answer is not read and need not be there.
+
+        Raises:
+            InputError: a mistake in the row; the caller adds its place.
+        """
+        row = self._prepare(row)
+        return self.parse(row if labelled else self.unanswered(row))
+
+    def items(self, checked: list[dict], train: bool = False) -> list[dict]:
+        """Tokenized rows, of which `collate` makes a batch; `length` is the number of tokens of the longest text."""
+        return [item | {"length": _longest(item["input_ids"])} for item in self.encode(checked, train)]
+
+    def batches(self, rows: Sequence[dict], labelled: bool = True) -> Iterator[tuple[list[int], Batch]]:
+        """Batches of rows as published, in the order of evaluation, long texts first, with their numbers in `rows`.
+
+        Where the rows are not `labelled`, `labels` (and `group`, `references`) hold stand-ins, so that a batch has
+        the same keys and shapes and its scores are those of an evaluation. All rows are in memory: a large file is
+        read in parts.
+
+        Raises:
+            InputError: a mistake in a row, with its number from 1.
+        """
+        parsed = []
+        for number, row in enumerate(rows, start=1):
+            try:
+                parsed.append(self.checked(row, labelled))
+            except InputError as error:
+                raise InputError(f"row {number}: {error}") from error
+        items = self.items(parsed)
+        order = sorted(range(len(items)), key=lambda i: -items[i]["length"])
+        for start in range(0, len(order), self.batch_size):
+            numbers = order[start : start + self.batch_size]
+            yield numbers, self.collate([items[i] for i in numbers])
+
     def settings(self) -> dict[str, Any]:
         """Further values that the items depend on; they are part of the cache's key."""
         return {}
@@ -217,7 +262,7 @@ class TaskData(L.LightningDataModule, ABC):
             settings = [self.format, self.tokenizer_fingerprint, self.budget, train, self.task.text, self.task.label]
             settings += [self.task.labels, self.settings()]
             name = f"{re.sub('[^a-z0-9_]+', '-', self.task.name.lower())}-{split}-{cache.key(rows, settings)}"
-            items[split] = cache.cached(name, rows, lambda block, train=train: self._encode(block, train))
+            items[split] = cache.cached(name, rows, lambda block, train=train: self.items(block, train))
         self._items = items
 
     def _read(self) -> dict[str, Rows]:
@@ -236,7 +281,7 @@ class TaskData(L.LightningDataModule, ABC):
         parsed = []
         for i, row in enumerate(source.rows):
             try:
-                parsed.append(self.parse(self._prepare(row)))
+                parsed.append(self.checked(row))
             except InputError as error:
                 raise InputError(f"{source.where(i)}: {error}") from error
         return parsed
@@ -252,9 +297,6 @@ class TaskData(L.LightningDataModule, ABC):
             raise InputError(
                 f"a column does not have the form that task {self.task.name!r} expects ({error})."
             ) from error
-
-    def _encode(self, rows: list[dict], train: bool) -> list[dict]:
-        return [item | {"length": _longest(item["input_ids"])} for item in self.encode(rows, train)]
 
     def column(self, row: dict, name: str) -> Any:
         """The value of column `name`, which must be there."""

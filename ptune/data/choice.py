@@ -61,6 +61,10 @@ class MultipleChoice(Templated):
             "label": self._label(self.column(row, self.task.label)),
         }
 
+    def unanswered(self, row: dict) -> dict:
+        """The row with the first choice as its label."""
+        return row | {self.task.label: self.task.labels[0] if self._named else 0}
+
     def _label(self, value: object) -> int:
         if self._named:
             return self.code(value)

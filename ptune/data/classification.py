@@ -115,6 +115,10 @@ class Classification(Templated):
             parsed["group"] = self._groups.setdefault(name, len(self._groups))
         return parsed
 
+    def unanswered(self, row: dict) -> dict:
+        """The row with stand-ins for its label and its group."""
+        return super().unanswered(row) | ({self.task.group: ""} if self.task.group else {})
+
     def _label(self, value: object) -> int | float:
         if self.task.labels:
             return self.code(value)

@@ -1,5 +1,6 @@
 """Facts whose object is one word at the template's mask, as LAMA asks for them (Petroni et al. 2019)."""
 
+from functools import cached_property
 from typing import ClassVar, final
 
 import torch
@@ -45,6 +46,15 @@ class Fill(Templated):
         ids = pieces(self.tokenizer, [word], spaced=True)[0]
         known = len(ids) == 1 and ids[0] in self._words
         return {"columns": self.columns(row), "word": word, "label": ids[0] if known else -1}
+
+    def unanswered(self, row: dict) -> dict:
+        """The row with a word as its answer; as its label is one token, the text has one mask."""
+        return row | {self.task.label: self._word}
+
+    @cached_property
+    def _word(self) -> str:
+        """Some word of the vocabulary."""
+        return self.tokenizer.decode([min(self._words)]).strip()
 
     def prepare_rows(self, parsed: dict[str, list[dict]]) -> None:
         """Leave out rows without a word of the vocabulary; an InputError where a split has no others."""

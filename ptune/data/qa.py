@@ -92,6 +92,10 @@ class SpanQA(TaskData):
             "start": starts[0] if starts else -1,
         }
 
+    def unanswered(self, row: dict) -> dict:
+        """The row without an answer, as SQuAD 2.0 writes it."""
+        return row | {self.task.label: {"text": [], "answer_start": []}}
+
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
         """Items with lists of windows: input_ids, token_type_ids and span (the answer's first and last token).
 

@@ -54,6 +54,11 @@ class Tagging(TaskData):
             )
         return {"words": [str(word) for word in words], "tags": [self.code(tag) for tag in tags]}
 
+    def unanswered(self, row: dict) -> dict:
+        """The row with the first label as the tag of each word."""
+        words = self._list(row, self.task.text[0])
+        return row | {self.task.label: [self.task.labels[0]] * len(words)}
+
     def _list(self, row: dict, name: str) -> list:
         value = self.column(row, name)
         value = value.split() if isinstance(value, str) else value
