@@ -21,15 +21,16 @@ from ptune.data.loader import BucketSampler, EvalSampler, Loader
 from ptune.data.rows import Rows
 from ptune.data.source import folders, read
 from ptune.errors import InputError, nearest
+from ptune.tasks import prepare_name, prepare_of
 from ptune.tasks import task as find_task
-from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec, Unresolved
+from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
 # By default jsonargparse imports what the value names, and so runs the code of whoever wrote a config.yaml.
-register_type(Prepare, serializer=lambda value: Unresolved(value).name, deserializer=Unresolved)
+register_type(Prepare, serializer=prepare_name, deserializer=prepare_of)
 
 LARGEST = 2**31 - 1
 """Largest value of an argument that is a whole number: NumPy's seeds and the tokenizers' lengths have such a limit."""

@@ -5,6 +5,7 @@ option, a class or a task that does not exist, a value that is none of a closed 
 parser behind this (`ptune.run.options`) checks types.
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import yaml
 
 from ptune.errors import InputError, nearest
 from ptune.run import catalog, configs
+from ptune.tasks import all_tasks, plain
 from ptune.tasks import task as find_task
 from ptune.tasks.spec import TaskSpec
 
@@ -63,7 +65,7 @@ class Given:
 
 
 def prepare(args: list[str]) -> list[str]:
-    """The command line without the options that belong to a method that is not the one to run.
+    """The command line without the options of a method that is not the one to run, with a changed task in full.
 
     Raises:
         InputError: a mistake that can be seen without importing the class it concerns.
@@ -73,7 +75,7 @@ def prepare(args: list[str]) -> list[str]:
         _check_class(group, given)
     for option in given:
         _check(option, given)
-    return _of_one_method(args, given)
+    return _whole_tasks(_of_one_method(args, given))
 
 
 # From words to options.
@@ -273,3 +275,46 @@ def _of_one_method(args: list[str], given: list[Given]) -> list[str]:
             why = f"{options[0].file} sets it for {owner}"
             print(f"note: left out for {final_name}, because {why}: {left_out}.", file=sys.stderr)
     return args
+
+
+# A field of a task is changed, the others stay.
+
+
+def _whole_tasks(args: list[str]) -> list[str]:
+    """The command line with the fields of a task of ptune in place of its name where some of them are changed.
+
+    The parser would take a mapping of fields for a task of one's own. A mapping in a file that has the name of a task
+    of ptune changes that task, too.
+    """
+    given = [option for option in _given(args) if option.key.partition("task")[0] == "data."]
+    changed = any(option.key.startswith("data.task.") or not isinstance(option.value, str) for option in given)
+    changed |= any(option.value[:1] == "{" for option in given if isinstance(option.value, str))
+    args = list(args)
+    for option in given if changed else ():
+        whole = _whole(option.value) if option.key == "data.task" else None
+        if whole is None:
+            continue
+        word = args[option.word]
+        if option.file is None:
+            equals, text = "=" in word, json.dumps(whole)
+            args[option.word if equals else option.word + 1] = f"{word.partition('=')[0]}={text}" if equals else text
+        else:
+            config = configs.read(option.file)
+            config["data"].get("init_args", config["data"])["task"] = whole
+            equals = word.startswith(("--config=", "-c="))
+            args[option.word if equals else option.word + 1] = "--config=" * equals + yaml.safe_dump(
+                config, sort_keys=False
+            )
+    return args
+
+
+def _whole(value: Any) -> dict[str, Any] | None:
+    """All fields of the task of ptune that a value names or changes; None for a task of one's own."""
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            value = configs.load(value)
+        except yaml.YAMLError:  # the parser says what is wrong
+            return None
+    found = {"name": value} if isinstance(value, str) else value
+    row = all_tasks().get(str(found.get("name"))) if isinstance(found, dict) else None
+    return None if row is None else plain(row) | found

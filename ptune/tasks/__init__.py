@@ -1,13 +1,15 @@
 """Tasks by name: `task("rte")`; `python -m ptune.tasks` lists them. Every file here with rows called TASKS is found."""
 
+from dataclasses import fields
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Any
 
 from ptune.errors import InputError, nearest
-from ptune.tasks.spec import HeadSpec, TaskSpec
+from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec, Unresolved
 
-__all__ = ["HeadSpec", "TaskSpec", "all_tasks", "listed", "task"]
+__all__ = ["HeadSpec", "TaskSpec", "all_tasks", "listed", "plain", "prepare_name", "prepare_of", "task"]
 
 FAMILY = 6
 """Tasks whose names begin alike (`lama/...`) are listed as one family from this number on."""
@@ -42,3 +44,24 @@ def task(name: str) -> TaskSpec:
         family = [other for other in tasks if "/" in name and other.startswith(f"{name.split('/')[0]}/")]
         raise InputError(f"no task {name!r}, {nearest(name, family or listed())}")
     return tasks[name]
+
+
+def plain(row: TaskSpec) -> dict[str, Any]:
+    """The fields of a task as a YAML mapping holds them: lists, mappings, and the name of its function."""
+    values = {field.name: getattr(row, field.name) for field in fields(row)}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    words = {label: word if isinstance(word, str) else list(word) for label, word in row.verbalizer.items()}
+    return values | {"verbalizer": words, "prepare": row.prepare and prepare_name(row.prepare)}
+
+
+def prepare_name(function: Prepare) -> str:
+    """The name that a configuration has for a function of rows: that of the first task whose function it is."""
+    return next((row.name for row in all_tasks().values() if row.prepare is function), str(function))
+
+
+def prepare_of(name: object) -> Prepare:
+    """The function that a configuration names: that of a task of ptune; any other is not imported and never called."""
+    if isinstance(name, Prepare):  # the parser asks again for what it has found
+        return name
+    row = all_tasks().get(str(name))
+    return row.prepare if row and row.prepare else Unresolved(name)

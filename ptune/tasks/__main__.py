@@ -3,8 +3,10 @@
 python -m ptune.tasks
 python -m ptune.tasks 'lama/*'
 python -m ptune.tasks rte
+python -m ptune.tasks rte --data.path DIR     with the first row of the files in DIR
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterable
@@ -12,8 +14,13 @@ from collections.abc import Iterable
 from ptune.errors import InputError
 from ptune.tasks import TaskSpec, listed, task
 
-USAGE = "usage: python -m ptune.tasks [NAME], where NAME is a task, such as rte, or a family, such as 'lama/*'."
+USAGE = (
+    "usage: python -m ptune.tasks [NAME] [--data.path DIR], where NAME is a task, such as rte, or a family, such as"
+    " 'lama/*'; DIR holds files of which a row is shown."
+)
 COLUMNS = ("task", "format", "labels", "metrics (monitored first)", "source", "verified")
+LONGEST = 200
+"""Characters of a text that are shown of an example row."""
 FILES = ".jsonl, .json, .csv, .tsv, .parquet, .jsonl.gz or .csv.gz"
 
 
@@ -62,8 +69,8 @@ def table(names: dict[str, list[TaskSpec]]) -> str:
     )
 
 
-def page(row: TaskSpec) -> str:
-    """Everything about one task."""
+def page(row: TaskSpec, path: str | None = None) -> str:
+    """Everything about one task, with a row of the files in the folder `path`, or of a generated task."""
     first, *others = row.evaluate
     facts = {
         "format": row.format,
@@ -83,6 +90,7 @@ def page(row: TaskSpec) -> str:
         "--data.path": f"a folder with {_files(row)}, each {FILES}",
         "columns": _columns(row),
         "verified": "yes" if row.verified else "no",
+        "example": _example(row, path) if path or row.name.startswith("toy/") else "",
     }
     width = max(map(len, facts))
     return "\n".join([row.name, *(f"  {name.ljust(width)}  {text}" for name, text in facts.items() if text)])
@@ -106,10 +114,23 @@ def _columns(row: TaskSpec) -> str:
     return f"as published, of which {' and '.join(row.text)} is made: {made}"
 
 
+def _example(row: TaskSpec, path: str | None) -> str:
+    """The first row there is, long texts cut."""
+    from ptune.data.source import read
+
+    first = next(iter(read(row, path).values())).rows[0]
+    return json.dumps({name: _short(value) for name, value in first.items()}, ensure_ascii=False, default=str)
+
+
+def _short(value: object) -> object:
+    return f"{value[:LONGEST]}..." if isinstance(value, str) and len(value) > LONGEST else value
+
+
 def text(args: list[str]) -> str:
     """The command's output; an InputError names a wrong argument."""
     if {"-h", "--help"} & {*args}:
         return USAGE
+    args, path = _without_path(args)
     option = next((arg for arg in args if arg.startswith("-")), None)
     if option is not None:
         raise InputError(f"option {option} does not exist; {USAGE}")
@@ -118,7 +139,16 @@ def text(args: list[str]) -> str:
     if not args:
         return table(listed())
     family = listed().get(args[0], [])
-    return table({row.name: [row] for row in family}) if len(family) > 1 else page(task(args[0]))
+    return table({row.name: [row] for row in family}) if len(family) > 1 else page(task(args[0]), path)
+
+
+def _without_path(args: list[str]) -> tuple[list[str], str | None]:
+    """The words but for `--data.path DIR`, and DIR."""
+    for i, word in enumerate(args):
+        option, equals, inline = word.partition("=")
+        if option == "--data.path" and (equals or i + 1 < len(args)):
+            return [*args[:i], *args[i + 2 - bool(equals) :]], inline if equals else args[i + 1]
+    return args, None
 
 
 def main(args: list[str] | None = None) -> int:

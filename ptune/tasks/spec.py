@@ -51,7 +51,7 @@ class Unresolved:
         """Raise an InputError: there is no function."""
         raise InputError(
             f"--data.task.prepare {self.name!r}: a function can be set from Python only, not from a command line or a"
-            " file; leave it out."
+            " file, but for the name of a task whose function it is, such as wic; leave it out."
         )
 
 
@@ -85,7 +85,8 @@ class TaskSpec:
     group: str = ""
     """Column whose equal values form one question (MultiRC's exact match)."""
     prepare: Prepare | None = None
-    """A function that turns a row as published into one with the columns of `text`; set from Python only."""
+    """A function that turns a row as published into one with the columns of `text`; set from Python, or by the name of
+    the task that has it."""
     max_length: int = 128
     """Largest number of tokens in a text by default, special tokens included."""
     where: tuple[str, ...] = ()

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from ptune.data import modules
 from ptune.data.source import read_file
 from ptune.errors import InputError
 from ptune.heads.metrics import check
-from ptune.tasks import HeadSpec, TaskSpec, all_tasks, listed, superglue, task
+from ptune.tasks import HeadSpec, TaskSpec, all_tasks, listed, plain, prepare_of, superglue, task
 from ptune.tasks.__main__ import line, main
 from ptune.tasks.templates import Template, Verbalizer
 
@@ -198,3 +199,25 @@ def test_lamas_templates_are_the_published_ones():
         if name.startswith("lama/"):
             text = published[name.removeprefix("lama/")].replace("[X]", "{sub_label}").replace("[Y]", "[MASK]")
             assert text.replace(" .", ".").strip() == row.template
+
+
+def test_a_generated_row_or_one_of_the_users_files_is_shown(tmp_path, capsys):
+    assert main(["toy/tagging"]) == 0
+    assert '"tags": ["' in capsys.readouterr().out
+    assert main(["rte"]) == 0
+    assert "example" not in capsys.readouterr().out
+    row = {"sentence1": "é" * 300, "sentence2": "b", "label": 0}
+    (tmp_path / "validation.jsonl").write_text(json.dumps(row) + "\n")
+    for words in (["rte", "--data.path", str(tmp_path)], [f"--data.path={tmp_path}", "rte"]):
+        assert main(words) == 0
+        shown = capsys.readouterr().out.partition("  example")[2].strip()
+        assert json.loads(shown) == row | {"sentence1": "é" * 200 + "..."}
+    assert main(["rte", "--data.path"]) == 2
+    assert capsys.readouterr().err.startswith("error: option --data.path does not exist")
+
+
+def test_a_task_is_a_mapping_of_plain_values_and_back():
+    for row in all_tasks().values():
+        fields = json.loads(json.dumps(plain(row)))
+        fields["prepare"] = fields["prepare"] and prepare_of(fields["prepare"])
+        assert TaskSpec(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}) == row
