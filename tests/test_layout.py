@@ -42,8 +42,10 @@ def imports(package: Path) -> Iterator[tuple[str, str]]:
 
 
 def room(module: str, package: Path) -> str:
-    """The module or package at the top that a module lies in."""
+    """The module or package at the top that a module lies in; the command of a package, `__main__`, is no part of it."""
     parts = module.split(".")
+    if len(parts) > 2 and parts[-1] == "__main__":
+        return f"{parts[1]}.__main__"
     return parts[1] if len(parts) > 1 else "__init__"
 
 
