@@ -42,7 +42,7 @@ def imports(package: Path) -> Iterator[tuple[str, str]]:
 
 
 def room(module: str, package: Path) -> str:
-    """The module or package at the top that a module lies in; the command of a package, `__main__`, is no part of it."""
+    """The module or package at the top that a module lies in; a package's command, `__main__`, is no part of it."""
     parts = module.split(".")
     if len(parts) > 2 and parts[-1] == "__main__":
         return f"{parts[1]}.__main__"
