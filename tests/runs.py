@@ -42,14 +42,16 @@ QUIET = ("--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", 1, "--tr
 
 
 @cache
-def bert(seed: int = 0, layers: int = 2, width: int = 32, positions: int = 64, lm: bool = False) -> str:
+def bert(
+    seed: int = 0, layers: int = 2, width: int = 32, positions: int = 64, lm: bool = False, more: tuple[str, ...] = ()
+) -> str:
     """The folder of a random BERT that drops out, and a WordPiece tokenizer of toy words and single letters.
 
-    `lm`: with a masked language model's head in place of the pooler.
+    `lm`: with a masked language model's head in place of the pooler; `more`: further words.
     """
-    folder = FOLDER / f"bert-{seed}-{layers}-{width}-{positions}{'-lm' * lm}"
+    folder = FOLDER / "-".join(["bert", *map(str, (seed, layers, width, positions)), *["lm"] * lm, *more])
     letters = [f"{before}{letter}" for before in ("", "##") for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
-    words = ["the", "was", "by", "and", "who", *toy.PEOPLE, *toy.VERBS, *".,?!'"]
+    words = ["the", "was", "by", "and", "who", *toy.PEOPLE, *toy.VERBS, *".,?!'", *more]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *words]
     config = BertConfig(
         vocab_size=len(vocabulary),

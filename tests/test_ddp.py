@@ -3,11 +3,10 @@
 import ast
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from unittest import mock
 
+import processes
 import pytest
 import runs
 from plain_training import train
@@ -23,17 +22,10 @@ SIZES = {"train": 14, "validation": 7, "test": 1}
 
 
 def launch(command: list, folder) -> str:
-    """Standard output of a command that starts its own second process."""
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(runs.REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Standard output of the first of two processes; both must end well."""
+    first, second = processes.two(command, folder)
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    return first.out
 
 
 def assert_same_tensors(one, other) -> None:

@@ -1,6 +1,7 @@
 """`python -m ptune.fit`: what a run leaves, says and repeats, and how its options reach it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -388,10 +389,16 @@ def test_a_trial_by_fast_dev_run_leaves_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_module_runs_as_a_process(tmp_path):
+def test_the_module_runs_as_a_process_and_where_there_is_no_resource_module(tmp_path):
+    """As on Windows; psutil, which transformers imports, has another module there."""
+    (tmp_path / "sitecustomize.py").write_text("import psutil, sys\nsys.modules['resource'] = None\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "ptune.fit", *runs.line(tmp_path / "run", trainer__max_epochs=1)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr
+    assert "nan MiB" in done.stdout
     assert "toy/pair with PTuningV2" in done.stdout
     assert "Warning" not in done.stderr
     assert set(runs.contents(tmp_path / "run")) == FILES

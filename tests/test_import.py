@@ -70,13 +70,6 @@ def test_another_name_is_an_attribute_error():
         ptune.PTuningV3  # noqa: B018
 
 
-@pytest.mark.slow
-def test_the_commands_import_where_there_is_no_resource_module():
-    """As on Windows; psutil, which transformers imports, has another module there."""
-    code = "import psutil, sys; sys.modules['resource'] = None\nimport ptune.fit, ptune.run.cli\n"
-    loaded(code + "from ptune.run.callbacks import peak_memory as m\nassert m() != m()")  # nan
-
-
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 2**10), ("darwin", 1)])
 def test_peak_memory_is_in_mib_on_every_system(platform, unit, monkeypatch):
     import resource

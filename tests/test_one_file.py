@@ -1,11 +1,9 @@
 """Adding a method is one file: the name, help, advice, checkpoints, commands and the suite's claims come with it."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import runs
 
@@ -92,19 +90,21 @@ run("export", "{run}", "{run}/adapter", "--no-head")
 """
 
 CLAIMS = """
-import pytest
-
-def tests(*words):
-    return pytest.main([*words, "-n", "0", "-p", "no:cacheprovider"])
-
-print("without a row", tests("tests/test_classes.py", "-k", "table"))
 import methods_table
+import pytest
+from pathlib import Path
+
+def tests(name, *words):
+    file = str(Path(methods_table.__file__).with_name(name))
+    return pytest.main([file, *words, "-n", "0", "-p", "no:cacheprovider"])
+
+print("without a row", tests("test_classes.py", "-k", "table"))
 from ptune.methods.throw_away import ThrowAway
 own = {"prompt.vectors"} | {f"prompt.mlp.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")}
 d = methods_table.WIDTH
 case = methods_table.Case(ThrowAway, {"length": 2}, own, 2 * d + d * 4 + 4 + 4 * d + d, "prompt.vectors")
 methods_table.TABLE["throw away"] = case
-sys.exit(tests("tests/test_tuner.py", "-k", "throw and away"))
+sys.exit(tests("test_tuner.py", "-k", "throw and away"))
 """
 """With the one row that tests/methods_table.py would get."""
 
@@ -118,18 +118,10 @@ def python(tmp_path):
     (tmp_path / "with_throw_away.py").write_text(PLUGIN.format(folder=str(folder), tests=[str(Path(__file__).parent)]))
 
     def run(code):
-        path = os.pathsep.join([str(tmp_path), str(runs.REPOSITORY)])
-        quiet = {"PYTHONPATH": path, "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | quiet,
-            cwd=runs.REPOSITORY,
-            capture_output=True,
-            text=True,
-            timeout=280,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        (tmp_path / "commands.py").write_text(code)
+        done = processes.Command(["commands.py"], tmp_path).wait()
+        assert done.code == 0, done.out + done.err
+        return done.out + done.err
 
     return run
 

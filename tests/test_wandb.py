@@ -5,13 +5,13 @@ import json
 import os
 import re
 import struct
-import subprocess
 import sys
 import threading
 import time
 import types
 from pathlib import Path
 
+import processes
 import pytest
 import runs
 
@@ -21,23 +21,16 @@ BLOCK, HEADER = 32768, struct.Struct("<IHB")  # LevelDB's log: blocks of records
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
-def process(words, folder, timeout=240, **environment) -> types.SimpleNamespace:
+def process(words, folder, **environment) -> types.SimpleNamespace:
     """A run in a process without a W&B key, home, mode or terminal: its folder, output and seconds."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     home = folder / "home"
     home.mkdir()
     start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "ptune.fit", *words],
-        cwd=folder,
-        env=kept | {"HOME": str(home), "NETRC": str(home / ".netrc"), "PYTHONPATH": str(runs.REPOSITORY)} | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return types.SimpleNamespace(folder=folder, out=done.stdout, err=done.stderr, seconds=time.monotonic() - start)
+    places = {"HOME": str(home), "NETRC": str(home / ".netrc")}
+    done = processes.Command(["-m", "ptune.fit", *words], folder, kept | places | environment).wait()
+    assert done.code == 0, done.out + done.err
+    return types.SimpleNamespace(folder=folder, out=done.out, err=done.err, seconds=time.monotonic() - start)
 
 
 def records(file: Path) -> list:
@@ -182,7 +175,7 @@ def test_a_server_that_is_there_but_silent_is_waited_for_no_longer_than_told(ser
 @pytest.mark.parametrize("server", ["absent", "refusing"], indirect=True)
 def test_a_key_that_cannot_be_used_costs_seconds_and_the_run_goes_on_offline_and_says_why(server, tmp_path, request):
     key = "0123456789abcdef0123456789abcdef01234567"
-    words = runs.line("run", trainer__max_epochs=1, wandb__timeout=3)
+    words = runs.line("run", trainer__max_epochs=1, wandb__timeout=1)
     run = process(words, tmp_path, WANDB_API_KEY=key, WANDB_BASE_URL=server)
     (said,) = [line for line in run.out.splitlines() if "W&B" in line]
     why = re.search(r"W&B offline \((.+)\); upload with: wandb sync run/wandb/offline-run-", said)[1]
