@@ -1,7 +1,6 @@
 """Where rows come from: local files, the hub, or the generated toy tasks. Errors name the file and the line."""
 
 import csv
-import gzip
 import io
 import json
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ptune.data import limits
 from ptune.data.rows import Rows
 from ptune.errors import InputError, first_line, nearest
 from ptune.tasks.spec import TaskSpec
@@ -90,7 +90,8 @@ def read_file(file: Path) -> Rows:
     try:
         if file.suffix == ".parquet":
             return _checked(_parquet(file), [], file)
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        with limits.decompressed(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            data = stream.read()
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8.") from error
@@ -121,8 +122,14 @@ def _parquet(file: Path) -> list[dict]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file)
-    except pa.ArrowInvalid as error:
+        with pq.ParquetFile(file) as stored:
+            limits.check_rows(file, stored.metadata.num_rows)
+            blocks, size = [], 0
+            for block in stored.iter_batches(1000):
+                blocks.append(block)
+                size = limits.check_block(file, block, size)
+            table = pa.Table.from_batches(blocks, stored.schema_arrow)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{file}: not a Parquet file ({first_line(error)}).") from error
     try:
         return table.to_pylist()
@@ -163,6 +170,7 @@ def _json_lines(text: str, file: Path) -> Iterator[tuple[int, dict]]:
 def _parsed(text: str, file: str, line: int = 0) -> Any:
     """The JSON value of a file, or of its line number `line`."""
     place = f"{file}, line {line}" if line else file
+    limits.check_lists(place, text)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
