@@ -10,6 +10,10 @@ class InputError(ValueError):
     """A mistake in the input, told in one sentence; the command line prints it and exits with code 2."""
 
 
+class TrainingError(RuntimeError):
+    """Training that cannot go on, told in one sentence; the command line prints it and exits with code 1."""
+
+
 def nearest(value: str, choices: Iterable[str]) -> str:
     """The end of an error sentence: the nearest of `choices` to `value`, or all of them where none is near.
 

@@ -17,6 +17,7 @@ def run(args: list[str]) -> None:
     from ptune.run import callbacks, folder, result
     from ptune.run.checkpoints import RunCheckpoint
     from ptune.run.cli import CLI
+    from ptune.run.finite import Finite
     from ptune.run.loggers import MetricsLog
     from ptune.run.signals import StopAtStep
 
@@ -35,16 +36,17 @@ def run(args: list[str]) -> None:
     telemetry = callbacks.Telemetry()
     best = RunCheckpoint(run_dir, "best", model.monitor)
     last = RunCheckpoint(run_dir, "last", every_n_steps=cli.config.every_n_steps)
+    finite = Finite(best, last, cli.config.skip_nonfinite)
     # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
-    own = [callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), StopAtStep(last), best, last]
-    trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, step)], own)
+    own = [callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), finite, StopAtStep(last)]
+    trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, step)], [*own, best, last])
     with folder.made(run_dir):
         folder.check_free(run_dir, cli.config.ckpt_path)  # again: another run may have ended here meanwhile
         cli.fit(trainer, checkpoint)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         finished = cli.run(trainer)
-        found = result.report(finished, result.load_best(finished, best, telemetry.state_dict()))
+        found = result.report(finished, result.load_best(finished, best, telemetry.state_dict() | finite.state_dict()))
         if trainer.is_global_zero:
             result.write(finished, found)
             print(result.table(found))

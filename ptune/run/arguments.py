@@ -23,6 +23,7 @@ from ptune.tasks import task as find_task
 from ptune.tasks.spec import TaskSpec
 
 OWN = ("config", "print_config", "help", "seed_everything", "run_dir", "ckpt_path", "every_n_steps")
+OWN += ("skip_nonfinite",)
 OWN += ("model", "data", "trainer", "wandb")
 """Options of no class."""
 

@@ -1,6 +1,7 @@
 """Checkpoints of a run: written whole, checked when they are read, and found wherever the run directory lies now."""
 
 import io
+import math
 import os
 import sys
 import zipfile
@@ -90,6 +91,16 @@ class RunCheckpoint(ModelCheckpoint):
         self.every_n_steps = every_n_steps
         self._saved_at = 0
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write a checkpoint where one is due by the validation, unless its loss is not finite."""
+        if validated(trainer):
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write a checkpoint where one is due by the epoch, unless its validation's loss is not finite."""
+        if validated(trainer):
+            super().on_train_epoch_end(trainer, pl_module)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -113,6 +124,12 @@ class RunCheckpoint(ModelCheckpoint):
             print(f"note: {best} is missing or damaged; the best of what follows is kept instead.", file=sys.stderr)
             self.best_model_path, self.best_model_score = "", None  # type: ignore[assignment]
             self.best_k_models, self.kth_best_model_path, self.kth_value = {}, "", None  # type: ignore[assignment]
+
+
+def validated(trainer: L.Trainer) -> bool:
+    """Whether the loss of the last validation is finite; it is NaN or infinite where the weights are, or nearly."""
+    loss = trainer.callback_metrics.get("val/loss")
+    return loss is None or math.isfinite(loss)
 
 
 def _renamed(state: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:

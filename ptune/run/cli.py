@@ -97,6 +97,7 @@ class CLI(LightningCLI):
         for name in ("run_dir", "ckpt_path"):
             parser.add_argument(f"--{name}", type=str | None, default=None, help=HELP[name])
         parser.add_argument("--every_n_steps", type=int, default=0, help=HELP["every_n_steps"])
+        parser.add_argument("--skip_nonfinite", type=int, default=0, help=HELP["skip_nonfinite"])
         parser.add_class_arguments(Wandb, "wandb")
         parser.link_arguments("model.init_args.backbone", "data.init_args.backbone")
         parser.link_arguments("model", "data.init_args.slots", compute_fn=slots_of)

@@ -10,7 +10,7 @@ from textwrap import TextWrapper
 from types import FrameType
 from typing import NoReturn, final
 
-from ptune.errors import InputError
+from ptune.errors import InputError, TrainingError
 from ptune.run import catalog
 from ptune.run.arguments import prepare
 
@@ -35,6 +35,8 @@ HELP = {
     "ckpt_path": "Checkpoint to go on from (fit) or to evaluate: a file, or `last` for the last one in run_dir; `auto` "
     "goes on from the last one, or begins where there is none.",
     "every_n_steps": "Write last.ckpt every so many steps, too; 0 writes it at the end of every epoch (default: 0).",
+    "skip_nonfinite": "Leave out up to so many steps whose loss or gradient is NaN or infinite; 0 stops at the first "
+    "one (default: 0).",
     "seed_everything": "Seed of everything that is drawn (default: 11).",
     "print_config": "Print the resolved configuration and exit; `=skip_default` prints what differs from the defaults.",
 }
@@ -99,7 +101,8 @@ def main(name: str, purpose: str, run: Callable[[list[str]], None], args: list[s
 def guarded(work: Callable[[], object]) -> int:
     """Do the work; the exit code is 0, 2 for a mistake in the input, or 128 and the number of a signal.
 
-    A mistake becomes one sentence on stderr. Any other error is ptune's own and passes through with its traceback.
+    A mistake becomes one sentence on stderr, and so does training that cannot go on, with exit code 1. Any other error
+    is ptune's own and passes through with its traceback.
     """
     try:
         with stoppable():
@@ -108,6 +111,9 @@ def guarded(work: Callable[[], object]) -> int:
         stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
         print(stopped, file=sys.stderr)
         return stopped.code
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # the reader of a pipe, such as `| head`, has closed it
         sys.stderr.close()
         return 0

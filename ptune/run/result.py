@@ -49,10 +49,10 @@ class Progress:
     best_epoch: int
     """Epoch of the checkpoint that is evaluated, from 1; 0 where it is the last state."""
     work: dict[str, Any]
-    """Seconds, examples and tokens of training."""
+    """Seconds, examples and tokens of training, and steps that were left out because they were not finite."""
 
 
-UNTRAINED = Progress(0, 0, 0, {"seconds": 0.0, "examples": 0, "tokens": 0})
+UNTRAINED = Progress(0, 0, 0, {"seconds": 0.0, "examples": 0, "tokens": 0, "skipped": 0})
 
 
 def load_best(run: Run, best: ModelCheckpoint, work: dict[str, Any]) -> Progress:
@@ -98,6 +98,7 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
         "trained_parameters": sum(value.numel() for value in model.trained().values()),
         "total_parameters": sum(value.numel() for value in model.parameters()),
         "steps": progress.steps,
+        "skipped_steps": work["skipped"],
         "epochs": progress.epochs,
         "batch_size": data.batch_size * trainer.world_size * trainer.accumulate_grad_batches,
         "seconds": work["seconds"],

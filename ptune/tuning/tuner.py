@@ -26,6 +26,9 @@ from ptune.tuning import resume, saving
 from ptune.tuning.reparameterized import Reparameterized
 from ptune.tuning.schedules import Schedule, scheduler
 
+LARGEST_RATE = 1e37
+"""AdamW divides the learning rate by 1 - 0.9 at its first step, and torch refuses a factor that fp32 cannot hold."""
+
 
 class PromptTuner(L.LightningModule, ABC):
     """A frozen backbone, a head, and a method's own tensors.
@@ -101,6 +104,8 @@ class PromptTuner(L.LightningModule, ABC):
         for name, value in {"lr": lr, "head_lr": head_lr, "decay": decay}.items():
             if value is not None:
                 check_positive(name, value)
+                if name != "decay" and value > LARGEST_RATE:
+                    raise InputError(f"{name}: {value} overflows fp32 in AdamW's step; use {LARGEST_RATE} or less.")
         for name, value in {"weight_decay": weight_decay, "warmup": warmup}.items():
             check_not_negative(name, value)
         if not 0 <= head_dropout < 1:
@@ -114,7 +119,7 @@ class PromptTuner(L.LightningModule, ABC):
         self.unused: set[str] = set()
         self.head = head_for(head, self.spec, head_dropout, head_bias)
         self.metrics = Scores(head)
-        self.loss_mean = MeanMetric()
+        self.loss_mean = MeanMetric(nan_strategy="disable")  # a loss of NaN must not pass unseen
         self.split = "val"
         self._folded = False  # what the arguments say is computed from other tensors no longer is
         self._resumed: dict[str, Any] | None = None  # the checkpoint that a run is resumed from
@@ -248,7 +253,8 @@ class PromptTuner(L.LightningModule, ABC):
             count = self.trainer.strategy.reduce(count, reduce_op="mean")
         loss = total / count
         self.log("train/loss", loss, prog_bar=True, batch_size=batch_rows(batch))
-        return loss
+        # The factor is 1, or NaN for a loss that is not finite: its gradient is then NaN in every process.
+        return loss * (1 + 0 * loss.detach())
 
     def on_after_backward(self) -> None:
         """After the first backward pass of a fit, check that the loss depends on what is trained.
