@@ -42,6 +42,10 @@ transformers.utils.logging.disable_progress_bar()
 docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=2, help="how many runs are killed at a random moment")
+
+
 def pytest_configure(config):
     """With --jaxtyping-packages, wrappers stand between the constructors whose arguments Lightning collects."""
     if not config.getoption("--jaxtyping-packages"):

@@ -87,6 +87,8 @@ def made(run_dir: str) -> Iterator[None]:
             raise InputError(
                 f"run_dir: another run writes into {run_dir!r}; wait for it, or choose another."
             ) from error
+        for torn in Path(run_dir).glob(".*.tmp"):  # a run was killed while it wrote
+            torn.unlink()
     try:
         yield
     except InputError:
