@@ -1,10 +1,11 @@
 """Span QA: a question, a context, and the span of the context that answers it, or none (SQuAD 1.1 and 2.0)."""
 
 import math
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 
@@ -37,6 +38,7 @@ class SpanQA(TaskData):
 
     format: ClassVar[str] = "span_qa"
     classless = "an answer is a span of its context, not a class"
+    reported = ("f1", "exact_match")
 
     def __init__(
         self, *args, stride: int | None = None, max_answer_length: int = 30, null_threshold: float = 0.0, **kwargs
@@ -70,27 +72,48 @@ class SpanQA(TaskData):
     def parse(self, row: dict) -> dict:
         """{id, question, context: str, answers: their texts, start: first character of the first or -1}."""
         question, context = (self.string(row, name) for name in self.task.text)
-        name, answers = self.task.label, self.column(row, self.task.label)
-        texts, starts = (answers.get(key) if isinstance(answers, Mapping) else None for key in ("text", "answer_start"))
-        if not isinstance(texts, list | tuple) or not isinstance(starts, list | tuple):
-            raise InputError(f"column {name!r} must be {{'text': [...], 'answer_start': [...]}}, not {answers!r:.60}.")
-        if len(texts) != len(starts):
+        texts, start = self._answers(self.column(row, self.task.label), context)
+        return {
+            "id": str(row.get("id", "")),
+            "question": question.strip(),
+            "context": context,
+            "answers": texts,
+            "start": start,
+        }
+
+    def _answers(self, value: Any, context: str) -> tuple[list[str], int]:
+        """The answers' texts and the first character of the first one, -1 where there is no answer.
+
+        Answers without a place are looked for in the context (`occurrence`). Those that are there come first, and one
+        must be there; the others are references of an evaluation alone.
+        """
+        name = self.task.label
+        texts, starts = _parts(value)
+        if texts is None or not (starts is None or isinstance(starts, list | tuple)):
+            raise InputError(
+                f"column {name!r} must be a text, a list of texts, or {{'text': [...], 'answer_start': [...]}}, not "
+                f"{value!r:.60}."
+            )
+        if starts is not None and len(texts) != len(starts):
             raise InputError(f"column {name!r} has {len(texts)} texts but {len(starts)} answer_start; give one a text.")
-        for text, start in zip(texts, starts, strict=True):
+        for text, start in zip(texts, starts or [0] * len(texts), strict=True):
             if not isinstance(text, str) or not isinstance(start, int) or isinstance(start, bool):
                 raise InputError(f"column {name!r}: answer {text!r} at {start!r} must be a text and a whole number.")
+            if starts is None:
+                continue
             if not text or start < 0 or context[start : start + len(text)] != text:
                 there = context[max(start, 0) :][: max(len(text), 10)]
                 raise InputError(
                     f"column {name!r}: answer {text!r} is not at answer_start {start} of the context, {there!r} is."
                 )
-        return {
-            "id": str(row.get("id", "")),
-            "question": question.strip(),
-            "context": context,
-            "answers": list(texts),
-            "start": starts[0] if starts else -1,
-        }
+        if starts is None:
+            texts = [text.strip() for text in texts if text.strip()]
+            places = {text: occurrence(text, context) for text in texts}
+            texts = sorted(texts, key=lambda text: places[text] < 0)
+            starts = [places[text] for text in texts]
+            if texts and starts[0] < 0:
+                raise InputError(f"column {name!r}: answer {texts[0]!r} is not in the context, {context!r:.60}.")
+        return list(texts), starts[0] if starts else -1
 
     def unanswered(self, row: dict) -> dict:
         """The row without an answer, as SQuAD 2.0 writes it."""
@@ -181,6 +204,26 @@ class SpanQA(TaskData):
             batch["null_threshold"] = self.null_threshold if self.nullable else float("inf")
             batch["max_answer_length"] = self.max_answer_length
         return batch
+
+
+def occurrence(text: str, context: str) -> int:
+    """First character of the first occurrence of `text` that is whole words, else of the first one; -1 without any."""
+    found = re.search(rf"(?<!\w){re.escape(text)}(?!\w)", context)
+    return found.start() if found else context.find(text)
+
+
+def _parts(value: Any) -> tuple[list | tuple | None, Any]:
+    """The texts of an answer column and their places, None where it does not give them."""
+    if isinstance(value, Mapping):
+        texts, starts = value.get("text"), value.get("answer_start")
+        if isinstance(texts, str):
+            return [texts], [starts] if isinstance(starts, int) else starts
+        return texts if isinstance(texts, list | tuple) else None, starts
+    if isinstance(value, list | tuple):
+        if value and all(isinstance(item, Mapping) for item in value):  # as SQuAD's own
+            return [item.get("text") for item in value], [item.get("answer_start") for item in value]
+        return value, None
+    return ([value], None) if isinstance(value, str) else (None, None)
 
 
 def answer_tokens(offsets: list[list[int]], start: int, answers: list[str]) -> list[int]:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ptune.data import limits
+from ptune.data import conll, limits, squad
 from ptune.data.rows import Rows
 from ptune.errors import InputError, first_line, nearest
 from ptune.tasks.spec import TaskSpec
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".parquet", *conll.SUFFIXES)
 
 
 def folders(path: str | list[str] | None) -> list[str]:
@@ -86,7 +86,7 @@ def find(folder: Path, split: str) -> Path | None:
 
 
 def read_file(file: Path) -> Rows:
-    """The rows of a .jsonl, .json, .csv, .tsv or .parquet file, also gzipped; in .tsv quotation marks are text."""
+    """The rows of a file by the end of its name, also gzipped; in .tsv quotation marks are text."""
     try:
         if file.suffix == ".parquet":
             return _checked(_parquet(file), [], file)
@@ -100,8 +100,12 @@ def read_file(file: Path) -> Rows:
     name = file.name.removesuffix(".gz")
     if name.endswith((".csv", ".tsv")):
         pairs = _table(text, file, tabs=name.endswith(".tsv"))
+    elif name.endswith(conll.SUFFIXES):
+        pairs = conll.rows(io.StringIO(text, newline="\n"), file)
     elif name.endswith(".json") and text.lstrip().startswith("["):
         return _checked(_json_list(text, file), [], file)
+    elif name.endswith(".json") and squad.is_document(document := _first(text, file)):
+        return _checked([row for _, row in squad.rows(document, file)], [], file)
     else:
         pairs = _json_lines(text, file)
     lines, rows = [], []
@@ -153,6 +157,15 @@ def _json_list(text: str, file: Path) -> list[dict]:
             raise InputError(f"{file}, row {i + 1}: expected an object with named columns, got {type(row).__name__}.")
         _check_text(text, row, f"{file}, row {i + 1}")
     return rows
+
+
+def _first(text: str, file: Path) -> Any:
+    """The value of a JSON file's first line, or of the whole file where its first line is none."""
+    limits.check_lists(str(file), text)
+    try:
+        return json.loads(text.lstrip().partition("\n")[0])
+    except (ValueError, RecursionError):
+        return _parsed(text, str(file))
 
 
 def _json_lines(text: str, file: Path) -> Iterator[tuple[int, dict]]:

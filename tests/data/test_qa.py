@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ptune.data.qa import SpanQA, answer_tokens
+from ptune.data import source
+from ptune.data.qa import SpanQA, answer_tokens, occurrence
 from ptune.errors import InputError
 from ptune.heads.metrics import Scores
 from ptune.heads.spans import decode, exact_and_f1
@@ -187,11 +188,15 @@ def test_answer_tokens():
         ),
         ({"answers": {"text": ["London"], "answer_start": []}}, "line 2: column 'answers' has 1 texts but 0"),
         ({"answers": {"text": [3], "answer_start": [0]}}, "line 2: column 'answers': answer 3 at 0 must be"),
-        ({"answers": "London"}, "line 2: column 'answers' must be"),
-        ({"answers": {"text": "London", "answer_start": 25}}, "line 2: column 'answers' must be .*, not {'text': 'Lon"),
-        ({"answers": {"text": "The", "answer_start": [0, 1, 2]}}, "line 2: column 'answers' must be"),
-        ({"answers": {"text": None, "answer_start": None}}, "line 2: column 'answers' must be"),
-        ({"answers": {"text": ["London"]}}, "line 2: column 'answers' must be"),
+        ({"answers": "Paris"}, "line 2: column 'answers': answer 'Paris' is not in the context, 'Ada Lovelace was"),
+        ({"answers": ["Paris", "Rome"]}, "line 2: column 'answers': answer 'Paris' is not in the context"),
+        ({"answers": {"text": ["Paris"]}}, "line 2: column 'answers': answer 'Paris' is not in the context"),
+        ({"answers": {"text": "London", "answer_start": 24}}, "line 2: column 'answers': answer 'London' is not at"),
+        ({"answers": {"text": "The", "answer_start": [0, 1, 2]}}, "line 2: column 'answers' has 1 texts but 3"),
+        ({"answers": [{"text": "London"}]}, "line 2: column 'answers': answer 'London' at None must be"),
+        ({"answers": {"text": None, "answer_start": None}}, "line 2: column 'answers' must be .*, not {'text': None"),
+        ({"answers": None}, "line 2: column 'answers' must be a text, a list of texts, or .*, not None"),
+        ({"answers": 3}, "line 2: column 'answers' must be"),
         (
             {"answers": {"text": ["London"], "answer_start": [None]}},
             "line 2: column 'answers': answer 'London' at",
@@ -248,3 +253,137 @@ def test_answers_of_squad_are_found_again(split, step):
                 )  # it begins or ends inside a token: 15 of 2015, southwest of southwestern
     assert windows > 1.2 * len(rows)
     assert len(missed) < 0.003 * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("answers", "texts", "start"),
+    [
+        ("London", ["London"], 25),
+        (" London ", ["London"], 25),
+        (["Londres", "London", ""], ["London", "Londres"], 25),
+        ({"text": "London", "answer_start": 25}, ["London"], 25),
+        ({"text": ["London"]}, ["London"], 25),
+        (
+            [{"text": "London", "answer_start": 25}, {"text": "in London", "answer_start": 22}],
+            ["London", "in London"],
+            25,
+        ),
+        ("", [], -1),
+        ([], [], -1),
+        ({"text": [], "answer_start": []}, [], -1),
+    ],
+)
+def test_answers_in_every_form(answers, texts, start):
+    parsed = SpanQA(TASK, MINILM, stride=16).parse(ROWS[0] | {"answers": answers})
+    assert (parsed["answers"], parsed["start"]) == (texts, start)
+
+
+def test_an_answer_without_a_place_is_the_first_occurrence_of_whole_words():
+    assert occurrence("15", "In 2015, 15 of 15 were there.") == 9
+    assert occurrence("15", "In 2015 and 1515.") == 5, "there are no whole words: inside of one"
+    assert occurrence("(a.b)", "axb (a.b)") == 4
+    assert occurrence("b", "a") == -1
+
+
+SQUAD_FILE = {
+    "version": "v2.0",
+    "data": [
+        {
+            "title": "Größe",
+            "paragraphs": [
+                {
+                    "context": CONTEXT,
+                    "qas": [
+                        {
+                            "id": "1",
+                            "question": "Where?",
+                            "is_impossible": False,
+                            "answers": [{"text": "London", "answer_start": 25}, {"text": "London", "answer_start": 25}],
+                        },
+                        {
+                            "id": "2",
+                            "question": "Who finished it?",
+                            "is_impossible": True,
+                            "answers": [],
+                            "plausible_answers": [{"text": "Charles Babbage", "answer_start": 123}],
+                        },
+                    ],
+                },
+                {
+                    "context": "Ünïcode “quoted” 😀 text.",
+                    "qas": [{"id": 3, "question": "What?", "answers": [{"text": "“quoted”", "answer_start": 8}]}],
+                },
+            ],
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_squads_official_json(tmp_path, indent, ending):
+    for split in ("train", "validation"):
+        text = json.dumps(SQUAD_FILE, indent=indent, ensure_ascii=split == "train").replace("\n", ending)
+        (tmp_path / f"{split}.json").write_bytes(("\ufeff" * (split == "train") + text).encode())
+    data = SpanQA(TASK, MINILM, path=str(tmp_path), stride=16)
+    data.setup()
+    assert data.nullable
+    for split in ("train", "validation"):
+        found = source.read(TASK, str(tmp_path))[split].rows
+        assert [row["id"] for row in found] == ["1", "2", "3"]
+        assert found[0]["answers"] == {"text": ["London", "London"], "answer_start": [25, 25]}
+        assert found[1]["answers"] == {"text": [], "answer_start": []}
+        assert (found[2]["context"], found[2]["title"]) == ("Ünïcode “quoted” 😀 text.", "Größe")
+
+
+def test_rows_below_data_may_stand_as_they_are(tmp_path):
+    (tmp_path / "validation.json").write_text(json.dumps({"data": ROWS}, indent=2))
+    assert source.read(TASK, str(tmp_path))["validation"].rows == ROWS
+
+
+def without(key, *path):
+    """SQuAD's file without an entry."""
+    document = json.loads(json.dumps(SQUAD_FILE))
+    part = document
+    for step in path:
+        part = part[step]
+    del part[key]
+    return document
+
+
+FIRST = ("data", 0, "paragraphs", 0)
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        (
+            without("context", *FIRST),
+            r"validation.json: data\[0\].paragraphs\[0\].context is missing, and must be a text",
+        ),
+        (
+            without("question", *FIRST, "qas", 1),
+            r"paragraphs\[0\].qas\[1\].question is missing, and must be a text, as",
+        ),
+        (without("answers", *FIRST, "qas", 0), r"qas\[0\].answers is missing, and must be a list, as in SQuAD's files"),
+        (
+            without("answer_start", *FIRST, "qas", 0, "answers", 1),
+            r"answers\[1\].answer_start is missing.* whole number",
+        ),
+        ({"data": [{"paragraphs": {}}]}, r"data\[0\].paragraphs is dict, and must be a list"),
+        ({"data": [3]}, r"data\[0\].paragraphs is missing"),
+        ({"data": []}, "validation.json: the file has no rows"),
+        ({"version": 1, "answers": 3}, "validation.json, line 1: no column 'question'"),
+    ],
+)
+def test_a_document_that_is_not_squads_is_refused_with_its_place(tmp_path, document, sentence):
+    (tmp_path / "validation.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=sentence):
+        SpanQA(TASK, MINILM, path=str(tmp_path), stride=16).setup()
+
+
+def test_an_answer_of_squads_json_that_is_not_there_is_named(tmp_path):
+    document = json.loads(json.dumps(SQUAD_FILE).replace('"answer_start": 8', '"answer_start": 9'))
+    (tmp_path / "validation.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"validation.json, row 3: column 'answers': answer '“quoted”' is not at"):
+        SpanQA(TASK, MINILM, path=str(tmp_path), stride=16).setup()
