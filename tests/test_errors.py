@@ -150,7 +150,7 @@ REFUSED = {
     "MODEL OWN --data.task.labels []": "--data.task.labels --data.task.metrics",
     "MODEL OWN --data.task.text []": "--data.task.text",
     "MODEL OWN --data.task.metrics [acuracy]": "'acuracy' 'accuracy'",
-    "MODEL OWN --data.task.monitor f1": "'f1' ['accuracy']",
+    "MODEL OWN --data.task.monitor f1": "'f1' ['accuracy', 'macro_f1']",
     "MODEL OWN --data.task.format tag": "--data.task.format 'tag' 'tagging'",
     # backbones
     "--model PTuningV2 --model.backbone /missing/bert TASK": "'/missing/bert' config.json",

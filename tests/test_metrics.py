@@ -8,6 +8,7 @@ from scipy import stats
 from seqeval.metrics import f1_score, precision_score, recall_score
 
 from ptune.errors import InputError
+from ptune.heads.linear import SCHEMES, entities
 from ptune.heads.metrics import Scores, majority
 from ptune.heads.spans import decode, exact_and_f1, normalise
 from ptune.tasks.spec import HeadSpec
@@ -89,6 +90,26 @@ SENTENCES = [  # gold, predicted: where plain BIO readers and conlleval disagree
     ("I-LOC", "B-LOC"),  # entities at the border of sentences do not run together
 ]
 # entities   gold 2 1 1 2 1 0 1 1 = 9; predicted 2 1 2 1 1 0 1 1 = 9; right 2 1 0 0 0 0 1 1 = 5
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags"),
+    [
+        ("IOB2", "O B-PER I-PER I-PER B-PER B-LOC O"),
+        ("IOB1", "O I-PER I-PER I-PER B-PER I-LOC O"),
+        ("IOBES", "O B-PER I-PER E-PER S-PER S-LOC O"),
+        ("BILOU", "O B-PER I-PER L-PER U-PER U-LOC O"),
+    ],
+)
+def test_every_scheme_has_the_same_entities(scheme, tags):
+    assert entities(tags.split()) == {("PER", 1, 3), ("PER", 4, 4), ("LOC", 5, 5)}
+    labels = ("O", *(f"{letter}-{kind}" for letter in SCHEMES[scheme.rstrip("12")] for kind in ("PER", "LOC")))
+    scores = Scores(spec("tag", ("entity_f1", "entity_precision"), labels))
+    gold = torch.tensor([[labels.index(tag) for tag in tags.split()]])
+    guess = gold.clone()
+    guess[0, 5] = 0  # misses one of three
+    scores.update(torch.nn.functional.one_hot(guess, len(labels)).float(), {"labels": gold})
+    assert scores.compute() == pytest.approx({"entity_f1": 0.8, "entity_precision": 1.0})
 
 
 def tag_batch(sentences, feature_row=None):

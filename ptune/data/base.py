@@ -4,6 +4,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -67,6 +68,8 @@ class TaskData(L.LightningDataModule, ABC):
     """Name of the task format that the subclass reads, as in `--data.task.format`."""
     classless: ClassVar[str] = ""
     """Why a row of this format has no class of its own, which few shots could be drawn by; empty where it has one."""
+    reported: ClassVar[tuple[str, ...]] = ("accuracy",)
+    """The metrics that the format's field reports, for a task that names none; the first one is monitored."""
 
     def __init__(
         self,
@@ -92,8 +95,9 @@ class TaskData(L.LightningDataModule, ABC):
         self.workers = workers
         self.shots, self.data_seed = shots, data_seed
         self.pad_to_multiple_of = pad_to_multiple_of
-        if self.task.format != self.format:
+        if self.task.format not in ("", self.format):
             self._wrong_format()
+        self.task = replace(self.task, format=self.format, metrics=self.task.metrics or self.field_metrics(self.task))
         self.task.check()
         least = {"batch_size": 1, "slots": 0, "workers": 0, "shots": 0, "data_seed": 0, "pad_to_multiple_of": 1}
         for name, smallest in (least | {"max_length": 1}).items():
@@ -144,6 +148,11 @@ class TaskData(L.LightningDataModule, ABC):
     @abstractmethod
     def task_head(cls, task: TaskSpec) -> str:
         """Kind of the head that reads the rows of `task` (`ptune.heads`), without a template."""
+
+    @classmethod
+    def field_metrics(cls, task: TaskSpec) -> tuple[str, ...]:
+        """The metrics of `task` where it names none."""
+        return cls.reported
 
     @abstractmethod
     def parse(self, row: dict) -> dict:

@@ -45,6 +45,7 @@ class Classification(Templated):
 
     format: ClassVar[str] = "classification"
     template_head = "cloze"
+    reported = ("accuracy", "macro_f1")
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ class Fill(Templated):
     format: ClassVar[str] = "fill"
     classless = "an answer is a word of the vocabulary, not a class"
     template_head = "fill"
+    reported = ("precision_at_1",)
 
     def __init__(self, task: str | TaskSpec, backbone: str, template: str = "task", **common) -> None:
         super().__init__(task, backbone, template=template, **common)

@@ -10,6 +10,7 @@ import torch
 
 from ptune.data.base import Batch, TaskData
 from ptune.errors import InputError
+from ptune.heads.linear import plain_tag
 from ptune.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -29,11 +30,17 @@ class Tagging(TaskData):
 
     format: ClassVar[str] = "tagging"
     classless = "a sentence has many tags, not one class"
+    reported = ("entity_f1", "entity_precision", "entity_recall")
 
     @classmethod
     def task_head(cls, task: TaskSpec) -> str:
         """Kind of the head: one tag a word."""
         return "tag"
+
+    @classmethod
+    def field_metrics(cls, task: TaskSpec) -> tuple[str, ...]:
+        """Those of entities, or the accuracy where a tag does not say where an entity begins."""
+        return ("accuracy",) if plain_tag(task.labels) else cls.reported
 
     def check(self) -> None:
         """Raise an InputError where the task does not name one column of words and its tags."""

@@ -1,7 +1,7 @@
 """Heads of one linear layer."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, final
 
@@ -222,17 +222,36 @@ class Tag(LinearHead):
     @classmethod
     def check_metric(cls, name: str, spec: HeadSpec) -> None:
         """Entities need tags that say where they begin."""
-        plain = [label for label in spec.labels if label != "O" and label[:2] not in ("B-", "I-", "E-", "S-")]
+        plain = plain_tag(spec.labels)
         if name.startswith("entity_") and plain:
             raise InputError(
-                f"task {spec.task!r}: metric {name!r} needs tags like B-X, I-X and O, not {plain[0]!r}; use 'accuracy'."
+                f"task {spec.task!r}: metric {name!r} needs tags like B-X, I-X and O, not {plain!r}; use 'accuracy'."
             )
 
 
+SCHEMES = {"IOB": "BI", "IOBES": "BIES", "BILOU": "BILU"}
+"""Letters before the kind of an entity: it begins, goes on, ends, is a single word (BILOU: last, unit)."""
+
+
+def plain_tag(labels: Iterable[str]) -> str:
+    """The first tag that is none of an entity's, such as B-X, I-X or O, in any of the schemes; empty without one."""
+    return next((label for label in labels if label != "O" and (label[:1] not in "BIESLU" or label[1:2] != "-")), "")
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """The entities of a sentence as conlleval reads them: kind, first and last word.
+
+    Any sequence of tags in IOB1, IOB2, IOBES or BILOU has some: an entity begins at B, S and U, behind E, S, L and U,
+    and wherever the kind changes or no entity is before it. That is seqeval's default, which has no L and U.
+    """
+    letters = {"L": "E", "U": "S"}
+    return {*get_entities([letters.get(tag[0], tag[0]) + tag[1:] for tag in tags])}
+
+
 def _counts(spec: HeadSpec, predicted: list[int], gold: list[int]) -> list[int]:
-    """Counts of one sentence as conlleval's, whose chunks are seqeval's default ones."""
+    """Counts of one sentence."""
     right = sum(p == g for p, g in zip(predicted, gold, strict=True))
     if not any(name.startswith("entity_") for name in spec.metrics):  # its tags need not be chunks
         return [0, 0, 0, right, len(gold)]
-    guess, true = ({*get_entities([spec.labels[code] for code in codes])} for codes in (predicted, gold))
+    guess, true = (entities([spec.labels[code] for code in codes]) for codes in (predicted, gold))
     return [len(guess & true), len(guess), len(true), right, len(gold)]

@@ -30,11 +30,15 @@ def answer_kind(row: TaskSpec) -> str:
         return f"{len(row.choices)} choices"
     if row.labels:
         return ", ".join(row.labels) if len(row.labels) <= 4 else f"{len(row.labels)} labels"
-    return "a number" if row.format == "classification" else "-"
+    if row.format == "classification":
+        return "a number" if row.metrics else "those of the training split"
+    return "-"
 
 
 def metrics(row: TaskSpec) -> list[str]:
     """The metrics, the monitored one first."""
+    if not row.metrics:
+        return ["those of its field"]
     return sorted(row.metrics, key=lambda name: name != row.monitored)
 
 
@@ -47,7 +51,7 @@ def line(name: str, rows: list[TaskSpec]) -> tuple[str, ...]:
     """The cells of one task, or of a family, whose rows share one line."""
     return (
         name,
-        _joined(row.format for row in rows),
+        _joined(row.format or "any" for row in rows),
         answer_kind(rows[0]) if len(rows) == 1 else f"{len(rows)} tasks",
         _joined(metric for row in rows for metric in metrics(row)),
         _joined(source(row) for row in rows),
@@ -73,7 +77,7 @@ def page(row: TaskSpec, path: str | None = None) -> str:
     """Everything about one task, with a row of the files in the folder `path`, or of a generated task."""
     first, *others = row.evaluate
     facts = {
-        "format": row.format,
+        "format": row.format or "any",
         "reads": ", ".join(row.text),
         "choices": ", ".join(row.choices),
         "answer": row.label,

@@ -13,6 +13,7 @@ def _choice(name: str, **more: object) -> TaskSpec:
         text=("sent1", "sent2"),
         choices=ENDINGS,
         labels=ENDINGS,
+        metrics=("accuracy",),
         template="{sent1} {sent2} [MASK]",
         **more,  # type: ignore[arg-type]
     )

@@ -7,7 +7,8 @@ REPEATS = ("not_equivalent", "equivalent")
 
 
 def _glue(name: str, text: tuple[str, ...], labels: tuple[str, ...], *metrics: str, **more: object) -> TaskSpec:
-    return TaskSpec(name, text=text, labels=labels, metrics=metrics, hub=("nyu-mll/glue", name), **more)  # type: ignore[arg-type]
+    hub = ("nyu-mll/glue", name)
+    return TaskSpec(name, "classification", text, labels=labels, metrics=metrics, hub=hub, **more)  # type: ignore[arg-type]
 
 
 ENTAILS = dict(zip(ENTAILMENT, ("Yes", "No"), strict=True))

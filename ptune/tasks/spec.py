@@ -62,14 +62,16 @@ class TaskSpec:
 
     name: str = "custom"
     """Flat unique name, as in `--data.task rte`."""
-    format: str = "classification"
-    """Its task format, which decides the data module that reads it."""
+    format: str = ""
+    """Its task format, which decides the data module that reads it; if empty, the module that it is given to."""
     text: tuple[str, ...] = ()
-    """Columns the model reads, one or two (a question and its context for span_qa, the token list for tagging)."""
+    """Columns the model reads, one or two (a question and its context for span_qa, the token list for tagging); if
+    empty, the format's usual ones, where the data have them."""
     label: str = "label"
-    """Column of the answer (span_qa: the hub's `answers` structure; tagging: one tag a token)."""
+    """Column of the answer (span_qa: the answers; tagging: one tag a token); where the data have no column `label`, the
+    format's usual one."""
     labels: tuple[str, ...] = ()
-    """Label names in the order of their integer codes; empty means regression (classification only)."""
+    """Label names in the order of their integer codes; if empty, those of the training split, or none for a number."""
     choices: tuple[str, ...] = ()
     """multiple_choice: columns of the endings, in the order of their codes."""
     hub: tuple[str, ...] = ()
@@ -78,8 +80,8 @@ class TaskSpec:
     """Split to train on."""
     evaluate: tuple[str, ...] = ("validation", "test")
     """Splits to evaluate, where they exist with labels; the first one must exist and chooses the checkpoint."""
-    metrics: tuple[str, ...] = ("accuracy",)
-    """The field's metrics, see `ptune.heads.metrics`."""
+    metrics: tuple[str, ...] = ()
+    """Metrics, see `ptune.heads.metrics`; if empty, those that the format's field reports."""
     monitor: str = ""
     """The metric that chooses the best checkpoint; if empty, the first of `metrics`."""
     group: str = ""
@@ -101,7 +103,7 @@ class TaskSpec:
     @property
     def monitored(self) -> str:
         """The metric that chooses the best checkpoint."""
-        return self.monitor or self.metrics[0]
+        return self.monitor or next(iter(self.metrics), "")
 
     def check(self) -> None:
         """Raise an InputError where the row contradicts itself, whatever its format."""
@@ -116,8 +118,6 @@ class TaskSpec:
             raise InputError(f"{start}text must name the columns to read, e.g. '[a,b]'.")
         if not self.evaluate:
             raise InputError(f"{start}evaluate must name the split to validate on.")
-        if not self.metrics:
-            raise InputError(f"{start}metrics must name at least one metric, e.g. '[accuracy]'.")
         for name in ("text", "labels", "choices", "evaluate", "metrics"):
             values = getattr(self, name)
             twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
@@ -130,7 +130,7 @@ class TaskSpec:
                 f"{start}label {self.label!r} is also a column that the model reads, which would show it the answer;"
                 " remove it from --data.task.text and --data.task.choices."
             )
-        if self.monitored not in self.metrics:
+        if self.metrics and self.monitored not in self.metrics:
             raise InputError(
                 f"task {self.name!r}: monitor {self.monitored!r} is not among its metrics {list(self.metrics)}."
             )

@@ -43,7 +43,8 @@ def multirc(row: dict) -> dict:
 
 
 def _superglue(name: str, text: tuple[str, ...], labels: tuple[str, ...], *metrics: str, **more: object) -> TaskSpec:
-    return TaskSpec(name, text=text, labels=labels, metrics=metrics, hub=("aps/super_glue", name), **more)  # type: ignore[arg-type]
+    fields = {"format": "classification", "text": text, "labels": labels, "metrics": metrics} | more
+    return TaskSpec(name, hub=("aps/super_glue", name), **fields)  # type: ignore[arg-type]
 
 
 NO_YES = ("False", "True")

@@ -168,15 +168,23 @@ def generate(name: str, split: str) -> list[dict]:
     return [{"id": f"{split}-{i}"} | row for i, row in enumerate(shuffled)]
 
 
+def _classes(name: str, *text: str) -> TaskSpec:
+    """A task of yes and no."""
+    return TaskSpec(
+        name, "classification", text, labels=("no", "yes"), metrics=("accuracy",), max_length=32, verified=True
+    )
+
+
 TASKS = (
-    TaskSpec("toy/single", text=("sentence",), labels=("no", "yes"), max_length=32, verified=True),
-    TaskSpec("toy/pair", text=("sentence1", "sentence2"), labels=("no", "yes"), max_length=32, verified=True),
+    _classes("toy/single", "sentence"),
+    _classes("toy/pair", "sentence1", "sentence2"),
     TaskSpec(
         "toy/choice",
         "multiple_choice",
         text=("context",),
         choices=("ending0", "ending1"),
         labels=("ending0", "ending1"),
+        metrics=("accuracy",),
         max_length=48,
         verified=True,
     ),

@@ -27,7 +27,7 @@ ANSWERS = {"labels", "group", "references"}
 
 def module(name):
     row, rows, options = ROWS[name]
-    return modules()[row.format](row, runs.bert(lm=True), batch_size=3, **options), rows
+    return modules()[row.format or "classification"](row, runs.bert(lm=True), batch_size=3, **options), rows
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -19,6 +19,7 @@ from ptune.data.loader import Loader
 from ptune.data.qa import SpanQA
 from ptune.data.tagging import Tagging
 from ptune.errors import InputError
+from ptune.heads.metrics import check
 from ptune.tasks import HeadSpec, TaskSpec
 from ptune.tasks.spec import Unresolved
 
@@ -35,9 +36,9 @@ def load(folder, task, backbone, kind=Classification, **options):
 
 def test_users_own_csv_needs_no_code(folder, backbone):
     data = load(folder("csv", train=ROWS, validation=ROWS[:5]), PAIR, backbone, batch_size=4)
-    assert data.head == HeadSpec("own", "classify", ("no", "yes"), ("accuracy",), "accuracy")
+    assert data.head == HeadSpec("own", "classify", ("no", "yes"), ("accuracy", "macro_f1"), "accuracy")
     assert data.splits == ["validation"]
-    assert data.majority("validation") == {"accuracy": 0.6}
+    assert data.majority("validation") == pytest.approx({"accuracy": 0.6, "macro_f1": 0.375})
     batch = next(iter(data.val_dataloader()))
     assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels"}
     assert batch["labels"].tolist() == [1, 0, 1, 1]  # rows 4, 3, 2, 1: longest first
@@ -337,16 +338,34 @@ OWN = TaskSpec("own", text=("a",), label="y", labels=("no", "yes"))
 
 
 @pytest.mark.parametrize(
+    ("kind", "fields", "metrics"),
+    [
+        (Classification, {"labels": ("no", "yes")}, ["accuracy", "macro_f1"]),
+        (MultipleChoice, {"choices": ("c0", "c1")}, ["accuracy"]),
+        (SpanQA, {"text": ("q", "c")}, ["f1", "exact_match"]),
+        (Tagging, {"labels": ("O", "B-X", "I-X")}, ["entity_f1", "entity_precision", "entity_recall"]),
+        (Tagging, {"labels": ("O", "B-X", "L-X", "U-X")}, ["entity_f1", "entity_precision", "entity_recall"]),
+        (Tagging, {"labels": ("NN", "VB")}, ["accuracy"]),
+    ],
+)
+def test_a_task_without_metrics_has_those_that_its_field_reports(kind, fields, metrics):
+    data = kind(TaskSpec("own", **({"text": ("a",)} | fields)), MINILM)
+    assert (list(data.head.metrics), data.head.monitor, data.task.format) == (metrics, metrics[0], kind.format)
+    check(data.head)
+    own = replace(data.task, metrics=(metrics[-1],))
+    assert kind(own, MINILM).head.metrics == (metrics[-1],)
+
+
+@pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        ("metrics", (), "'own': --data.task.metrics must name at least one metric"),
         ("metrics", ("f1", "f1"), r"--data.task.metrics \['f1', 'f1'\] names 'f1' twice"),
         ("labels", ("no", "yes", "no"), r"--data.task.labels \['no', 'yes', 'no'\] names 'no' twice"),
         ("labels", ("no", "yes", ""), r"--data.task.labels .* has an empty name"),
         ("text", ("a", "a"), r"--data.task.text \['a', 'a'\] names 'a' twice"),
         ("text", ("a", "y"), "--data.task.label 'y' is also a column that the model reads"),
         ("where", ("x",), r"--data.task.where \['x'\] must be a column and its value"),
-        ("monitor", "f1", r"'own': monitor 'f1' is not among its metrics \['accuracy'\]"),
+        ("monitor", "f1", r"'own': monitor 'f1' is not among its metrics \['accuracy', 'macro_f1'\]"),
         ("name", "../../x", "--data.task.name '../../x': may hold letters"),
         ("name", "a/../x", "--data.task.name"),
         ("name", "/x", "--data.task.name"),
