@@ -1,13 +1,51 @@
 """The one kind of error a user's input can cause: a sentence that names the key, the value and the fix."""
 
+import re
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 
+TEXT, WORD = 2000, 400
+"""Largest number of letters in a message, and in a word of it: a path may be long, a value may be a whole file."""
+
+
+def printable(text: object) -> str:
+    """A text as one line that a terminal shows as it is and does not obey.
+
+    Names of files, values and rows come from others: control characters, line breaks and marks that turn the direction
+    of writing are escaped, and the middle of what is too long is left out.
+    """
+    shown = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in _cut(str(text), TEXT)
+    )
+    return _cut(re.sub(rf"\S{{{WORD},}}", lambda word: _cut(word[0], WORD), shown), TEXT)
+
+
+def _cut(text: str, most: int) -> str:
+    """A text with its middle left out where it has more than `most` letters."""
+    if len(text) <= most:
+        return text
+    end = most // 4
+    left_out = f" ... {len(text) - most:,} letters ... "
+    return text[: most - end - len(left_out)] + left_out + text[len(text) - end :]
+
+
+def note(text: object) -> None:
+    """Say on stderr what is otherwise than the user may think."""
+    print(f"note: {printable(text)}", file=sys.stderr)
+
 
 class InputError(ValueError):
-    """A mistake in the input, told in one sentence; the command line prints it and exits with code 2."""
+    """A mistake in the input, told in one sentence; the command line prints it and exits with code 2.
+
+    Args:
+        message: the sentence; it may quote anything, see `printable`.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(message))
 
 
 class TrainingError(RuntimeError):

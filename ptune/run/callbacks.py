@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ptune.errors import printable
 from ptune.tuning.tuner import PromptTuner, batch_rows
 
 
@@ -57,7 +58,7 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
         "seed": os.environ.get("PL_GLOBAL_SEED", "none"),
         "logs": logs,
     }
-    return "\n".join(lines + [f"  {key:<10}{value}" for key, value in choices.items()])
+    return "\n".join(map(printable, lines + [f"  {key:<10}{value}" for key, value in choices.items()]))
 
 
 def _epochs(trainer: L.Trainer) -> str:

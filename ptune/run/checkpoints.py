@@ -3,7 +3,6 @@
 import io
 import math
 import os
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ptune.errors import InputError
+from ptune.errors import InputError, note
 from ptune.tuning.saving import write_whole
 
 KEYS = {"global_step", "metadata", "state_dict"}
@@ -121,7 +120,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict(state | {"dirpath": self.dirpath})
         best = self.best_model_path
         if self.monitor and best and not is_whole(Path(best)):
-            print(f"note: {best} is missing or damaged; the best of what follows is kept instead.", file=sys.stderr)
+            note(f"{best} is missing or damaged; the best of what follows is kept instead.")
             self.best_model_path, self.best_model_score = "", None  # type: ignore[assignment]
             self.best_k_models, self.kth_best_model_path, self.kth_value = {}, "", None  # type: ignore[assignment]
 

@@ -12,8 +12,9 @@ import yaml
 
 from ptune.errors import InputError
 
-NODES, DEPTH = 100_000, 100
-"""Limits of one file: nodes with every alias expanded, and nesting. A config.yaml has about 150 nodes, 6 deep."""
+SIZE, NODES, DEPTH = 2**20, 100_000, 100
+"""Limits of one file: bytes, nodes with every alias expanded, and nesting. A config.yaml has 3 kB, 150 nodes, 6 deep.
+"""
 
 TAG = "tag:yaml.org,2002:"
 SCALARS = {
@@ -33,10 +34,13 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012  # its own, not those of YAML 1.1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != f"{TAG}merge"]
-        for key in keys:
-            if keys.count(key) > 1:
+        seen = set()
+        for key in (
+            key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != f"{TAG}merge"
+        ):
+            if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} occurs twice", problem_mark=node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: Any) -> int:
@@ -97,7 +101,7 @@ def read(config: str) -> dict[str, Any]:
         raise InputError("--config is given no file; give a YAML file, such as a run's config.yaml.")
     inline, path = "\n" in config, Path(config)
     try:
-        found = load(config if inline else path.read_text(encoding="utf-8-sig"))
+        found = load(config if inline else _text(path))
     except UnicodeDecodeError as error:
         raise InputError(f"--config {path}: not UTF-8 at byte {error.start}; save it as UTF-8.") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte
@@ -108,6 +112,14 @@ def read(config: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise InputError(f"--config {'' if inline else path}: holds no options, such as `model: PTuningV2`.")
     return found
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(SIZE + 1)
+    if len(data) > SIZE:
+        raise yaml.YAMLError(f"it has more than {SIZE:,} bytes")
+    return data.decode("utf-8-sig")
 
 
 def _reason(error: yaml.YAMLError) -> str:

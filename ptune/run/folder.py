@@ -22,7 +22,8 @@ LOCK = ".lock"
 
 def default(task: str, method: str, backbone: str, seed: int) -> str:
     """runs/<task>/<method>/<backbone>-s<seed>."""
-    name = re.sub(r"[^\w.-]+", "-", backbone.removeprefix("package:")).strip("-.")
+    name = re.sub(r"[^\w.-]+", "-", backbone.removeprefix("package:"))
+    name = name.encode()[-200:].decode(errors="ignore").strip("-.")  # a name has at most 255 bytes
     return str(Path("runs", task, method, f"{name}-s{seed}"))
 
 

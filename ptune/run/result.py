@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
 from ptune.data.base import TaskData
+from ptune.errors import printable
 from ptune.run import checkpoints
 from ptune.run.callbacks import peak_memory
 from ptune.tuning import resume
@@ -156,10 +157,12 @@ def table(result: dict[str, Any]) -> str:
             base = result["majority"][split].get(name)
             scale = 1 if name == "loss" else 100
             star = " *" if name == result["monitor"] else ""
-            rows.append((split, name + star, "-" if base is None else f"{base * scale:.2f}", f"{value * scale:.2f}"))
+            rows.append(
+                (printable(split), name + star, "-" if base is None else f"{base * scale:.2f}", f"{value * scale:.2f}")
+            )
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     form = f"{{:<{widths[0]}}}  {{:<{widths[1]}}}  {{:>{widths[2]}}}  {{:>{widths[3]}}}"
-    lines = [form.format(*row) for row in rows]
+    lines = [printable(form.format(*row)) for row in rows]
     lines.insert(1, "  ".join("-" * w for w in widths))
     trained, seconds, evaluation = (result[key] for key in ("trained_parameters", "seconds", "evaluation_seconds"))
     time_of = f"{seconds:.0f} s" if seconds else f"{evaluation:.0f} s of evaluation"

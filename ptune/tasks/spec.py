@@ -108,16 +108,22 @@ class TaskSpec:
     def check(self) -> None:
         """Raise an InputError where the row contradicts itself, whatever its format."""
         parts = self.name.split("/")
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.name) or {".", ".."} & {*parts}:
+        if not re.fullmatch(r"[\w.-]{1,60}(/[\w.-]{1,60})*", self.name) or {".", ".."} & {*parts}:
             raise InputError(
-                f"--data.task.name {self.name!r}: may hold letters, digits, '.', '_', '-' and '/' between them, and no"
-                " part '.' or '..'; choose such a name."
+                f"--data.task.name {self.name!r}: may hold letters, digits, '.', '_', '-' and '/' between them, no part"
+                " '.' or '..' and none of more than 60 letters; choose such a name."
             )
         start = f"task {self.name!r}: --data.task."
         if not self.text:
             raise InputError(f"{start}text must name the columns to read, e.g. '[a,b]'.")
         if not self.evaluate:
             raise InputError(f"{start}evaluate must name the split to validate on.")
+        for split in (self.train, *self.evaluate):
+            if not re.fullmatch(r"\w[\w.-]{0,59}", split):
+                raise InputError(
+                    f"{start}train and evaluate: a split is called as its file, and {split!r} is no name of letters,"
+                    " digits, '.', '_' and '-'; rename the file."
+                )
         for name in ("text", "labels", "choices", "evaluate", "metrics"):
             values = getattr(self, name)
             twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
