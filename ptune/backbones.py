@@ -23,12 +23,13 @@ from ptune.backbone.lm import auto
 from ptune.backbone.pretrained import Dtype, describe
 from ptune.backbone.private import implementation_of, supports
 from ptune.backbone.traits import unexpected
-from ptune.errors import InputError, first_line
+from ptune.errors import InputError, first_line, printable
 from ptune.heads import Batch, head_for
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
 from ptune.prompts import Prompts
+from ptune.run.arguments import check_path
 from ptune.run.command import Arguments, guarded
 from ptune.tasks.spec import HeadSpec
 from ptune.tuning.tuner import PromptTuner
@@ -89,7 +90,7 @@ def tiny(model_type: str, folder: str) -> str:
     try:
         config = AutoConfig.for_model(model_type, **SIZES | FAMILIES.get(model_type, POSITIONS))
         torch.manual_seed(0)
-        model = AutoModel.from_config(config)
+        model = AutoModel.from_config(config, trust_remote_code=False)
     except Exception as error:  # of any kind: each family checks its sizes in its own way
         raise InputError(
             f"model type {model_type!r}: no tiny model can be made of it ({first_line(error)}); give a folder or a hub "
@@ -102,7 +103,7 @@ def tiny(model_type: str, folder: str) -> str:
     model.save_pretrained(folder)
     spec = describe(folder)
     if spec.lm is not None:
-        auto(spec).from_config(config).save_pretrained(Path(folder, "lm"))
+        auto(spec).from_config(config, trust_remote_code=False).save_pretrained(Path(folder, "lm"))
     return folder
 
 
@@ -317,8 +318,9 @@ def run(names: list[str]) -> None:
         if not names:
             print(*page({family: measured(family) for family in FAMILIES}), sep="\n")
         for name in names:
+            check_path("backbone", name)
             cells, reasons = measured(name)
-            print(name, *(f"  {key}: {reasons.get(key) or cell}" for key, cell in cells.items()), sep="\n")
+            print(printable(name), *(f"  {key}: {reasons.get(key) or cell}" for key, cell in cells.items()), sep="\n")
 
 
 def main(args: list[str] | None = None) -> int:

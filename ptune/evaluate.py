@@ -1,23 +1,26 @@
 """`python -m ptune.evaluate`: the metrics of a trained run's checkpoint, or of a method that trains nothing.
 
+    python -m ptune.evaluate runs/x [--ckpt_path last] [--data.path other/] [--run_dir runs/other]
     python -m ptune.evaluate --config experiments/lecture/manual.yaml
-    python -m ptune.evaluate --config runs/x/config.yaml --run_dir runs/x [--ckpt_path last]
 
 The table is printed and everything written to `evaluation.json` in the run directory (`evaluation-2.json` where there
-is one). Options may differ from the run's: other data, another length limit, another device.
+is one), or in another one, if `--run_dir` is given. Options after the run's directory win over its own: other data,
+another length limit, another device. The directory is read as data; nothing of it is executed without `--trust`.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from ptune.errors import InputError
-from ptune.run import command
+from ptune.run import command, directory
+from ptune.run.arguments import prepare
 
 PURPOSE = "Evaluate a run's best checkpoint, or a method that trains nothing, on every labelled split."
 
 
-def run(args: list[str]) -> None:
-    """Options, checkpoint, data, evaluation, `evaluation.json`."""
+def run(args: list[str], source: str | None = None) -> None:
+    """Options, checkpoint (of the run directory `source`), data, evaluation, `evaluation.json`."""
     # These take seconds to import: only when the options are known to exist.
     from ptune.run import checkpoints, folder, result
     from ptune.run.cli import CLI
@@ -26,8 +29,9 @@ def run(args: list[str]) -> None:
     model, data, run_dir = cli.model, cli.datamodule, cli.run_dir
     given, checkpoint = cli.config.ckpt_path, None
     if model.trains:
-        path = f"{run_dir}/{given or 'best'}.ckpt" if given in (None, "best", "last") else given
-        checkpoint = checkpoints.read(Path(path), Path(run_dir))
+        home = source or run_dir
+        path = f"{home}/{given or 'best'}.ckpt" if given in (None, "best", "last") else given
+        checkpoint = checkpoints.read(Path(path), Path(home))
     elif given:
         raise InputError(f"ckpt_path: {type(model).__name__} trains nothing and has no checkpoint.")
     data.setup("validate")
@@ -50,9 +54,18 @@ def run(args: list[str]) -> None:
         print(result.table(found))
 
 
+def words(args: list[str]) -> list[str]:
+    """The checked command line; that of a run, with the further options, where a run directory comes first."""
+    if args[0].startswith("-"):
+        return prepare(args)
+    return directory.words(args[0], [word for word in args[1:] if word != "--trust"], "--trust" in args)
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the command line `args`; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
-    return command.main("evaluate", PURPOSE, run, args)
+    args = sys.argv[1:] if args is None else args
+    source = next((word for word in args[:1] if not word.startswith("-")), None)
+    return command.main("evaluate", PURPOSE, partial(run, source=source), args, words)
 
 
 if __name__ == "__main__":

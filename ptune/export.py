@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ptune.backbone.pretrained import locate
-from ptune.errors import InputError
+from ptune.errors import InputError, printable
 from ptune.heads.linear import LinearHead
 from ptune.methods.lora import peft_library
-from ptune.run.command import Arguments, printed
+from ptune.run.command import TRUST, Arguments, place, printed
 from ptune.run.finished import read
 from ptune.tuning.peft_gaps import TASKS, added, gaps, one_text, other_pooling, prompt_gaps
 from ptune.tuning.tuner import PromptTuner
@@ -52,8 +52,9 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
     task, name = TASKS[model.head_spec.kind] if head else WITHOUT_HEAD
     outputs = {"num_labels": max(len(model.head_spec.labels), 1)} if task in ("SEQ_CLS", "TOKEN_CLS") else {}
     path = locate(model.hparams["backbone"])
+    safe = {"use_safetensors": True, "trust_remote_code": False}  # None would ask on stdin
     try:
-        base = getattr(transformers, name).from_pretrained(path, dtype=torch.float32, use_safetensors=True, **outputs)
+        base = getattr(transformers, name).from_pretrained(path, dtype=torch.float32, **safe, **outputs)
         options = {"task_type": task, "num_virtual_tokens": model.hparams["length"]}
         adapter: PeftModel = peft.get_peft_model(base, getattr(peft, _counterpart(model))(**options))
         adapter.prompt_encoder["default"].load_state_dict({"embedding.weight": _table(model)})  # type: ignore[union-attr]
@@ -192,13 +193,16 @@ def _difference(model: PromptTuner, adapter: "PeftModel", head: bool) -> float:
 def run(args: list[str] | None = None) -> str:
     """Export the run that the command line names; the Python that loads it."""
     parser = Arguments("python -m ptune.export", description="Write a run's prompt as a PEFT adapter folder.")
-    parser.add_argument("run_dir", type=Path, help="directory of a finished run")
-    parser.add_argument("folder", type=Path, help="folder to write, which must be empty or not there")
+    parser.add_argument("run_dir", type=place, help="directory of a finished run")
+    parser.add_argument("folder", type=place, help="folder to write, which must be empty or not there")
     parser.add_argument("--no-head", action="store_true", help="for a plain AutoModel: hidden states, no scores")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     arguments = parser.parse_args(args)
     warnings.filterwarnings("ignore", ".*is_gradient_checkpointing")  # PEFT asks transformers by its old name
-    model, _ = read(arguments.run_dir)
-    return f"# PEFT adapter in {arguments.folder}\n" + write_adapter(model, arguments.folder, not arguments.no_head)
+    model, _ = read(arguments.run_dir, trust=arguments.trust)
+    return f"# PEFT adapter in {printable(arguments.folder)}\n" + write_adapter(
+        model, arguments.folder, not arguments.no_head
+    )
 
 
 def main(args: list[str] | None = None) -> int:

@@ -54,7 +54,7 @@ def run(args: list[str]) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line `args`; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
-    return command.main("fit", PURPOSE, run, args)
+    return command.main("fit", PURPOSE, run, sys.argv[1:] if args is None else args)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ RUN_DIR/inspect.png shows the same as a picture, which needs `ptune[plot]`.
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptune.backbone.tokenizer import load
-from ptune.errors import InputError, require
+from ptune.errors import InputError, printable, require
 from ptune.heads import Batch
-from ptune.run.command import Arguments, printed
+from ptune.run.command import TRUST, Arguments, place, printed
 from ptune.run.finished import read
 from ptune.tuning.tuner import PromptTuner
 
@@ -143,7 +142,7 @@ def _attention(model: PromptTuner, batch: Batch) -> dict[int, Float[Tensor, "b h
 
 def tables(findings: Findings, title: str) -> str:
     """The findings in Markdown."""
-    parts = [f"# {title}"]
+    parts = [f"# {printable(title)}"]
     if findings.vectors is not None:
         rows = [
             [str(i), f"{vector.norm():.3f}", *(" ".join(f"`{_plain(token)}`" for token in near) for near in tokens)]
@@ -171,8 +170,7 @@ def tables(findings: Findings, title: str) -> str:
 
 def _plain(token: str) -> str:
     """A token as it can stand in a table's cell: control characters escaped, Markdown's own replaced."""
-    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in token)
-    return text.replace("|", "\\|").replace("`", "'")
+    return printable(token).replace("|", "\\|").replace("`", "'")
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -224,15 +222,16 @@ def _legend(axes: "Axes", columns: int) -> None:
 def run(args: list[str] | None = None) -> str:
     """Inspect the run that the command line names; return the tables, and where the picture is."""
     parser = Arguments("python -m ptune.inspect", description="Inspect the prompt of a finished run.")
-    parser.add_argument("run_dir", type=Path, help="directory of a finished run")
+    parser.add_argument("run_dir", type=place, help="directory of a finished run")
     parser.add_argument("--no-picture", action="store_true", help="tables alone; needs no matplotlib")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     arguments = parser.parse_args(args)
     file = arguments.run_dir / "inspect.png"
     if not arguments.no_picture:
         require("matplotlib", "plot", ", or use --no-picture for the tables alone")
         if file.exists():
             raise InputError(f"{file}: exists; move it away, or use --no-picture.")
-    model, data = read(arguments.run_dir, "--model.attention", "eager")
+    model, data = read(arguments.run_dir, "--model.attention", "eager", trust=arguments.trust)
     data.setup("fit")
     findings = look(model, next(iter(data.val_dataloader())))
     title = f"{type(model).__name__} on {model.head_spec.task}"

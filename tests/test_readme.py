@@ -27,6 +27,9 @@ def test_every_command_parses(line, capsys, monkeypatch, tmp_path):
     module, *args = shlex.split(line.split("  #")[0].partition(" -m ")[2])
     if "runs/x/config.yaml" in args:  # of a run that the reader has made
         args[args.index("runs/x/config.yaml")] = "experiments/quickstart.yaml"
+    if "runs/x" in args[:1]:
+        args[0] = str(tmp_path)
+        (tmp_path / "config.yaml").write_text(Path("experiments/quickstart.yaml").read_text())
     if not any("help" in arg for arg in args):
         args.append("--print_config")
     try:

@@ -2,12 +2,11 @@
 
 torch, transformers and lightning take four seconds to import. What can be known without them is answered at once: an
 option, a class or a task that does not exist, a value that is none of a closed list, an option that a link decides. The
-parser behind this (`ptune.run.options`) checks types.
+parser behind this (`ptune.run.options`) checks types, and imports the classes that are named.
 """
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -16,7 +15,7 @@ from typing import Any, final
 
 import yaml
 
-from ptune.errors import InputError, nearest
+from ptune.errors import InputError, nearest, note
 from ptune.run import catalog, configs
 from ptune.tasks import all_tasks, plain
 from ptune.tasks import task as find_task
@@ -33,6 +32,15 @@ LINKED = {
     "data.backbone": "it is the model's (--model.backbone)",
 }
 """Options that a link would overwrite without a word, and what decides them."""
+
+TAKE_CLASSES = ("accelerator", "strategy", "logger", "callbacks", "plugins", "profiler")
+"""Options of the trainer that may be objects: the class is Lightning's or the user's own, and is imported. Of ptune's
+own methods and data modules no option is one."""
+
+PATHS = ("config", "run_dir", "ckpt_path", "model.backbone", "data.path")
+"""Options that name files or folders."""
+PATH_BYTES, NAME_BYTES = 4000, 255
+"""Longest path, with room for what is put behind it, and longest part of one on all common file systems."""
 
 SHARED = ("backbone", "pool", "head_dropout", "head_bias", "checkpointing", "attention", "backbone_dtype")
 """Options that mean the same in every method. Only these stay when a configuration's method is replaced by another.
@@ -98,9 +106,13 @@ def _given(args: list[str]) -> Iterator[Given]:
         name = {"-c": "--config", "-h": "--help"}.get(name, name)
         if not name.startswith("--"):
             raise InputError(f"option {name} does not exist; options are written with two dashes, such as --run_dir.")
-        key = name[2:].removesuffix("+").replace("init_args.", "").removesuffix(".class_path")
+        whole = name[2:].removesuffix("+").replace("init_args.", "")
+        key = whole.removesuffix(".class_path")
         if key == "config":
+            check_path("option --config", "" if "\n" in value else value)
             yield from _of_config(value, at)
+        elif key != whole and key not in catalog.GROUPS:
+            yield Given(key, {"class_path": value}, at)
         else:
             yield Given(key, value, at)
 
@@ -135,7 +147,7 @@ def _check_class(group: str, given: list[Given]) -> None:
     for option in names:
         if not isinstance(option.value, str):
             raise OptionError(group, f"{option.value!r}: is no class; {_all(group)}")
-        if option.value and _entry(group, option.value) is None and "." not in option.value.removeprefix("ptune."):
+        if option.value and catalog.own(group, option.value) is None and "." not in option.value.removeprefix("ptune."):
             raise OptionError(group, f"{option.value!r}: {nearest(option.value, catalog.classes(group))}")
     first = next((option for option in given if option.key.startswith(f"{group}.")), None)
     if first is not None and not any(option.word <= first.word for option in names):
@@ -151,12 +163,17 @@ def _check(option: Given, given: list[Given]) -> None:
         raise OptionError(option.key)
     if group == "seed_everything":
         _check_seed(option.value)
+    if option.key in PATHS:
+        check_path(f"option --{option.key}", option.value)
     options = _options(group, _class_of(group, option, given)) if name else None
     if options is None or name.startswith("help"):
         return
     first, _, rest = name.partition(".")
     if first not in options:
         raise OptionError(option.key)
+    if group != "trainer" or first not in TAKE_CLASSES:
+        for named in classes_in(option.value):
+            raise OptionError(option.key, f"takes no class, but {named!r} is given as one; give a plain value.")
     if first == "task" and group == "data":
         _check_task(option, rest)
     choices = options[first].choices
@@ -165,11 +182,53 @@ def _check(option: Given, given: list[Given]) -> None:
         raise OptionError(option.key, f"{value!r}: {nearest(value, dict.fromkeys(choices))}")
 
 
+def classes_in(value: Any) -> Iterator[str]:
+    """The classes that a value names, which the parser would import; it reads texts as YAML."""
+    if isinstance(value, str):
+        value = _loaded(value)
+    if isinstance(value, dict):
+        if "class_path" in value:
+            yield str(value["class_path"])
+        for item in value.values():
+            yield from classes_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from classes_in(item)
+
+
 def _check_task(option: Given, rest: str) -> None:
     if rest and rest.partition(".")[0] not in {field.name for field in fields(TaskSpec)}:
         raise OptionError(option.key)
-    if not rest and isinstance(option.value, str) and option.value[:1] not in ("{", ""):
+    if not rest and isinstance(option.value, str) and not isinstance(_loaded(option.value), dict):
         find_task(option.value)
+
+
+def _loaded(text: str) -> Any:
+    """The value of a text that is YAML of several parts; any other text stays as it is."""
+    try:
+        return configs.load(text) if text.lstrip()[:1] in ("{", "[") or ":" in text else text
+    except yaml.YAMLError:
+        return text
+
+
+def check_path(what: str, value: Any) -> None:
+    """Raise InputError for what no system takes as a path: to ask it, as everyone does further on, is an OSError.
+
+    Args:
+        what: how the sentence begins, such as "option --run_dir".
+        value: a path, a list of paths, or the YAML of such a list.
+    """
+    value = _loaded(value) if isinstance(value, str) else value
+    for path in value if isinstance(value, list) else [value]:
+        name = str(path).encode(errors="surrogatepass")
+        if b"\0" in name:
+            raise InputError(f"{what} {path!r}: no path has a null byte; leave it out.")
+        if len(name) > PATH_BYTES or max(map(len, name.split(b"/"))) > NAME_BYTES:
+            raise InputError(
+                f"{what} {path!r}: a path has at most {PATH_BYTES} bytes, {NAME_BYTES} a part; choose a shorter one."
+            )
+        if name[:1] == b"~" and os.path.expanduser(str(path)) == path:
+            raise InputError(f"{what} {path!r}: there is no such home folder; write the whole path.")
 
 
 def _check_seed(value: Any) -> None:
@@ -189,16 +248,10 @@ def _class_of(group: str, option: Given, given: list[Given]) -> str:
     return names[-1] if names and isinstance(names[-1], str) else ""
 
 
-def _entry(group: str, name: str) -> catalog.Entry | None:
-    """A class of ptune by its name or by its path; None for a class of the user's own."""
-    found = catalog.classes(group).get(name.rpartition(".")[2])
-    return found if found and name in (found.name, f"ptune.{found.name}", f"{found.module}.{found.name}") else None
-
-
 def _options(group: str, name: str) -> dict[str, catalog.Option] | None:
     """The options of a group; None where they are those of a class of the user's own."""
     if group in catalog.GROUPS:
-        found = _entry(group, name)
+        found = catalog.own(group, name)
         return None if found is None else found.options
     return _fixed()[group].options if group in _fixed() else None
 
@@ -274,7 +327,7 @@ def _of_one_method(args: list[str], given: list[Given]) -> list[str]:
             owner = _class_of("model", options[0], given).rpartition(".")[2]
             left_out = ", ".join(f"{option.key[6:]} {_written(option.value)}" for option in options)
             why = f"{options[0].file} sets it for {owner}"
-            print(f"note: left out for {final_name}, because {why}: {left_out}.", file=sys.stderr)
+            note(f"left out for {final_name}, because {why}: {left_out}.")
     return args
 
 

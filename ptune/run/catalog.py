@@ -59,6 +59,12 @@ def classes(group: str) -> dict[str, Entry]:
     return found
 
 
+def own(group: str, name: str) -> Entry | None:
+    """The class of a name or dotted path; None for a class of the user's own."""
+    found = classes(group).get(name.rpartition(".")[2])
+    return found if found and name in (found.name, f"ptune.{found.name}", f"{found.module}.{found.name}") else None
+
+
 def modules(package: str) -> list[str]:
     """Names of the modules of a package of ptune, in the order of the alphabet."""
     path = import_module(package).__path__

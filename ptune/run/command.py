@@ -6,13 +6,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from textwrap import TextWrapper
 from types import FrameType
 from typing import NoReturn, final
 
-from ptune.errors import InputError, TrainingError
+from ptune.errors import InputError, TrainingError, printable
 from ptune.run import catalog
-from ptune.run.arguments import prepare
+from ptune.run.arguments import check_path, prepare
 
 EXAMPLES = {
     "fit": (
@@ -21,8 +22,8 @@ EXAMPLES = {
         "ptune fit --config runs/x/config.yaml --run_dir runs/x --ckpt_path auto",
     ),
     "evaluate": (
-        "ptune evaluate --config runs/x/config.yaml --run_dir runs/x",
-        "ptune evaluate --config runs/x/config.yaml --run_dir runs/x --ckpt_path last --data.path other/",
+        "ptune evaluate runs/x",
+        "ptune evaluate runs/x --ckpt_path last --data.path other/ --run_dir runs/x-other",
         "ptune evaluate --model ManualPrompt --model.backbone gpt2 --data Classification --data.task sst2 "
         "--data.template task",
     ),
@@ -41,6 +42,9 @@ HELP = {
     "print_config": "Print the resolved configuration and exit; `=skip_default` prints what differs from the defaults.",
 }
 """What the options of no class are for."""
+
+TRUST = "let the run directory name classes that are not ptune's: their code is executed"
+"""What `--trust` is for, in commands that read a run directory."""
 
 
 @final
@@ -81,9 +85,22 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def main(name: str, purpose: str, run: Callable[[list[str]], None], args: list[str] | None) -> int:
-    """A command that takes a model and data: run it, or print its help or usage; the exit code."""
-    args = sys.argv[1:] if args is None else list(args)
+def main(
+    name: str,
+    purpose: str,
+    run: Callable[[list[str]], None],
+    args: list[str],
+    words: Callable[[list[str]], list[str]] = prepare,
+) -> int:
+    """A command that takes a model and data: run it, or print its help or usage; the exit code.
+
+    Args:
+        name: name of the command.
+        purpose: what it does.
+        run: does it, with the checked command line.
+        args: the command line.
+        words: checks it.
+    """
     if not args:
         print(f"{purpose}\n\n{usage(name)}\n\nptune {name} --help lists the options.", file=sys.stderr)
         return 2
@@ -91,7 +108,7 @@ def main(name: str, purpose: str, run: Callable[[list[str]], None], args: list[s
     def work() -> None:
         text = explained(name, purpose, args)
         if text is None:
-            run(["--help"] if "--help=all" in args else prepare(args))
+            run(["--help"] if "--help=all" in args else words(args))
         else:
             print(text)
 
@@ -109,10 +126,10 @@ def guarded(work: Callable[[], object]) -> int:
             work()
     except (Stopped, KeyboardInterrupt) as error:
         stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
-        print(stopped, file=sys.stderr)
+        print(printable(stopped), file=sys.stderr)
         return stopped.code
     except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of a pipe, such as `| head`, has closed it
         sys.stderr.close()
@@ -146,7 +163,13 @@ class Arguments(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found."""
-        raise InputError(f"{message}; {self.format_usage().strip()}")
+        raise InputError(f"{message}; {' '.join(self.format_usage().split())}")
+
+
+def place(text: str) -> Path:
+    """A path among the arguments of a command; an InputError for what no system takes as one."""
+    check_path("path", text)
+    return Path(text)
 
 
 def explained(name: str, purpose: str, args: list[str]) -> str | None:
@@ -169,9 +192,9 @@ def explained(name: str, purpose: str, args: list[str]) -> str | None:
 def usage(name: str) -> str:
     """The examples of a command."""
     lines = "\n".join(f"  {example}" for example in EXAMPLES[name])
-    return (
-        f"usage: ptune {name} [--config FILE] --model METHOD --data FORMAT --data.task TASK [--OPTION VALUE]\n{lines}"
-    )
+    of_run = "       ptune evaluate RUN_DIR [--OPTION VALUE] [--trust]\n" * (name == "evaluate")
+    options = "[--config FILE] --model METHOD --data FORMAT --data.task TASK [--OPTION VALUE]"
+    return f"usage: ptune {name} {options}\n{of_run}{lines}"
 
 
 def help_text(name: str, purpose: str) -> str:

@@ -11,7 +11,8 @@ import os
 import sys
 from collections.abc import Iterable
 
-from ptune.errors import InputError
+from ptune.errors import InputError, printable
+from ptune.run.arguments import check_path
 from ptune.tasks import TaskSpec, listed, task
 
 USAGE = (
@@ -123,7 +124,9 @@ def _example(row: TaskSpec, path: str | None) -> str:
     from ptune.data.source import read
 
     first = next(iter(read(row, path).values())).rows[0]
-    return json.dumps({name: _short(value) for name, value in first.items()}, ensure_ascii=False, default=str)
+    return printable(
+        json.dumps({name: _short(value) for name, value in first.items()}, ensure_ascii=False, default=str)
+    )
 
 
 def _short(value: object) -> object:
@@ -135,6 +138,8 @@ def text(args: list[str]) -> str:
     if {"-h", "--help"} & {*args}:
         return USAGE
     args, path = _without_path(args)
+    if path is not None:
+        check_path("option --data.path", path)
     option = next((arg for arg in args if arg.startswith("-")), None)
     if option is not None:
         raise InputError(f"option {option} does not exist; {USAGE}")

@@ -75,7 +75,7 @@ def head_gaps(model: PromptTuner) -> list[str]:
     config = copy.deepcopy(model.spec.config)
     try:
         with torch.device("meta"):  # the modules without their weights
-            base = getattr(transformers, TASKS[kind][1]).from_config(config)
+            base = getattr(transformers, TASKS[kind][1]).from_config(config, trust_remote_code=False)
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return []  # transformers has no such class for this family, which `write_adapter` says
     found, who = [], type(base).__name__

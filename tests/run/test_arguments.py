@@ -170,7 +170,7 @@ def test_a_command_without_words_shows_three_examples(command, capsys):
 
     assert import_module(f"ptune.{command}").main([]) == 2
     err = capsys.readouterr().err
-    assert err.count(f"\n  ptune {command} --") == 3
+    assert err.count(f"\n  ptune {command} ") == 3
     assert "Traceback" not in err
 
 

@@ -1,5 +1,9 @@
 """A run directory is data: whoever reads one executes nothing of it."""
 
+import re
+import sys
+from importlib import import_module
+
 import pytest
 import runs
 import yaml
@@ -19,9 +23,12 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def changed(finished, tmp_path, monkeypatch):
     """A run directory whose configuration is changed, with a module beside it that leaves a trace when imported."""
-    (tmp_path / "evil.py").write_text("open('trace', 'w').close()\nclass C: pass\n")
+    (tmp_path / "evil.py").write_text("open('trace', 'w').close()\nfrom ptune import PTuningV2 as C\n")
+    (tmp_path / "evil.yaml").write_text("class_path: evil.C\n")
+    (tmp_path / "{evil.yaml").write_text("class_path: evil.C\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
 
     def write(change):
         run_dir = tmp_path / "run"
@@ -49,25 +56,50 @@ def put(*keys, value):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (put("model", "class_path", value="evil.C"), "model is 'evil.C', no class of ptune"),
-        (put("model", "class_path", value="evil.PTuningV2"), "model is 'evil.PTuningV2', no class of ptune"),
-        (put("data", "class_path", value="run.evil.C"), "data is 'run.evil.C', no class of ptune"),
-        (put("data", "init_args", "task", value={"class_path": "evil.C"}), "data holds 'evil.C', a class in an option"),
+        (put("model", "class_path", value="evil.C"), "model names 'evil.C', no class of ptune"),
+        (put("model", "class_path", value="evil.PTuningV2"), "model names 'evil.PTuningV2', no class of ptune"),
+        (put("data", "class_path", value="run.evil.C"), "data names 'run.evil.C', no class of ptune"),
+        (put("data", "init_args", "task", value={"class_path": "evil.C"}), "data names 'evil.C', no class of ptune"),
+        (put("data", "init_args", "task", value='{"cl\\u0061ss_path": "evil.C"}'), "data names 'evil.C', no class of"),
+        (put("data", "init_args", "task", value="evil.yaml"), "no task 'evil.yaml'"),
+        (put("data", "init_args", "task", value="{evil.yaml"), "no task '{evil.yaml'"),
+        (put("model", "init_args", "lr", value={"a": [{"class_path": "evil.C"}]}), "model names 'evil.C', no class of"),
+        (put("trainer", "precision", value='{"class_path": "evil.C"}'), "takes no class, but 'evil.C' is given as one"),
         (put("data", "init_args", "task", value={"prepare": "evil.C", "text": ["a"]}), "prepare"),
         (put("model", "init_args", "backbone", value="package:evil.x/y"), "evil.x"),
         (put("model", value=None), "model names no class"),
     ],
 )
 def test_nothing_that_a_configuration_names_is_imported(changed, tmp_path, change, sentence):
-    with pytest.raises(InputError, match=sentence.replace(".", r"\.")):
+    with pytest.raises(InputError, match=re.escape(sentence)):
         read(changed(change))
+    for command, words in (("evaluate", []), ("inspect", ["--no-picture"]), ("export", ["adapter"])):
+        code, _, err = runs.call(["run", *words], import_module(f"ptune.{command}").main)
+        assert (code, err.count("\n"), sentence in err) == (2, 1, True), err
     assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "inspect", "export"])
+def test_a_class_of_the_users_own_is_refused_with_the_reason_and_trust_imports_it(command, changed, tmp_path):
+    run_dir = changed(put("model", "class_path", value="evil.C"))
+    main = import_module(f"ptune.{command}").main
+    words = [str(run_dir), *{"inspect": ["--no-picture"], "export": ["adapter"]}.get(command, [])]
+    code, _, err = runs.call(words, main)
+    assert code == 2
+    assert err == (
+        f"error: {run_dir}/config.yaml: model names 'evil.C', no class of ptune, and a class is code, which reading a "
+        "run directory does not execute; if you trust its author, add --trust.\n"
+    )
+    assert not (tmp_path / "trace").exists()
+    runs.call([*words, "--trust"], main)
+    assert (tmp_path / "trace").exists()
 
 
 def test_loggers_callbacks_and_other_sections_are_not_read(changed, tmp_path):
     def change(config):
         config["trainer"] = {"callbacks": [{"class_path": "evil.C"}], "logger": {"class_path": "evil.C"}}
         config["wandb"] = {"class_path": "evil.C"}
+        config["model"]["dict_kwargs"] = {"class_path": "evil.C"}
 
     model, _ = read(changed(change))
     assert type(model).__name__ == "PTuningV2"
