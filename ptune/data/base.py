@@ -17,12 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ptune.backbone.tokenizer import load, stand_in, text_start
 from ptune.data import cache, modules
-from ptune.data.fewshot import DEV, few
+from ptune.data.draws import DEV, HOLDOUT, few, held_out
 from ptune.data.loader import BucketSampler, EvalSampler, Loader
 from ptune.data.rows import Rows
 from ptune.data.source import folders, read
 from ptune.errors import InputError, nearest
-from ptune.tasks import prepare_name, prepare_of
+from ptune.tasks import plain, prepare_name, prepare_of
 from ptune.tasks import task as find_task
 from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec
 
@@ -35,6 +35,9 @@ register_type(Prepare, serializer=prepare_name, deserializer=prepare_of)
 
 LARGEST = 2**31 - 1
 """Largest value of an argument that is a whole number: NumPy's seeds and the tokenizers' lengths have such a limit."""
+
+NOT_READ = {"name", "hub", "train", "evaluate", "metrics", "monitor", "max_length", "where", "template", "verbalizer"}
+"""Fields of a task that `parse` does not depend on; `where` is part of what a split's rows are."""
 
 Batch = dict[str, Any]
 """A collated batch: tensors on the CPU, and for span evaluation the list `references`."""
@@ -51,15 +54,18 @@ class TaskData(L.LightningDataModule, ABC):
     Args:
         task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec.
         backbone: Whose tokenizer to use: a hub id, a local folder, or package:NAME/PATH; linked from the model.
-        path: Folder with local files `<split>.jsonl`, `.csv`, `.tsv`, `.parquet`, ..., or several folders: each split
-            is read from the first one that has it. By default the data come from the hub.
+        path: Folder with local files `<split>.jsonl`, `.csv`, `.tsv`, `.parquet`, ..., or one that `save_to_disk` of
+            datasets has written; a file, which is the training split; or several of them: each split is read from the
+            first one that has it. By default the data come from the hub.
         batch_size: Rows in a batch, for each process.
         max_length: Largest number of tokens in a text, with special tokens and prompt slots; by default the task's.
         slots: Prompt slots put into every text; linked from the model.
         workers: Processes that prepare batches; with 0 the main process prepares them.
         shots: Number of rows of each class to train on; the checkpoint is chosen on as many other rows of the training
             split (`dev`). They are drawn as in LM-BFF. 0 takes all rows.
-        data_seed: Seed of that draw; LM-BFF has 13, 21, 42, 87 and 100.
+        holdout: Share of the training rows that are held out to choose the checkpoint on (`holdout`), drawn by class
+            where there are classes, whole where rows belong together (a question's answers, a context's questions).
+        data_seed: Seed of these draws; LM-BFF has 13, 21, 42, 87 and 100.
         pad_to_multiple_of: Pad each batch to a multiple of this length, up to max_length, so that a compiled model gets
             few shapes.
     """
@@ -81,6 +87,7 @@ class TaskData(L.LightningDataModule, ABC):
         slots: int = 0,
         workers: int = 0,
         shots: int = 0,
+        holdout: float = 0.0,
         data_seed: int = 13,
         pad_to_multiple_of: int = 1,
     ):
@@ -93,7 +100,7 @@ class TaskData(L.LightningDataModule, ABC):
         self.max_length = self.task.max_length if max_length is None else max_length
         self.slots = slots
         self.workers = workers
-        self.shots, self.data_seed = shots, data_seed
+        self.shots, self.holdout, self.data_seed = shots, holdout, data_seed
         self.pad_to_multiple_of = pad_to_multiple_of
         if self.task.format not in ("", self.format):
             self._wrong_format()
@@ -107,12 +114,17 @@ class TaskData(L.LightningDataModule, ABC):
                 raise InputError(f"--data.{name} {getattr(self, name)}: must be at most {LARGEST}.")
         if shots:
             self._check_shots()
+        if holdout:
+            self._check_holdout()
         if self.max_length - slots < 8:
             raise InputError(
                 f"--data.max_length {self.max_length}: leaves {self.max_length - slots} tokens for the text beside"
                 f" {slots} prompt slots; raise it by {8 - self.max_length + slots} or more."
             )
+        self._rows: dict[str, Dataset] = {}
+        """Checked rows of each split; known after setup."""
         self._items: dict[str, Dataset] = {}
+        """Tokenized rows of each split; known after setup."""
         self.check()
 
     def _wrong_format(self) -> NoReturn:
@@ -138,6 +150,19 @@ class TaskData(L.LightningDataModule, ABC):
                 f" a file of task {self.task.name!r}; rename the file and its split in --data.task.evaluate."
             )
 
+    def _check_holdout(self) -> None:
+        """Raise an InputError where no rows can be held out."""
+        start = f"--data.holdout {self.holdout:g}: "
+        if not 0 < self.holdout < 1:
+            raise InputError(f"{start}must be a share of the training rows, above 0 and below 1.")
+        if self.shots:
+            raise InputError(f"{start}the shots have rows of their own to choose the checkpoint on; leave it out.")
+        if HOLDOUT in (self.task.train, *self.task.evaluate):
+            raise InputError(
+                f"{start}the rows that are held out are called {HOLDOUT!r} like a file of task {self.task.name!r};"
+                " rename the file and its split in --data.task.evaluate."
+            )
+
     def check(self) -> None:
         """Raise an InputError where the task's row or an argument does not suit the format.
 
@@ -156,7 +181,10 @@ class TaskData(L.LightningDataModule, ABC):
 
     @abstractmethod
     def parse(self, row: dict) -> dict:
-        """The checked columns of `row` that `encode` needs; the caller adds the place to an InputError."""
+        """The checked columns of `row` that `encode` needs; the caller adds the place to an InputError.
+
+        All rows have the same columns, of texts, numbers or lists of them, as Arrow holds them.
+        """
 
     @abstractmethod
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
@@ -260,41 +288,83 @@ class TaskData(L.LightningDataModule, ABC):
     def _load(self) -> None:
         if self._items:
             return
-        items, parsed = {}, {}
-        for split, source in self._read().items():
-            optional = split not in (self.task.train, self.chosen_on)
-            if optional and all(row.get(self.task.label) in (None, -1) for row in source.rows):
-                continue  # a test split whose labels are not public
-            parsed[split] = self._parse(source)
-        self.prepare_rows(parsed)
-        for split, rows in parsed.items():
-            train = split == self.task.train
-            settings = [self.format, self.tokenizer_fingerprint, self.budget, train, self.task.text, self.task.label]
-            settings += [self.task.labels, self.settings()]
-            name = f"{re.sub('[^a-z0-9_]+', '-', self.task.name.lower())}-{split}-{cache.key(rows, settings)}"
-            items[split] = cache.cached(name, rows, lambda block, train=train: self.items(block, train))
-        self._items = items
+        sources = self._read()
+        rows = {split: found for split, source in sources.items() if len(found := self._checked(split, source))}
+        if self.shots or self.holdout:
+            if self.task.train not in rows:
+                self._missing_train()
+            rows |= self._drawn(rows[self.task.train], sources[self.task.train].origin)
+        self.prepare_rows(rows)
+        self._items = {split: self._tokenized(split, found) for split, found in rows.items()}
+        self._rows = rows
 
     def _read(self) -> dict[str, Rows]:
-        splits = read(self.task, self.path)
-        if self.shots:
-            if self.task.train not in splits:
-                self._missing_train()
-            train, dev = few(splits[self.task.train], self.task.label, self.shots, self.data_seed)
-            splits |= {self.task.train: train, DEV: dev}
-        return splits
+        return read(self.task, self.path, lone=bool(self.holdout))
 
-    def prepare_rows(self, parsed: dict[str, list[dict]]) -> None:
-        """Change the parsed rows of all splits, in place, before they are encoded; by default they stay as they are."""
+    def _checked(self, split: str, source: Rows) -> "Dataset":
+        """The checked rows of a split; none of one whose labels are not public, unless it is needed.
 
-    def _parse(self, source: Rows) -> list[dict]:
-        parsed = []
-        for i, row in enumerate(source.rows):
+        What `parse` or `prepare` outside of this package return is not known from its name, and is not cached.
+        """
+        optional = split not in (self.task.train, self.chosen_on)
+        code = (type(self), *filter(None, [self.task.prepare]))
+        if not all(str(part.__module__).startswith("ptune.") for part in code):
+            return cache.in_memory(self._parsed(source, optional))
+        task = {name: value for name, value in plain(self.task).items() if name not in NOT_READ}
+        key = cache.key(cache.release(), self.format, task, self.row_settings(), optional, source.digest())
+        return cache.cached(self._entry(split, "rows", key), lambda: self._parsed(source, optional), f"reading {split}")
+
+    def _parsed(self, source: Rows, optional: bool) -> Iterator[list[dict]]:
+        """The checked rows of a split, a block at a time."""
+        if optional and all(row.get(self.task.label) in (None, -1) for _, row in source.read()):
+            return
+        block: list[dict] = []
+        for place, row in source.read():
             try:
-                parsed.append(self.checked(row))
+                block.append(self.checked(row))
             except InputError as error:
-                raise InputError(f"{source.where(i)}: {error}") from error
-        return parsed
+                raise InputError(f"{source.origin}, {place}: {error}") from error
+            if len(block) == cache.BLOCK:
+                yield block
+                block = []
+        yield block
+
+    def _tokenized(self, split: str, rows: "Dataset") -> "Dataset":
+        train = split == self.task.train
+        settings = [self.format, self.tokenizer_fingerprint, self.budget, train, self.settings()]
+        key = cache.key(cache.release(), settings, rows._fingerprint)
+        blocks = (block.to_pylist() for block in rows.with_format("arrow").iter(cache.BLOCK))  # type: ignore[union-attr]
+        return cache.cached(
+            self._entry(split, "tokens", key),
+            lambda: (self.items(block, train) for block in blocks),
+            f"tokenizing {split}",
+            len(rows),
+        )
+
+    def _entry(self, split: str, what: str, key: str) -> str:
+        """Name of an entry of the cache."""
+        return f"{re.sub('[^a-z0-9_]+', '-', self.task.name.lower())}-{split}-{what}-{key}"
+
+    def _drawn(self, train: "Dataset", origin: str) -> "dict[str, Dataset]":
+        """The training split, and what is drawn from it to choose the checkpoint on."""
+        if self.shots:
+            drawn = few([self.task.labels[code] for code in train["label"][:]], self.shots, self.data_seed, origin)
+        else:
+            together = next((name for name in ("group", "context") if name in train.column_names), None)
+            by = train["label"][:] if self.task.labels and not (self.classless or together) else [0] * len(train)
+            drawn = held_out(by, train[together][:] if together else None, self.holdout, self.data_seed)
+        how = (train._fingerprint, self.shots, self.holdout, self.data_seed)
+        return {
+            split: train.select(places, new_fingerprint=cache.key(how, part))
+            for part, (split, places) in enumerate(zip((self.task.train, self.chosen_on), drawn, strict=True))
+        }
+
+    def row_settings(self) -> dict[str, Any]:
+        """Values that `parse` depends on beside the task; they are part of the checked rows' key in the cache."""
+        return {}
+
+    def prepare_rows(self, parsed: "dict[str, Dataset]") -> None:
+        """Change which checked rows the splits have before they are encoded; by default they stay as they are."""
 
     def _prepare(self, row: dict) -> dict:
         if self.task.prepare is None:
@@ -371,6 +441,13 @@ class TaskData(L.LightningDataModule, ABC):
             batch["slots"] = self.align([[False] * len(row) for row in ids], True, False)
         return batch
 
+    def fingerprints(self) -> dict[str, str]:
+        """A digest of each split's rows as they are trained on or evaluated; call it after setup.
+
+        It is the fingerprint of the tokenized Dataset: of its content, wherever the files lie.
+        """
+        return {split: items._fingerprint for split, items in self._items.items()}
+
     @property
     def splits(self) -> list[str]:
         """The evaluated splits that exist with labels, in the task's order; call it after setup."""
@@ -378,13 +455,20 @@ class TaskData(L.LightningDataModule, ABC):
 
     @property
     def evaluated(self) -> tuple[str, ...]:
-        """The splits to evaluate, the one that the checkpoint is chosen on first; with `shots` that one is drawn."""
-        return (DEV, *self.task.evaluate) if self.shots else self.task.evaluate
+        """The splits to evaluate, the one that the checkpoint is chosen on first; `shots` and `holdout` draw it."""
+        return (*([DEV] * bool(self.shots) or [HOLDOUT] * bool(self.holdout)), *self.task.evaluate)
 
     @property
     def chosen_on(self) -> str:
         """Name of the split whose metric chooses the best checkpoint."""
         return self.evaluated[0]
+
+    @property
+    def chosen_how(self) -> str:
+        """The split whose metric chooses the best checkpoint and, where it is drawn, how."""
+        if not self.holdout:
+            return self.chosen_on
+        return f"{HOLDOUT}, {100 * self.holdout:g} % of the training rows, drawn by data_seed {self.data_seed}"
 
     @property
     def chosen_on_test(self) -> bool:

@@ -1,30 +1,45 @@
-"""Tokenized rows on disk, under a key made of everything they depend on."""
+"""Rows on disk as memory-mapped Datasets, under a key made of everything they depend on.
+
+An entry is a folder with one Arrow file. The cache of `datasets` itself would not do: it tells a changed file by its
+time alone, and serves a file that is cut off or empty.
+"""
 
 import copy
-import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+import xxhash
 
+from ptune.data.digest import digest
 from ptune.errors import InputError, first_line
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
-VERSION = 1
-"""Part of every key: raise it when an `encode` changes what it returns."""
+VERSION = 2
+"""Part of every key: raise it when a `parse` or an `encode` changes what it returns."""
 BLOCK = 1000
-"""Number of rows that are tokenized at a time."""
-SIZES = "sizes.json"
-"""File of an entry with the sizes of its other files."""
+"""Number of rows that are checked or tokenized at a time."""
+FILE = "rows.arrow"
+"""File of an entry that holds its rows."""
+ENTRY = "entry.json"
+"""File of an entry with the size of its rows' file and with their fingerprint."""
+LOCKS = ".locks"
+"""Folder of the cache whose files are locked while an entry is made."""
+
+Blocks = Iterable[list[dict]]
+"""Rows, some at a time, so that they are never all in memory; those of a block have the same columns."""
 
 
 def folder() -> Path:
@@ -32,11 +47,13 @@ def folder() -> Path:
     return Path(os.environ.get("PTUNE_CACHE") or "~/.cache/ptune").expanduser()
 
 
-def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+def fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Everything that decides what `tokenizer` returns, but for the arguments of its calls.
 
     A fast tokenizer keeps the truncation and the padding of its last call, which are left out here.
     """
+    from transformers import PreTrainedTokenizerFast
+
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         backend = copy.deepcopy(tokenizer.backend_tokenizer)
         backend.no_truncation()
@@ -47,92 +64,202 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return json.dumps([type(tokenizer).__name__, content, tokenizer.special_tokens_map], sort_keys=True, default=str)
 
 
-def key(rows: list[dict], settings: Any) -> str:
-    """Digest of the rows' content, of `settings` (JSON), and of this package's version."""
+def key(*parts: Any) -> str:
+    """Digest of JSON values, the same in every process."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode())
+
+
+def release() -> tuple[int, str]:
+    """What the code that makes rows is: `VERSION` and this package's version."""
     try:
-        release = version("ptune")
+        return VERSION, version("ptune")
     except PackageNotFoundError:  # run from a checkout that is not installed
-        release = ""
-    digest = hashlib.sha256(json.dumps([VERSION, release, settings], sort_keys=True, default=str).encode())
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
-    return digest.hexdigest()[:32]
+        return VERSION, ""
 
 
-def cached(name: str, rows: list[dict], encode: Callable[[list[dict]], list[dict]]) -> "Dataset":
-    """The items `encode` makes of `rows`, from the folder `name` in the cache.
+def content(file: Path) -> str:
+    """Digest of a file's bytes. Nothing is concluded from its path or its times, which may stay when it changes."""
+    found = xxhash.xxh3_128()
+    with file.open("rb") as data:
+        while block := data.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
-    An entry that is not there, or whose files are damaged, is made from the rows.
+
+def cached(name: str, blocks: Callable[[], Blocks], what: str = "", total: int | None = None) -> "Dataset":
+    """The rows of `blocks`, from the entry `name` of the cache; its fingerprint is the digest of their content.
+
+    An entry that is not there, or whose files are damaged, is made anew. Of several processes that need it one makes
+    it, and the others wait. If that takes more than a second, a bar shows `what` is done and how many of `total`.
 
     Raises:
-        InputError: the cache's folder cannot be written.
+        InputError: the cache's folder cannot be written, or what `blocks` raises.
     """
     target = folder() / name
     found = _loaded(target)
     if found is None:
-        _write(target, rows, encode)
-        found = _loaded(target)
+        try:
+            folder().mkdir(parents=True, exist_ok=True)
+            with _locked(name):
+                found = _loaded(target)  # another process may have made it in the meantime
+                if found is None:
+                    _make(target, _shown(blocks(), what, total))
+                    found = _loaded(target)
+        except OSError as error:
+            raise InputError(
+                f"the cache {folder()} cannot be written ({first_line(error)}): set PTUNE_CACHE to a folder that can."
+            ) from error
     if found is None:
         raise InputError(f"the cache's entry {target} cannot be read; set PTUNE_CACHE to another folder.")
     return found
 
 
+def in_memory(blocks: Blocks) -> "Dataset":
+    """The rows of `blocks` as a Dataset that is not on disk, with the digest of their content as its fingerprint."""
+    import pyarrow as pa
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    tables = [_table(block) for block in blocks if block]
+    table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+    made = Dataset(InMemoryTable(table), fingerprint="0")
+    return Dataset(made.data, fingerprint=digest(made))
+
+
 def _loaded(target: Path) -> "Dataset | None":
     """The entry, or None where a file of it is missing or damaged."""
-    import datasets
-
     try:
-        if json.loads((target / SIZES).read_text()) == _sizes(target):
-            return datasets.Dataset.load_from_disk(target)
+        entry = json.loads((target / ENTRY).read_text())
+        if (target / FILE).stat().st_size == entry["bytes"]:
+            return _mapped(target / FILE, entry["fingerprint"])
     except Exception:  # what datasets and pyarrow raise for a damaged file has no common base
         pass
     return None
 
 
-def _sizes(target: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in target.iterdir() if file.name != SIZES}
+def _mapped(file: Path, fingerprint: str) -> "Dataset":
+    from datasets import Dataset
+    from datasets.table import MemoryMappedTable
 
-
-def _write(target: Path, rows: list[dict], encode: Callable[[list[dict]], list[dict]]) -> None:
-    """Make the entry `target` whole or not at all, whoever else makes it at the same time."""
-    import datasets
-
-    try:
-        folder().mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder()))
-        try:
-            with _quiet():
-                datasets.Dataset(_table(rows, encode)).save_to_disk(temporary / "data")
-            (temporary / "data" / SIZES).write_text(json.dumps(_sizes(temporary / "data")))
-            if os.path.lexists(target) and _loaded(target) is None:
-                os.rename(target, temporary / "damaged")
-            os.rename(temporary / "data", target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        if _loaded(target) is None:  # otherwise another process was faster
-            raise InputError(
-                f"the cache {folder()} cannot be written ({first_line(error)}): set PTUNE_CACHE to a folder that can."
-            ) from error
-
-
-def _table(rows: list[dict], encode: Callable[[list[dict]], list[dict]]) -> Any:
-    import pyarrow as pa
-
-    blocks: Iterator[list[dict]] = (encode(rows[i : i + BLOCK]) for i in range(0, len(rows), BLOCK))
-    # A block whose lists are all empty has no type yet; "permissive" takes the type from the other blocks.
-    return pa.concat_tables([pa.Table.from_pylist(block) for block in blocks if block], promote_options="permissive")
+    return Dataset(MemoryMappedTable.from_file(str(file)), fingerprint=fingerprint)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar for writing a file."""
-    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+def _locked(name: str) -> Iterator[None]:
+    """Hold the lock of an entry, and clear away what processes that were killed have left of it.
 
-    was_off = are_progress_bars_disabled()
-    disable_progress_bars()
+    On a file system without locks each process makes the entry, and one of them names it.
+    """
+    from filelock import FileLock, Timeout
+
+    locks = folder() / LOCKS
+    locks.mkdir(exist_ok=True)
+    lock = FileLock(locks / f"{name}.lock")
     try:
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            print(f"waiting for another process, which makes {folder() / name}", file=sys.stderr, flush=True)
+            lock.acquire()
+    except NotImplementedError:
+        yield
+        return
+    try:
+        for left in folder().glob(f".{name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
-        if not was_off:
-            enable_progress_bars()
+        lock.release()
+
+
+def _make(target: Path, blocks: Blocks) -> None:
+    """Make the entry `target` whole or not at all."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder()))
+    try:
+        made = temporary / "made"
+        made.mkdir()
+        _write(made / FILE, blocks)
+        entry = {"bytes": (made / FILE).stat().st_size, "fingerprint": digest(_mapped(made / FILE, "0"))}
+        (made / ENTRY).write_text(json.dumps(entry))
+        if os.path.lexists(target) and _loaded(target) is None:
+            os.rename(target, temporary / "damaged")
+        try:
+            os.rename(made, target)
+        except OSError:
+            if _loaded(target) is None:  # otherwise another process was faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(file: Path, blocks: Blocks) -> None:
+    """Write rows into an Arrow file. A block may have wider types than those before it, such as its first list with
+    items; what is written is then written anew.
+    """
+    import pyarrow as pa
+
+    tables = map(_table, filter(None, blocks))
+    first = next(tables, pa.table({}))
+    schema, writer = first.schema, pa.ipc.new_stream(file, first.schema)
+    try:
+        for table in chain([first], tables):
+            if table.schema != schema:
+                table = _as_wide(table, schema)
+            if table.schema != schema:
+                writer.close()
+                schema, writer = table.schema, _widened(file, table.schema)
+            writer.write_table(table)
+    finally:
+        writer.close()
+
+
+def _as_wide(table: "pa.Table", schema: "pa.Schema") -> "pa.Table":
+    """The table with columns of `schema`, or of wider types where it has such."""
+    import pyarrow as pa
+
+    return pa.concat_tables([schema.empty_table(), table], promote_options="permissive")
+
+
+def _widened(file: Path, schema: "pa.Schema") -> Any:
+    """A writer of a file with this schema, into which the rows that the file holds are written first."""
+    import pyarrow as pa
+
+    before = file.rename(file.with_suffix(".before"))
+    writer = pa.ipc.new_stream(file, schema)
+    with pa.memory_map(str(before)) as source, pa.ipc.open_stream(source) as stream:
+        for batch in stream:
+            writer.write_table(_as_wide(pa.Table.from_batches([batch]), schema))
+    before.unlink()
+    return writer
+
+
+def _table(block: list[dict]) -> "pa.Table":
+    """A table of rows, whose whole numbers take 32 bits where they fit."""
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(block)
+    columns = []
+    for column in table.columns:
+        try:
+            columns.append(column.cast(_narrow(column.type)))
+        except pa.ArrowInvalid:  # a number beyond 32 bits
+            columns.append(column)
+    return pa.table(columns, table.column_names)
+
+
+def _narrow(kind: "pa.DataType") -> "pa.DataType":
+    import pyarrow as pa
+
+    if pa.types.is_list(kind):
+        return pa.list_(_narrow(kind.value_type))
+    return pa.int32() if pa.types.is_int64(kind) else kind
+
+
+def _shown(blocks: Blocks, what: str, total: int | None) -> Blocks:
+    """The blocks, with a bar in a terminal when a second is over."""
+    from datasets.utils import tqdm
+
+    with tqdm(desc=what, total=total, unit=" rows", disable=None, delay=1) as bar:
+        for block in blocks:
+            yield block
+            bar.update(len(block))

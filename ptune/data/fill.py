@@ -1,7 +1,7 @@
 """Facts whose object is one word at the template's mask, as LAMA asks for them (Petroni et al. 2019)."""
 
 from functools import cached_property
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 
@@ -10,6 +10,9 @@ from ptune.data.base import Batch
 from ptune.data.templated import Templated
 from ptune.errors import InputError
 from ptune.tasks.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @final
@@ -55,14 +58,18 @@ class Fill(Templated):
     @cached_property
     def _word(self) -> str:
         """Some word of the vocabulary."""
-        return self.tokenizer.decode([min(self._words)]).strip()
+        return str(self.tokenizer.decode([min(self._words)])).strip()
 
-    def prepare_rows(self, parsed: dict[str, list[dict]]) -> None:
+    def row_settings(self) -> dict[str, Any]:
+        """The columns that the template names, and the vocabulary."""
+        return super().row_settings() | {"tokenizer": self.tokenizer_fingerprint}
+
+    def prepare_rows(self, parsed: "dict[str, Dataset]") -> None:
         """Leave out rows without a word of the vocabulary; an InputError where a split has no others."""
         for split, rows in parsed.items():
-            parsed[split] = [row for row in rows if row["label"] >= 0]
+            parsed[split] = rows.select([i for i, label in enumerate(rows["label"][:]) if label >= 0])
             self.left_out[split] = len(rows) - len(parsed[split])
-            if not parsed[split]:
+            if not len(parsed[split]):
                 raise InputError(
                     f"task {self.task.name!r}: no {self.task.label!r} of the split {split!r} is one word of the "
                     f"vocabulary of {self.backbone!r}; choose another backbone."

@@ -179,7 +179,7 @@ class SpanQA(TaskData):
     @cached_property
     def nullable(self) -> bool:
         """Whether any split has questions without an answer; known after setup."""
-        return not all(all(items["answerable"]) for items in self._items.values())
+        return not all(all(items["answerable"][:]) for items in self._items.values())
 
     def gold(self, items: "Dataset") -> list:
         """No labels: a span has no class that could be the most frequent."""

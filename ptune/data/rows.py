@@ -1,24 +1,35 @@
-"""`Rows`: the rows of one split as published, with their file and lines."""
+"""`Rows`: the rows of one split as published, with their places."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import final
+
+Placed = Iterator[tuple[str, dict]]
+"""Rows as published, each with its place in the file, such as "line 3" or "row 3", from 1."""
 
 
 @final
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one split as published, with their file and lines."""
+    """The rows of one split as published. They are read anew each time, so that a large file is never in memory."""
 
-    rows: list[dict]
     origin: str
-    """The file, or the hub's name of the split."""
-    lines: list[int] = field(default_factory=list)
-    """Line number of each row in a text file, from 1; empty where rows have none."""
+    """The file, or the hub's name of the split; an error sentence begins with it and the place."""
+    read: Callable[[], Placed]
+    """Reads them; an InputError names the place of what cannot be read."""
+    digest: Callable[[], str]
+    """Digest of the content they are read from, wherever it lies."""
+
+    @cached_property
+    def _all(self) -> list[tuple[str, dict]]:
+        return list(self.read())
+
+    @property
+    def rows(self) -> list[dict]:
+        """All rows, in memory."""
+        return [row for _, row in self._all]
 
     def where(self, i: int) -> str:
-        """The place of row `i`, with which an error sentence begins."""
-        return f"{self.origin}, line {self.lines[i]}" if self.lines else f"{self.origin}, row {i + 1}"
-
-    def take(self, places: list[int]) -> "Rows":
-        """The rows with these numbers, from 0, in this order."""
-        return Rows([self.rows[i] for i in places], self.origin, [self.lines[i] for i in places] if self.lines else [])
+        """The place of row `i`, from 0, with which an error sentence begins."""
+        return f"{self.origin}, {self._all[i][0]}"

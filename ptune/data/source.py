@@ -1,84 +1,156 @@
-"""Where rows come from: local files, the hub, or the generated toy tasks. Errors name the file and the line."""
+"""Where rows come from: local files, folders of `datasets`, the hub, or the generated toy tasks."""
 
-import csv
-import io
-import json
-import sys
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
-from ptune.data import conll, limits, squad
-from ptune.data.rows import Rows
+from ptune.data import cache
+from ptune.data.readers import READERS, SUFFIXES, Reader
+from ptune.data.rows import Placed, Rows
 from ptune.errors import InputError, first_line, nearest
 from ptune.tasks.spec import TaskSpec
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".parquet", *conll.SUFFIXES)
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+NAMES = ("validation", "dev", "val", "valid")
+"""Names of the split that a checkpoint is chosen on; each stands for the others where those are not there."""
+SAVED = ("dataset_dict.json", "state.json")
+"""Files of a folder that `save_to_disk` of a DatasetDict or a Dataset has written."""
+BLOCK = 1000
+"""Number of rows of a Dataset that are in memory at a time."""
 
 
 def folders(path: str | list[str] | None) -> list[str]:
-    """The folders that `--data.path` names."""
+    """The folders and files that `--data.path` names."""
     return [path] if isinstance(path, str) else path or []
 
 
-def read(task: TaskSpec, path: str | list[str] | None) -> dict[str, Rows]:
-    """All splits of `task` that exist: from the folders `path`, else generated (toy/...), else from the hub.
+def read(task: TaskSpec, path: str | list[str] | None, lone: bool = False) -> dict[str, Rows]:
+    """All splits of `task` that exist: from `path`, else generated (toy/...), else from the hub.
+
+    Args:
+        task: Names the splits.
+        path: Folders and files, see `TaskData`.
+        lone: Whether the training split is enough.
 
     Raises:
-        InputError: a folder, file or split that must exist does not, or a file cannot be read.
+        InputError: a folder, file or split that must exist does not.
     """
-    splits = _splits(task, path)
-    if task.where:
-        column, value = task.where
-        splits = {split: _where(rows, column, value) for split, rows in splits.items()}
-        if not splits[task.evaluate[0]].rows:
-            raise InputError(
-                f"task {task.name!r}: {splits[task.evaluate[0]].origin} has no row with {column} {value!r}; "
-                "give the file that has them."
-            )
-    return {split: rows for split, rows in splits.items() if rows.rows}
-
-
-def _where(rows: Rows, column: str, value: str) -> Rows:
-    return rows.take([i for i, row in enumerate(rows.rows) if str(row.get(column)) == value])
-
-
-def _splits(task: TaskSpec, path: str | list[str] | None) -> dict[str, Rows]:
-    wanted = [task.train, *task.evaluate]
+    wanted = list(dict.fromkeys([task.train, *task.evaluate]))
+    needed = task.train if lone else task.evaluate[0]
     if path is not None:
-        return read_folders([Path(folder).expanduser() for folder in folders(path)], wanted, task.evaluate[0])
-    if task.name.startswith("toy/"):
-        from ptune.tasks import toy
+        places = [Path(place).expanduser() for place in folders(path)]
+        splits = read_places(places, task.train, wanted, needed)
+    elif task.name.startswith("toy/"):
+        splits = {split: _generated(task.name, split) for split in wanted}
+    else:
+        splits = read_hub(task, wanted, needed)
+    if not task.where:
+        return splits
+    column, value = task.where
+    return {split: _where(rows, task.name, column, value, split == needed) for split, rows in splits.items()}
 
-        return {split: Rows(toy.generate(task.name, split), f"{task.name} {split}") for split in wanted}
-    return read_hub(task, wanted)
+
+def _where(rows: Rows, name: str, column: str, value: str, needed: bool) -> Rows:
+    """The rows whose `column` has this value; where the split is `needed`, there must be some."""
+
+    def chosen() -> Placed:
+        found = False
+        for place, row in rows.read():
+            if str(row.get(column)) == value:
+                found = True
+                yield place, row
+        if needed and not found:
+            raise InputError(
+                f"task {name!r}: {rows.origin} has no row with {column} {value!r}; give the file that has them."
+            )
+
+    return Rows(rows.origin, chosen, lambda: cache.key(rows.digest(), column, value))
 
 
-def read_folders(places: list[Path], wanted: list[str], needed: str) -> dict[str, Rows]:
-    """The splits in `wanted`, each from the first folder that has it as `<split>.jsonl`, `.csv`, ...
+def _generated(name: str, split: str) -> Rows:
+    from ptune.tasks import toy
 
-    The split `needed` must be among them.
-    """
-    for folder in places:
-        if not folder.is_dir():
-            what = "is a file, not a folder" if folder.exists() else "does not exist"
-            raise InputError(f"--data.path: {folder} {what}; give the folder that holds {needed}.jsonl (or .csv, ...).")
-    files = {split: [file for folder in places if (file := find(folder, split))] for split in wanted}
-    if not files[needed]:
-        there = sorted(file.name for folder in places for file in folder.iterdir() if file.is_file()) or ["nothing"]
-        tested = any(find(folder, "test") for folder in places)
-        instead = ", or choose the checkpoint on the test split: --data.task.evaluate '[test]'" if tested else ""
+    def rows() -> list[dict]:
+        return toy.generate(name, split)
+
+    return Rows(f"{name} {split}", lambda: _numbered(rows()), lambda: cache.key(rows()))
+
+
+def read_places(places: list[Path], train: str, wanted: list[str], needed: str) -> dict[str, Rows]:
+    """The splits in `wanted`, each from the first of the folders and files that has it; `needed` must be among them."""
+    for place in places:
+        if not place.exists():
+            raise InputError(
+                f"--data.path: {place} does not exist; give the folder that holds {needed}.jsonl (or .csv, ...)."
+            )
+    files = [place for place in places if place.is_file()]
+    if len(files) > 1:
         raise InputError(
-            f"--data.path: {' and '.join(map(str, places))} has no file for the split {needed!r}: add {needed} + one of"
-            f" {' '.join(SUFFIXES)} (there is: {', '.join(there[:20])}){instead}."
+            f"--data.path: {' and '.join(map(str, files))} are both files, and a file is the training split; give one,"
+            f" or a folder with {train}.csv and {needed}.csv (or .jsonl, ...)."
         )
-    return {split: read_file(found[0]) for split, found in files.items() if found}
+    splits = {}
+    for split in wanted:
+        found = {
+            name: rows
+            for name in (split, *_stand_ins(split, wanted))
+            if (rows := next(filter(None, (_at(place, name, train) for place in places)), None))
+        }
+        if len(found) > 1 and split not in found:
+            raise InputError(
+                f"--data.path: {' and '.join(found)} may stand for the split {split!r}; choose one of them, such as"
+                f" --data.task.evaluate '[{next(iter(found))}]'."
+            )
+        if found:
+            splits[split] = next(iter(found.values()))
+    if needed not in splits:
+        _missing(places, needed, train, [*splits])
+    return splits
+
+
+def _stand_ins(split: str, wanted: list[str]) -> list[str]:
+    """Other names of a split, which are not splits of their own."""
+    return [name for name in NAMES if split in NAMES and name not in wanted]
+
+
+def _at(place: Path, split: str, train: str) -> Rows | None:
+    """The rows of a split in a folder, or in a file, which is the training split."""
+    if place.is_file():
+        return read_file(place) if split == train else None
+    if (place / "dataset_dict.json").is_file():
+        return _saved(place / split) if (place / split).is_dir() else None
+    if (place / "state.json").is_file():
+        return _saved(place) if split == train else None
+    file = find(place, split)
+    return None if file is None else read_file(file)
+
+
+def _missing(places: list[Path], needed: str, train: str, found: list[str]) -> None:
+    """Raise an InputError for the split that must be there and is not."""
+    there = sorted(path.name for place in places if place.is_dir() for path in place.iterdir() if _shown(path))
+    there += [place.name for place in places if place.is_file()]
+    instead = ""
+    if train in found and needed != train:
+        instead += ", or choose the checkpoint on rows held out of the training split: --data.holdout 0.1"
+    if any(_at(place, "test", train) for place in places):
+        instead += ", or choose the checkpoint on the test split: --data.task.evaluate '[test]'"
+    raise InputError(
+        f"--data.path: {' and '.join(map(str, places))} has no file for the split {needed!r}: add {needed} + one of"
+        f" {' '.join(SUFFIXES)} (there is: {', '.join((there or ['nothing'])[:20])}){instead}."
+    )
+
+
+def _shown(path: Path) -> bool:
+    return path.is_file() or (path / "state.json").is_file()
 
 
 def find(folder: Path, split: str) -> Path | None:
     """The file of `split` in `folder`, or None; an InputError where there are two."""
-    files = [file for suffix in SUFFIXES if (file := folder / f"{split}{suffix}").is_file()]
+    ends = [f"{suffix}{gz}" for suffix in READERS for gz in ("", ".gz")]
+    files = [file for end in ends if (file := folder / f"{split}{end}").is_file()]
     if len(files) > 1:
         names = " and ".join(file.name for file in files)
         raise InputError(f"--data.path: {folder} has {names} for one split; keep one of them.")
@@ -87,150 +159,59 @@ def find(folder: Path, split: str) -> Path | None:
 
 def read_file(file: Path) -> Rows:
     """The rows of a file by the end of its name, also gzipped; in .tsv quotation marks are text."""
-    try:
-        if file.suffix == ".parquet":
-            return _checked(_parquet(file), [], file)
-        with limits.decompressed(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            data = stream.read()
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{file}: cannot be read ({first_line(error)}); make it again.") from error
-    name = file.name.removesuffix(".gz")
-    if name.endswith((".csv", ".tsv")):
-        pairs = _table(text, file, tabs=name.endswith(".tsv"))
-    elif name.endswith(conll.SUFFIXES):
-        pairs = conll.rows(io.StringIO(text, newline="\n"), file)
-    elif name.endswith(".json") and text.lstrip().startswith("["):
-        return _checked(_json_list(text, file), [], file)
-    elif name.endswith(".json") and squad.is_document(document := _first(text, file)):
-        return _checked([row for _, row in squad.rows(document, file)], [], file)
-    else:
-        pairs = _json_lines(text, file)
-    lines, rows = [], []
-    for line, row in pairs:
-        lines.append(line)
-        rows.append(row)
-    return _checked(rows, lines, file)
+    suffix = Path(file.name.removesuffix(".gz")).suffix
+    if suffix not in READERS:
+        raise InputError(f"--data.path: {file} ends with none of {' '.join(SUFFIXES)}; rename or convert it.")
+    return Rows(str(file), partial(_some, READERS[suffix], file), partial(_content, [file], suffix))
 
 
-def _checked(rows: list[dict], lines: list[int], file: Path) -> Rows:
-    if not rows:
+def _some(reader: Reader, file: Path) -> Placed:
+    """The rows of a file, which must have some."""
+    empty = True
+    for pair in reader(file):
+        empty = False
+        yield pair
+    if empty:
         raise InputError(f"{file}: the file has no rows; add some or remove it.")
-    return Rows(rows, str(file), lines)
 
 
-def _parquet(file: Path) -> list[dict]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _content(files: Sequence[Path], kind: str) -> str:
+    """Digest of the files' bytes, wherever they lie, and of how they are read."""
+    try:
+        return cache.key(kind, *(cache.content(file) for file in files))
+    except OSError as error:
+        raise InputError(f"{files[0]}: cannot be read ({first_line(error)}); make it again.") from error
+
+
+def _saved(folder: Path) -> Rows:
+    """The rows of a Dataset that `save_to_disk` has written."""
+    import datasets
 
     try:
-        with pq.ParquetFile(file) as stored:
-            limits.check_rows(file, stored.metadata.num_rows)
-            blocks, size = [], 0
-            for block in stored.iter_batches(1000):
-                blocks.append(block)
-                size = limits.check_block(file, block, size)
-            table = pa.Table.from_batches(blocks, stored.schema_arrow)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(f"{file}: not a Parquet file ({first_line(error)}).") from error
-    try:
-        return table.to_pylist()
-    except (ValueError, OverflowError):  # Python's own type cannot hold a value: find its row and column
-        for name in table.column_names:
-            for i, value in enumerate(table[name]):
-                try:
-                    value.as_py()
-                except (ValueError, OverflowError) as error:
-                    raise InputError(
-                        f"{file}, row {i + 1}: column {name!r} holds a value that cannot be read ({first_line(error)});"
-                        " mend or remove it."
-                    ) from error
-        raise
+        saved = datasets.load_from_disk(folder)
+    except Exception as error:  # what datasets and pyarrow raise for a damaged folder has no common base
+        raise InputError(f"{folder}: cannot be read ({first_line(error)}); save the dataset again.") from error
+    if not len(saved):
+        raise InputError(f"{folder}: the dataset has no rows; add some or remove it.")
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".arrow", ".json"))
+    return Rows(str(folder), partial(_walk, cast("Dataset", saved)), partial(_content, files, "datasets"))
 
 
-def _json_list(text: str, file: Path) -> list[dict]:
-    rows = _parsed(text, str(file))
-    for i, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise InputError(f"{file}, row {i + 1}: expected an object with named columns, got {type(row).__name__}.")
-        _check_text(text, row, f"{file}, row {i + 1}")
-    return rows
+def _walk(dataset: "Dataset") -> Placed:
+    return _numbered(_blockwise(dataset))
 
 
-def _first(text: str, file: Path) -> Any:
-    """The value of a JSON file's first line, or of the whole file where its first line is none."""
-    limits.check_lists(str(file), text)
-    try:
-        return json.loads(text.lstrip().partition("\n")[0])
-    except (ValueError, RecursionError):
-        return _parsed(text, str(file))
+def _numbered(rows: Iterable[dict]) -> Placed:
+    return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _json_lines(text: str, file: Path) -> Iterator[tuple[int, dict]]:
-    for number, line in enumerate(io.StringIO(text), start=1):
-        if not line.strip():
-            continue
-        place = f"{file}, line {number}"
-        row = _parsed(line, str(file), number)
-        if not isinstance(row, dict):
-            raise InputError(f"{place}: expected a JSON object a line, got {type(row).__name__}.")
-        _check_text(line, row, place)
-        yield number, row
+def _blockwise(dataset: "Dataset") -> Iterator[dict]:
+    for block in dataset.with_format(None).iter(BLOCK):
+        columns = cast("dict[str, list]", block)
+        yield from (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
 
 
-def _parsed(text: str, file: str, line: int = 0) -> Any:
-    """The JSON value of a file, or of its line number `line`."""
-    place = f"{file}, line {line}" if line else file
-    limits.check_lists(place, text)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"{file}, line {line or error.lineno}"
-        raise InputError(f"{where}: malformed JSON ({error.msg}, column {error.colno}).") from error
-    except RecursionError as error:
-        raise InputError(f"{place}: JSON nested too deeply to be read; give one flat object a row.") from error
-    except ValueError as error:  # Python's limit of 4,300 digits
-        raise InputError(f"{place}: a whole number has too many digits ({first_line(error)}); shorten it.") from error
-
-
-def _check_text(written: str, row: dict, place: str) -> None:
-    """Raise an InputError for a lone surrogate such as \\ud800: `json` reads it, but no tokenizer can."""
-    if "\\ud" not in written and "\\uD" not in written:
-        return
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])
-        raise InputError(f"{place}: a text holds {half}, half of a surrogate pair; write both halves.") from error
-
-
-def _table(text: str, file: Path, tabs: bool) -> Iterator[tuple[int, dict]]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines, strict=True)
-    try:
-        header = next(reader, None)
-        if header is None:
-            return
-        if len(set(header)) < len(header):
-            raise InputError(f"{file}, line 1: a column name occurs twice in {header}; rename one.")
-        start = reader.line_num + 1
-        for values in reader:
-            if values and len(values) != len(header):
-                raise InputError(
-                    f"{file}, line {start}: {len(values)} fields where the header has {len(header)}"
-                    f" ({', '.join(header)})."
-                )
-            if values:
-                yield start, dict(zip(header, values, strict=True))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{file}, line {reader.line_num}: malformed row ({error}).") from error
-
-
-def read_hub(task: TaskSpec, wanted: list[str]) -> dict[str, Rows]:
+def read_hub(task: TaskSpec, wanted: list[str], needed: str) -> dict[str, Rows]:
     """The splits in `wanted` that the hub's dataset has; where the hub fails, the error says how to use files."""
     files = ", ".join(f"{split}.jsonl.gz" for split in wanted)
     around = f"use --data.path DIR with {files} (or .csv, .parquet, ...) with the hub's column names"
@@ -249,7 +230,21 @@ def read_hub(task: TaskSpec, wanted: list[str]) -> dict[str, Rows]:
     except Exception as error:  # the hub's errors have no common base: no network, no such name, a bad proxy
         where = f"task {task.name!r}: {'/'.join(task.hub)}"
         raise InputError(f"{where} cannot be loaded ({first_line(error)}): {around}.") from error
-    if task.evaluate[0] not in loaded:
-        near = nearest(task.evaluate[0], map(str, loaded))
-        raise InputError(f"task {task.name!r}: the hub's dataset has no split {task.evaluate[0]!r}, {near}")
-    return {s: Rows(loaded[s].to_list(), f"{'/'.join(task.hub)} {s}") for s in wanted if s in loaded}
+    splits = {}
+    for split in wanted:
+        there = next(
+            (name for name in (split, *_stand_ins(split, wanted)) if name in loaded and len(loaded[name])), None
+        )
+        if there:
+            rows = loaded[there]
+            splits[split] = Rows(f"{'/'.join(task.hub)} {there}", partial(_walk, rows), partial(_made, rows))
+    if needed not in splits:
+        raise InputError(
+            f"task {task.name!r}: the hub's dataset has no split {needed!r}, {nearest(needed, map(str, loaded))}"
+        )
+    return splits
+
+
+def _made(dataset: "Dataset") -> str:
+    """The fingerprint that `datasets` gives a split: name, version and how it was made."""
+    return dataset._fingerprint

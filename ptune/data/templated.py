@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -17,6 +17,9 @@ from ptune.data.writer import Writer
 from ptune.errors import InputError
 from ptune.tasks.spec import HeadSpec, TaskSpec
 from ptune.tasks.templates import Template
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 WRITTEN = ("input_ids", "token_type_ids", "slots", "answer_at")
 """Names of the lists that the writer makes of a text."""
@@ -103,6 +106,10 @@ class Templated(TaskData):
             return {}
         return {"template": self.template.text, "slots": self.slots, "front": self.writer.front, "causal": self.causal}
 
+    def row_settings(self) -> dict[str, Any]:
+        """The columns that the template names, where there is one."""
+        return {"columns": self.template.columns} if self.templated else {}
+
     def columns(self, row: dict, empty: bool = False) -> dict[str, str]:
         """The columns that the template names; an empty one is an error unless `empty`."""
         return {name: self.string(row, name, empty) for name in self.template.columns}
@@ -111,7 +118,7 @@ class Templated(TaskData):
     def answer(self, parsed: dict) -> str:
         """The answer of a parsed row, as text."""
 
-    def prepare_rows(self, parsed: dict[str, list[dict]]) -> None:
+    def prepare_rows(self, parsed: "dict[str, Dataset]") -> None:
         """Draw the demonstrations, from the classes in turn, and take them out of the training rows."""
         if not self.demonstrations:
             return
@@ -126,15 +133,16 @@ class Templated(TaskData):
         random.Random(loader.seed()).shuffle(order)
         of_class: dict[str, int] = {}
         turn = {}  # the first row of every class comes before the second row of any class
+        labels = rows["label"][:]
         for i in order:
-            name = str(rows[i]["label"])
+            name = str(labels[i])
             turn[i] = of_class[name] = of_class.get(name, -1) + 1
         drawn = sorted(order, key=turn.__getitem__)[: self.demonstrations]
         text = " ".join(self.writer.text(rows[i]["columns"], self.answer(rows[i])) for i in drawn)
         front = pieces(self.tokenizer, [text], spaced=False)[0]
         self.writer = Writer(self.template, self.tokenizer, self.causal, self.max_length, self.slots, front)
-        parsed[self.task.train] = [row for i, row in enumerate(rows) if i not in drawn]
-        if not parsed[self.task.train]:
+        parsed[self.task.train] = rows.select([i for i in range(len(rows)) if i not in {*drawn}])
+        if not len(parsed[self.task.train]):
             del parsed[self.task.train]  # an evaluation needs no others, and a fit says that the split is missing
 
     def written(self, rows: Sequence[dict], fills: Sequence[Sequence[Sequence[int]]]) -> list[dict[str, list]]:

@@ -123,7 +123,7 @@ def _example(row: TaskSpec, path: str | None) -> str:
     """The first row there is, long texts cut."""
     from ptune.data.source import read
 
-    first = next(iter(read(row, path).values())).rows[0]
+    _, first = next(next(iter(read(row, path).values())).read())
     return printable(
         json.dumps({name: _short(value) for name, value in first.items()}, ensure_ascii=False, default=str)
     )

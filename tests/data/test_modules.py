@@ -441,44 +441,51 @@ def test_unknown_split(folder, backbone):
 
 
 def names():
-    return {file.name for file in cache.folder().iterdir()}
+    return {file.name for file in cache.folder().iterdir() if file.name != cache.LOCKS}
 
 
 def test_cache_is_used_again_and_keyed_by_what_it_depends_on(folder, backbone, monkeypatch):
     path = folder(train=ROWS, validation=ROWS)
-    encoded = []
-    encode = Classification.encode
+    encoded, checked = [], []
+    encode, parse = Classification.encode, Classification.parse
     monkeypatch.setattr(
         Classification, "encode", lambda self, rows, train: encoded.append(len(rows)) or encode(self, rows, train)
     )
+    monkeypatch.setattr(Classification, "parse", lambda self, row: checked.append(row) or parse(self, row))
     first = load(path, PAIR, backbone)
-    assert encoded == [20, 20]
+    assert (encoded, len(checked)) == ([20, 20], 40)
     again = load(path, PAIR, backbone, batch_size=3)
-    assert encoded == [20, 20]
+    assert (encoded, len(checked)) == ([20, 20], 40)
     assert list(again._items["train"]) == list(first._items["train"])
     known = names()
-    assert len(known) == 2
-    assert all(name.startswith(("own-train-", "own-validation-")) for name in known)  # and nothing temporary
+    assert len(known) == 4
+    starts = tuple(f"own-{split}-{what}-" for split in ("train", "validation") for what in ("rows", "tokens"))
+    assert all(name.startswith(starts) for name in known)  # and nothing temporary
     load(path, PAIR, backbone, max_length=130, slots=2)  # the text's own limit is what counts
     assert names() == known
 
-    def renewed(task=PAIR, **options):
-        before = names()
-        load(folder(train=ROWS, validation=ROWS), task, backbone, **options)
-        return len(names() - before)
+    def renewed(task=PAIR, suffix="jsonl", **options):
+        before, read = names(), len(checked)
+        load(folder(suffix, train=ROWS, validation=ROWS), task, backbone, **options)
+        made = [name for name in names() - before if "-tokens-" in name]
+        assert len(names() - before) - len(made) == (2 if len(checked) > read else 0)
+        return len(checked) - read, len(made)
 
-    assert renewed(max_length=64) == 2
-    assert renewed(TaskSpec("own", text=("b", "a"), label="y", labels=("no", "yes"))) == 2
-    assert renewed(TaskSpec("own", text=("a", "b"), label="y", labels=("yes", "no"))) == 2
+    assert renewed(max_length=64) == (0, 2)
+    assert renewed(TaskSpec("own", text=("b", "a"), label="y", labels=("no", "yes"))) == (40, 2)
+    assert renewed(TaskSpec("own", text=("a", "b"), label="y", labels=("yes", "no"))) == (40, 2)
     monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
-    assert renewed() == 2
+    assert renewed() == (40, 2)
     ROWS[0], saved = ROWS[0] | {"b": "three"}, ROWS[0]
-    assert renewed() == 2
+    assert renewed() == (40, 2)
     ROWS[0] = saved
     fingerprint = cache.fingerprint
     monkeypatch.setattr(cache, "fingerprint", lambda tokenizer: fingerprint(tokenizer) + "other")
-    assert renewed() == 2
-    assert renewed() == 0
+    assert renewed() == (0, 2)
+    assert renewed() == (0, 0)
+    for file in Path(path).iterdir():
+        file.unlink()
+    assert renewed(suffix="csv") == (40, 0), "the same rows in other files are checked again, but not tokenized"
 
 
 def test_fingerprint_is_of_the_tokenizer(backbone, tmp_path):
@@ -527,9 +534,10 @@ DAMAGES = {
     "arrow empty": rewritten("*.arrow", lambda data: b""),
     "arrow of zeros": rewritten("*.arrow", lambda data: bytes(len(data))),
     "arrow deleted": lambda entry: next(entry.glob("*.arrow")).unlink(),
-    "state empty": rewritten("state.json", lambda data: b""),
-    "state deleted": lambda entry: (entry / "state.json").unlink(),
-    "info of other letters": rewritten("dataset_info.json", lambda data: b"x" * len(data)),
+    "entry empty": rewritten("entry.json", lambda data: b""),
+    "entry deleted": lambda entry: (entry / "entry.json").unlink(),
+    "entry of other letters": rewritten("entry.json", lambda data: b"x" * len(data)),
+    "entry of another type": rewritten("entry.json", lambda data: b"[]"),
     "emptied": emptied,
     "a file in the way": replaced_by_a_file,
 }
@@ -540,12 +548,12 @@ def test_a_damaged_cache_entry_is_made_again(damage, folder, backbone):
     path = folder(train=ROWS, validation=ROWS)
     first = {split: list(items) for split, items in load(path, PAIR, backbone)._items.items()}
     before = names()
-    for entry in list(cache.folder().iterdir()):
-        DAMAGES[damage](entry)
+    for name in before:
+        DAMAGES[damage](cache.folder() / name)
     data = load(path, PAIR, backbone)
     assert {split: list(items) for split, items in data._items.items()} == first
     assert names() == before, "and nothing else is left"
-    assert all(cache._loaded(entry) is not None for entry in cache.folder().iterdir())
+    assert all(cache._loaded(cache.folder() / name) is not None for name in before)
 
 
 def test_another_process_may_write_the_cache_first(folder, backbone, monkeypatch):

@@ -374,11 +374,12 @@ def test_few_shots_are_the_rows_that_lm_bffs_script_draws(folder, bert, seed):
     rows = [dict(zip(("a", "y"), line.split("\t"), strict=True)) for line in lines]
     task = TaskSpec("own", text=("a",), label="y", labels=("no", "yes", "maybe"))
     data = Classification(task, bert, path=folder("tsv", train=rows, validation=rows[:5]), shots=4, data_seed=seed)
-    splits = data._read()
-    drawn = [[f"{row['a']}\t{row['y']}" for row in splits[split].rows] for split in ("train", "dev")]
-    assert tuple(drawn) == lm_bff(lines, 4, seed)
-    assert splits["train"].where(0).endswith(f"line {lines.index(drawn[0][0]) + 2}"), "a mistake still has its line"
     data.setup("fit")
+    drawn = [
+        [f"{row['texts'][0]}\t{task.labels[row['label']]}" for row in data._rows[split]] for split in ("train", "dev")
+    ]
+    assert tuple(drawn) == lm_bff(lines, 4, seed)
+    assert [len(data._items[split]) for split in ("train", "dev")] == [12, 12]
     assert data.splits == ["dev", "validation"], "the checkpoint is chosen on dev"
 
 
@@ -424,7 +425,8 @@ def test_shots_of_a_choice_without_names_are_drawn_by_the_number_of_the_right_on
     task = TaskSpec("own", "multiple_choice", text=("a",), label="y", choices=("c0", "c1"))
     rows = [{"a": "the nurse", "c0": "cab", "c1": "baker", "y": i % 2} for i in range(8)]
     data = MultipleChoice(task, bert, path=folder(train=rows, validation=rows), shots=2)
-    assert [len(rows.rows) for rows in data._read().values()] == [4, 8, 4]
+    data.setup("fit")
+    assert [len(rows) for rows in data._rows.values()] == [4, 8, 4]
 
 
 def test_a_file_called_dev_is_a_split_as_any_other_unless_few_shots_are_drawn(bert, folder):
@@ -487,7 +489,7 @@ def test_where_keeps_the_rows_of_one_value_and_their_lines(bert, folder):
     assert [row["a"] for row in splits["train"].rows] == ["2", "5", "8"]
     assert splits["train"].where(1).endswith("train.jsonl, line 6")
     with pytest.raises(InputError, match=r"task 'own': .*validation.jsonl has no row with kind '2'"):
-        Classification(task, bert, path=folder(train=rows, validation=rows[:2]))._read()
+        Classification(task, bert, path=folder(train=rows, validation=rows[:2])).setup()
 
 
 # ---- the cache
