@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ptune.methods.p_tuning_v2 import PrefixEncoder, PTuningV2
     from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
     from ptune.prompts import Prompts
+    from ptune.serving.loading import load
+    from ptune.serving.predictor import Predictor
     from ptune.tasks import task
     from ptune.tasks.spec import HeadSpec, TaskSpec
     from ptune.tasks.templates import Template, Verbalizer
@@ -38,12 +40,14 @@ _HOMES = {
     "PrefixEncoder": "ptune.methods.p_tuning_v2",
     "PromptEncoder": "ptune.methods.p_tuning",
     "PromptTuner": "ptune.tuning.tuner",
+    "Predictor": "ptune.serving.predictor",
     "Prompts": "ptune.prompts",
     "SoftPrompt": "ptune.methods.prompt_tuning",
     "TaskSpec": "ptune.tasks.spec",
     "Template": "ptune.tasks.templates",
     "Verbalizer": "ptune.tasks.templates",
     "describe": "ptune.backbone.pretrained",
+    "load": "ptune.serving.loading",
     "task": "ptune.tasks",
 }
 """Where the public names lie, beside methods and data modules, which are found in their packages."""

@@ -207,6 +207,19 @@ class MultiLabel(LinearHead):
         return torch.cat([right, ~right], dim=1).float()
 
     @classmethod
+    def answers(cls, spec, scores, batch, top_k=1):
+        rows = scores.sigmoid().tolist()
+        return [[{"answer": name, "score": p} for name, p in zip(spec.labels, row)][:top_k] for row in rows]
+
+    @classmethod
+    def gold(cls, spec, batch):
+        return [[spec.labels[i] for i, yes in enumerate(row) if yes] for row in batch["labels"].tolist()]
+
+    @classmethod
+    def right(cls, table):
+        return table[:, : table.shape[1] // 2].all(1).tolist()
+
+    @classmethod
     def majority_rows(cls, spec, train_labels, eval_labels, groups):
         most = torch.tensor(train_labels).float().mean(0) - 0.5
         return cls.rows(spec, most.expand(len(eval_labels), -1), {"labels": torch.tensor(eval_labels)})

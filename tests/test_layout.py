@@ -18,6 +18,7 @@ FLOORS = (
     {"data", "tuning"},
     {"methods"},
     {"run"},
+    {"serving"},
     {"commands"},
 )
 """Each floor imports from lower ones; a command is a module at the top, or a package's `__main__`."""

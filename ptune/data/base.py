@@ -4,7 +4,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -18,10 +18,11 @@ from transformers import PreTrainedTokenizerBase
 from ptune.backbone.tokenizer import load, stand_in, text_start
 from ptune.data import cache, modules
 from ptune.data.draws import DEV, HOLDOUT, few, held_out
-from ptune.data.loader import BucketSampler, EvalSampler, Loader
+from ptune.data.loader import BucketSampler, EvalSampler, InOrder, Loader
 from ptune.data.rows import Rows
 from ptune.data.source import folders, read
 from ptune.errors import InputError, nearest
+from ptune.heads.base import Answer
 from ptune.tasks import plain, prepare_name, prepare_of
 from ptune.tasks import task as find_task
 from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec
@@ -32,6 +33,22 @@ if TYPE_CHECKING:
 
 # By default jsonargparse imports what the value names, and so runs the code of whoever wrote a config.yaml.
 register_type(Prepare, serializer=prepare_name, deserializer=prepare_of)
+
+
+def spec_of(values: dict[str, Any]) -> TaskSpec:
+    """The task whose fields `plain` wrote.
+
+    Raises:
+        InputError: a field that is none.
+    """
+    known = {field.name for field in fields(TaskSpec)}
+    unknown = next((name for name in values if name not in known), None)
+    if unknown is not None:
+        raise InputError(f"data.task.{unknown}: a task has no such field; the file is of another version of ptune.")
+    fixed: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in values.items()}
+    prepare = fixed.pop("prepare", None)
+    return TaskSpec(**fixed, prepare=None if prepare is None else prepare_of(prepare))
+
 
 LARGEST = 2**31 - 1
 """Largest value of an argument that is a whole number: NumPy's seeds and the tokenizers' lengths have such a limit."""
@@ -72,6 +89,10 @@ class TaskData(L.LightningDataModule, ABC):
 
     format: ClassVar[str]
     """Name of the task format that the subclass reads, as in `--data.task.format`."""
+    several: ClassVar[bool] = False
+    """Whether a row has a list of answers by itself, as entities are."""
+    top_k: ClassVar[int] = 1
+    """Number of answers to a row that are given without being asked for."""
     classless: ClassVar[str] = ""
     """Why a row of this format has no class of its own, which few shots could be drawn by; empty where it has one."""
     reported: ClassVar[tuple[str, ...]] = ("accuracy",)
@@ -234,6 +255,57 @@ class TaskData(L.LightningDataModule, ABC):
         for start in range(0, len(order), self.batch_size):
             numbers = order[start : start + self.batch_size]
             yield numbers, self.collate([items[i] for i in numbers])
+
+    # ---- answers
+
+    def of_texts(self, texts: Sequence[str]) -> dict:
+        """The row that `parse` takes, without an answer, of the texts that the model reads, in the task's order.
+
+        Raises:
+            InputError: their number is not that of the task's columns.
+        """
+        columns = self.read_columns
+        if len(texts) != len(columns):
+            raise InputError(
+                f"{len(texts)} text{'s' * (len(texts) != 1)} for a task that reads {len(columns)} "
+                f"({', '.join(columns)}); give {self.as_texts(columns)}, or a row with named columns."
+            )
+        return dict(zip(columns, texts, strict=True))
+
+    def as_texts(self, columns: Sequence[str]) -> str:
+        """How a row is given as texts, in words."""
+        return f"a tuple of {len(columns)}" if len(columns) > 1 else "one text"
+
+    @property
+    def read_columns(self) -> tuple[str, ...]:
+        """The columns that a row's texts stand in."""
+        return self.task.text
+
+    def worded(self, answer: Any) -> Any:
+        """An answer of the head as the data write it."""
+        return answer
+
+    def presented(self, checked: dict, answers: list[Answer]) -> list[dict]:
+        """The answers to a checked row in the form of a pipeline of transformers; here {label, score}, best first."""
+        return [{"label": answer["answer"], "score": answer["score"]} for answer in answers]
+
+    def recipe(self) -> dict[str, Any]:
+        """The arguments that a row is read by, in JSON's types: a module built with them makes the same batches.
+
+        A `prepare` function is named after the task of ptune that has it; one of the user's own cannot be read again.
+        """
+        return {
+            "task": plain(self.task),
+            "max_length": self.max_length,
+            "pad_to_multiple_of": self.pad_to_multiple_of,
+        }
+
+    def learned(self) -> dict[str, Any]:
+        """What reading a row depends on beside `recipe`, read from the data in `setup`, in JSON's types."""
+        return {}
+
+    def restore(self, learned: dict[str, Any]) -> None:
+        """Set what `learned` has returned, instead of a `setup`."""
 
     def settings(self) -> dict[str, Any]:
         """Further values that the items depend on; they are part of the cache's key."""
@@ -486,6 +558,15 @@ class TaskData(L.LightningDataModule, ABC):
         """Batches of the split that is monitored."""
         return self.loader(self.splits[0])
 
+    def test_dataloader(self) -> Loader:
+        """Batches of the last evaluated split, which is the test split where there is one with labels."""
+        return self.loader(self.splits[-1])
+
+    def predict_dataloader(self) -> Loader:
+        """Batches of the same split as `test_dataloader`, in the order of its rows."""
+        items = self._items[self.splits[-1]]
+        return self._loader(items, InOrder(items["length"][:], self.batch_size))
+
     def loader(self, split: str) -> Loader:
         """Batches of `split` for evaluation: each row once over all processes, long texts first; after setup."""
         if split not in self._items:
@@ -493,11 +574,11 @@ class TaskData(L.LightningDataModule, ABC):
         items = self._items[split]
         return self._loader(items, EvalSampler(items["length"][:], self.batch_size))
 
-    def _loader(self, items: "Dataset", sampler: BucketSampler | EvalSampler) -> Loader:
-        return Loader(
-            items,
-            self.batch_size,
-            sampler,
+    def _loader(self, items: "Dataset", sampler: BucketSampler | EvalSampler | InOrder) -> Loader:
+        return Loader(  # by keywords: Lightning replaces some of them for predictions
+            dataset=items,
+            batch_size=self.batch_size,
+            sampler=sampler,
             collate_fn=self.collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,

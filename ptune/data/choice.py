@@ -10,6 +10,7 @@ from ptune.backbone.tokenizer import filled, pieces
 from ptune.data.base import Batch
 from ptune.data.templated import Templated
 from ptune.errors import InputError
+from ptune.heads.base import Answer
 from ptune.tasks.spec import TaskSpec
 
 
@@ -72,6 +73,11 @@ class MultipleChoice(Templated):
         if str(value) not in map(str, codes):
             raise InputError(f"column {self.task.label!r}: {value!r} is not the number of a choice, 0 to {codes[-1]}.")
         return int(str(value))
+
+    def presented(self, checked: dict, answers: list[Answer]) -> list[dict]:
+        """[{label, score, answer}], best first; `answer` is the text of the choice that the label stands for."""
+        texts = dict(zip(self.task.labels, checked["seconds"], strict=True))
+        return [answer | {"answer": texts[answer["label"]]} for answer in super().presented(checked, answers)]
 
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
         """One item a row: input_ids and token_type_ids are lists of c lists."""

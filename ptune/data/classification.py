@@ -12,6 +12,7 @@ from ptune.backbone.tokenizer import answers
 from ptune.data.base import Batch
 from ptune.data.templated import Templated
 from ptune.errors import InputError
+from ptune.heads.base import Answer
 from ptune.tasks.spec import HeadSpec, TaskSpec
 from ptune.tasks.templates import Verbalizer
 
@@ -96,6 +97,16 @@ class Classification(Templated):
     def head(self) -> HeadSpec:
         """The head this task needs, with the words of a verbalizer."""
         return replace(super().head, words=self.verbalizer.words) if self.templated else super().head
+
+    def recipe(self) -> dict[str, Any]:
+        """The arguments that a row is read by, with the verbalizer."""
+        return super().recipe() | ({"verbalizer": self.words} if self.words else {})
+
+    def presented(self, checked: dict, answers: list[Answer]) -> list[dict]:
+        """[{label, score}], best first: labels with their probabilities, or the label column's name and the number."""
+        if self.task.labels:
+            return super().presented(checked, answers)
+        return [{"label": self.task.label, "score": answer["score"]} for answer in answers]
 
     def settings(self) -> dict[str, Any]:
         """The template's settings, and the tokens at its mask."""

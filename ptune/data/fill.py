@@ -9,6 +9,7 @@ from ptune.backbone.tokenizer import filled, pieces, whole_words
 from ptune.data.base import Batch
 from ptune.data.templated import Templated
 from ptune.errors import InputError
+from ptune.heads.base import Answer
 from ptune.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class Fill(Templated):
 
     format: ClassVar[str] = "fill"
     classless = "an answer is a word of the vocabulary, not a class"
+    several = True
+    top_k = 5
     template_head = "fill"
     reported = ("precision_at_1",)
 
@@ -58,7 +61,7 @@ class Fill(Templated):
     @cached_property
     def _word(self) -> str:
         """Some word of the vocabulary."""
-        return str(self.tokenizer.decode([min(self._words)])).strip()
+        return self.worded(min(self._words))
 
     def row_settings(self) -> dict[str, Any]:
         """The columns that the template names, and the vocabulary."""
@@ -79,6 +82,22 @@ class Fill(Templated):
     def answer(self, parsed: dict) -> str:
         """The word."""
         return parsed["word"]
+
+    def worded(self, answer: Any) -> Any:
+        """The word of a token id."""
+        return str(self.tokenizer.decode([answer])).strip()
+
+    def presented(self, checked: dict, answers: list[Answer]) -> list[dict]:
+        """[{score, token, token_str, sequence}], best first: token id, word, and the template with columns and word."""
+        return [
+            {
+                "score": answer["score"],
+                "token": answer["answer"],
+                "token_str": (word := self.worded(answer["answer"])),
+                "sequence": self.writer.text(checked["columns"], word),
+            }
+            for answer in answers
+        ]
 
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
         """One item a row: its text and the token id of its word."""

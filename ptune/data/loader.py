@@ -75,17 +75,12 @@ class BucketSampler(_Sampler):
         return len(self.lengths) // self.num_replicas
 
 
-@final
-class EvalSampler(_Sampler):
-    """Evaluation order: longest first, each row exactly once over all processes, whose numbers of rows may differ by 1.
+class _OnceEach(_Sampler):
+    """Each row exactly once over all processes, whose numbers of rows may differ by 1.
 
     With fewer rows than processes every process evaluates all rows: averages stay right, and no process is missing in a
     collective operation.
     """
-
-    def order(self) -> list[int]:
-        """Row numbers of this process."""
-        return self.lengths.argsort(stable=True, descending=True)[self._share].tolist()
 
     @property
     def _share(self) -> slice:
@@ -93,6 +88,24 @@ class EvalSampler(_Sampler):
 
     def __len__(self) -> int:
         return len(range(len(self.lengths))[self._share])
+
+
+@final
+class EvalSampler(_OnceEach):
+    """Evaluation order: longest first, so that batches need little padding."""
+
+    def order(self) -> list[int]:
+        """Row numbers of this process."""
+        return self.lengths.argsort(stable=True, descending=True)[self._share].tolist()
+
+
+@final
+class InOrder(_OnceEach):
+    """The order of the rows, for predictions."""
+
+    def order(self) -> list[int]:
+        """Row numbers of this process."""
+        return list(range(len(self.lengths)))[self._share]
 
 
 @final

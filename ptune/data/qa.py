@@ -11,6 +11,7 @@ import torch
 
 from ptune.data.base import Batch, TaskData
 from ptune.errors import InputError
+from ptune.heads.base import Answer
 from ptune.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -64,6 +65,23 @@ class SpanQA(TaskData):
                 raise InputError(f"--data.{name} {value}: must be at least {least}.")
         if math.isnan(self.null_threshold):
             raise InputError(f"--data.null_threshold {self.null_threshold}: must be a number.")
+
+    def presented(self, checked: dict, answers: list[Answer]) -> list[dict]:
+        """[{score, start, end, answer}]: the text and its characters in the context; "" from 0 to 0 for no answer."""
+        return [{key: answer[key] for key in ("score", "start", "end", "answer")} for answer in answers]
+
+    def recipe(self) -> dict[str, Any]:
+        """The arguments that a row is read by, with those of windows and answers."""
+        names = ("stride", "max_answer_length", "null_threshold")
+        return super().recipe() | {name: getattr(self, name) for name in names}
+
+    def learned(self) -> dict[str, Any]:
+        """Whether there are questions without an answer."""
+        return {"nullable": self.nullable}
+
+    def restore(self, learned: dict[str, Any]) -> None:
+        """Set whether a question may get no answer."""
+        self.nullable = learned["nullable"]
 
     def settings(self) -> dict:
         """The stride, and the constants of this file."""

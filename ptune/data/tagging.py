@@ -1,6 +1,7 @@
 """Tagging: one tag a word, read at the word's first sub-token."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,7 +11,8 @@ import torch
 
 from ptune.data.base import Batch, TaskData
 from ptune.errors import InputError
-from ptune.heads.linear import plain_tag
+from ptune.heads.base import Answer
+from ptune.heads.linear import groups, plain_tag
 from ptune.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Tagging(TaskData):
     """
 
     format: ClassVar[str] = "tagging"
+    several = True
     classless = "a sentence has many tags, not one class"
     reported = ("entity_f1", "entity_precision", "entity_recall")
 
@@ -74,6 +77,31 @@ class Tagging(TaskData):
         if not value:
             raise InputError(f"column {name!r} is empty; fill it or remove the row.")
         return list(value)
+
+    def of_texts(self, texts: Sequence[str]) -> dict:
+        """The row of a sentence: one text, which is split at white space and around punctuation, or its words."""
+        words = re.findall(r"\w+|[^\w\s]", texts[0]) if len(texts) == 1 else list(texts)
+        return {self.task.text[0]: words}
+
+    def presented(self, checked: dict, answers: list[Answer]) -> list[dict]:
+        """The entities in order, {entity_group, score, word, start, end}; all words where tags have no B-, I-, ...
+
+        `word` is the text from `start` to `end`, characters of the sentence, or of its words joined by spaces; `score`
+        is the mean probability of its words' tags.
+        """
+        (answer,) = answers
+        text = checked.get("text") or " ".join(checked["words"])
+        places, end = [], 0
+        for word in checked["words"]:
+            start = text.index(word, end)
+            end = start + len(word)
+            places.append((start, end))
+        found = []
+        for group, first, last in groups(answer["answer"], self.task.labels):
+            start, end = places[first][0], places[last][1]
+            score = sum(answer["score"][first : last + 1]) / (last + 1 - first)
+            found.append({"entity_group": group, "score": score, "word": text[start:end], "start": start, "end": end})
+        return found
 
     def encode(self, rows: list[dict], train: bool) -> list[dict]:
         """Items with lists of pieces: input_ids, token_type_ids, labels (-100 where no word begins)."""

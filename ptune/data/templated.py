@@ -100,6 +100,29 @@ class Templated(TaskData):
         head = super().head
         return replace(head, kind=self.template_head, template=self.template.text) if self.templated else head
 
+    @property
+    def read_columns(self) -> tuple[str, ...]:
+        """The task's columns, or those of a template that has others."""
+        if self.templated and not {*self.template.columns} <= {*self.task.text}:
+            return self.template.columns
+        return self.task.text
+
+    def recipe(self) -> dict[str, Any]:
+        """The arguments that a row is read by, with those of the template."""
+        return super().recipe() | {"template": self.template_text, "demonstrations": self.demonstrations}
+
+    def learned(self) -> dict[str, Any]:
+        """The tokens of the demonstrations that were drawn."""
+        return {"front": self.writer.front} if self.demonstrations else {}
+
+    def restore(self, learned: dict[str, Any]) -> None:
+        """Put these demonstrations before every text."""
+        if self.demonstrations:
+            self._set_front(learned["front"])
+
+    def _set_front(self, front: Sequence[int]) -> None:
+        self.writer = Writer(self.template, self.tokenizer, self.causal, self.max_length, self.slots, front)
+
     def settings(self) -> dict[str, Any]:
         """The text around the columns, where there is a template."""
         if not self.templated:
@@ -140,7 +163,7 @@ class Templated(TaskData):
         drawn = sorted(order, key=turn.__getitem__)[: self.demonstrations]
         text = " ".join(self.writer.text(rows[i]["columns"], self.answer(rows[i])) for i in drawn)
         front = pieces(self.tokenizer, [text], spaced=False)[0]
-        self.writer = Writer(self.template, self.tokenizer, self.causal, self.max_length, self.slots, front)
+        self._set_front(front)
         parsed[self.task.train] = rows.select([i for i in range(len(rows)) if i not in {*drawn}])
         if not len(parsed[self.task.train]):
             del parsed[self.task.train]  # an evaluation needs no others, and a fit says that the split is missing

@@ -24,6 +24,8 @@ Loss = tuple[Float[Tensor, ""], Int[Tensor, ""]]
 Table = Num[Tensor, "rows columns"]
 """One row an example; a metric is a function of the whole table."""
 Metric = Callable[[Table], Tensor]
+Answer = dict[str, Any]
+"""`answer` (a label's name, a number, a text, or a list with an item a word) and `score`, in Python's values."""
 
 
 class Head(nn.Module, ABC):
@@ -63,6 +65,30 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def rows(cls, spec: HeadSpec, scores: Tensor, batch: dict[str, Any]) -> Table:
         """The rows of a batch; `scores` are those of `forward`."""
+
+    @classmethod
+    @abstractmethod
+    def answers(
+        cls, spec: HeadSpec, scores: Tensor, batch: dict[str, Any], top_k: int | None = 1
+    ) -> list[list[Answer]]:
+        """The answers to each row of a batch, best first; the first one is what `rows` counts as the prediction.
+
+        Args:
+            spec: the head.
+            scores: those of `forward`.
+            batch: the batch; its labels are not read.
+            top_k: number of answers to a row, None for all; a kind whose row has one answer gives that.
+        """
+
+    @classmethod
+    @abstractmethod
+    def gold(cls, spec: HeadSpec, batch: dict[str, Any]) -> list:
+        """The right answer to each row, in the form of `answers`; for spans the list of the texts that are right."""
+
+    @classmethod
+    @abstractmethod
+    def right(cls, table: Table) -> list[bool] | None:
+        """Whether each row of the table is answered right; None for a kind whose answers are more or less right."""
 
     @classmethod
     @abstractmethod

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from ptune.backbone import Backbone
 from ptune.backbone.pretrained import BackboneSpec
 from ptune.errors import InputError
-from ptune.heads.base import Batch, Head, Loss, Table, cross_entropy
+from ptune.heads.base import Answer, Batch, Head, Loss, Table, cross_entropy
 from ptune.heads.metrics import OF_CLASSES, accuracy, at_best_threshold, at_threshold, pearson, spearman
 from ptune.heads.one_of import OneOf
-from ptune.heads.spans import decode, exact_and_f1
+from ptune.heads.spans import best_spans, decode, exact_and_f1
 from ptune.tasks.spec import HeadSpec
 
 
@@ -91,6 +91,22 @@ class Regress(LinearHead):
         return torch.stack([scores.float(), batch["labels"].float()], dim=1)
 
     @classmethod
+    def answers(
+        cls, spec: HeadSpec, scores: Float[Tensor, " b"], batch: dict[str, Any], top_k: int | None = 1
+    ) -> list[list[Answer]]:
+        """The number, which is its own score."""
+        return [[{"answer": score, "score": score}] for score in scores.float().tolist()]
+
+    @classmethod
+    def gold(cls, spec: HeadSpec, batch: dict[str, Any]) -> list[float]:
+        """The numbers of the data."""
+        return batch["labels"].float().tolist()
+
+    @classmethod
+    def right(cls, table: Table) -> None:
+        """None: a number is more or less right."""
+
+    @classmethod
     def majority_rows(
         cls, spec: HeadSpec, train_labels: Sequence, eval_labels: Sequence, groups: Sequence[int] | None
     ) -> Table:
@@ -162,6 +178,35 @@ class Span(LinearHead):
         return torch.tensor(rows)
 
     @classmethod
+    def answers(
+        cls, spec: HeadSpec, scores: Float[Tensor, "n t 2"], batch: dict[str, Any], top_k: int | None = 1
+    ) -> list[list[Answer]]:
+        """The span as text, with its `start` and `end` (characters of the context); "" from 0 to 0 for no answer.
+
+        The score is the product of the probabilities of the span's first and last token among the tokens of the context
+        in all windows and token 0 of each, which stands for no answer.
+        """
+        references = batch["references"]
+        found = best_spans(scores, batch["offsets"], batch["feature_row"], len(references), batch["max_answer_length"])
+        none = found.null - found.score > batch["null_threshold"]
+        spans = found.spans.masked_fill(none[:, None], 0).tolist()
+        probabilities = (torch.where(none, found.null, found.score) - found.normaliser).exp().tolist()
+        return [
+            [{"answer": reference["context"][start:end], "score": score, "start": start, "end": end}]
+            for reference, (start, end), score in zip(references, spans, probabilities, strict=True)
+        ]
+
+    @classmethod
+    def gold(cls, spec: HeadSpec, batch: dict[str, Any]) -> list[list[str]]:
+        """The texts that are right, none for a question without an answer."""
+        return [reference["answers"] for reference in batch["references"]]
+
+    @classmethod
+    def right(cls, table: Table) -> list[bool]:
+        """Whether the answer that is given, a span or none, matches exactly."""
+        return torch.where(table[:, 0] > table[:, 4], table[:, 3], table[:, 1]).bool().tolist()
+
+    @classmethod
     def majority_rows(
         cls, spec: HeadSpec, train_labels: Sequence, eval_labels: Sequence, groups: Sequence[int] | None
     ) -> None:
@@ -202,14 +247,27 @@ class Tag(LinearHead):
     @classmethod
     def rows(cls, spec: HeadSpec, scores: Float[Tensor, "n t c"], batch: dict[str, Any]) -> Table:
         """One row a sentence: the labelled tokens of its pieces, put together again in their order."""
-        labels, predicted = batch["labels"].cpu(), scores.argmax(-1).cpu()
-        sentences = batch["feature_row"].cpu() if "feature_row" in batch else torch.arange(len(labels))
-        rows = []
-        for sentence in range(int(sentences.max()) + 1):
-            gold, guess = labels[sentences == sentence], predicted[sentences == sentence]
-            words = gold != -100
-            rows.append(_counts(spec, guess[words].tolist(), gold[words].tolist()))
-        return torch.tensor(rows)
+        guesses, gold = _by_sentence(batch, scores.argmax(-1)), _by_sentence(batch, batch["labels"])
+        return torch.tensor([_counts(spec, *pair) for pair in zip(guesses, gold, strict=True)])
+
+    @classmethod
+    def answers(
+        cls, spec: HeadSpec, scores: Float[Tensor, "n t c"], batch: dict[str, Any], top_k: int | None = 1
+    ) -> list[list[Answer]]:
+        """The tag of each word and, as the score, the list of their probabilities."""
+        best = scores.float().softmax(-1).gather(-1, scores.argmax(-1, keepdim=True)).squeeze(-1)
+        pairs = zip(_by_sentence(batch, scores.argmax(-1)), _by_sentence(batch, best), strict=True)
+        return [[{"answer": [spec.labels[code] for code in codes], "score": values}] for codes, values in pairs]
+
+    @classmethod
+    def gold(cls, spec: HeadSpec, batch: dict[str, Any]) -> list[list[str]]:
+        """The tags of each row's words."""
+        return [[spec.labels[code] for code in codes] for codes in _by_sentence(batch, batch["labels"])]
+
+    @classmethod
+    def right(cls, table: Table) -> list[bool]:
+        """Whether every word has its tag."""
+        return (table[:, 3] == table[:, 4]).tolist()
 
     @classmethod
     def majority_rows(
@@ -246,6 +304,34 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """
     letters = {"L": "E", "U": "S"}
     return {*get_entities([letters.get(tag[0], tag[0]) + tag[1:] for tag in tags])}
+
+
+def groups(tags: Sequence[str], labels: Sequence[str]) -> list[tuple[str, int, int]]:
+    """The entities of a sentence in order: kind, first and last word.
+
+    Where `labels` has tags that are none of an entity's, neighbouring words of one tag are a group, as in transformers'
+    pipelines.
+    """
+    if not plain_tag(labels):
+        return sorted(entities(tags), key=lambda entity: entity[1])
+    found: list[tuple[str, int, int]] = []
+    for place, tag in enumerate(tags):
+        if found and found[-1][0] == tag and found[-1][2] == place - 1:
+            found[-1] = (tag, found[-1][1], place)
+        elif tag != "O":
+            found.append((tag, place, place))
+    return found
+
+
+def _by_sentence(batch: dict[str, Any], values: Num[Tensor, "n t"]) -> list[list]:
+    """The values of the labelled tokens, a list for each sentence, whose pieces are put together again in order."""
+    labels, values = batch["labels"].cpu(), values.cpu()
+    sentences = batch["feature_row"].cpu() if "feature_row" in batch else torch.arange(len(labels))
+    found = []
+    for sentence in range(int(sentences.max()) + 1):
+        pieces = sentences == sentence
+        found.append(values[pieces][labels[pieces] != -100].tolist())
+    return found
 
 
 def _counts(spec: HeadSpec, predicted: list[int], gold: list[int]) -> list[int]:

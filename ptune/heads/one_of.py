@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ptune.errors import InputError
-from ptune.heads.base import Batch, Head, Loss, Table, cross_entropy
+from ptune.heads.base import Answer, Batch, Head, Loss, Table, cross_entropy
 from ptune.tasks.spec import HeadSpec
 
 
@@ -33,6 +33,31 @@ class OneOf(Head):
         return torch.stack([scores.argmax(-1), labels, *_digits(group)], dim=1)
 
     @classmethod
+    def answers(
+        cls, spec: HeadSpec, scores: Float[Tensor, "b c"], batch: dict[str, Any], top_k: int | None = 1
+    ) -> list[list[Answer]]:
+        """Labels by their names, or codes where there are none, with their probabilities; of equal ones the first."""
+        probabilities = scores.float().softmax(-1)
+        if top_k == 1:
+            codes = scores.argmax(-1, keepdim=True)
+        else:
+            codes = scores.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]
+        found = zip(codes.tolist(), probabilities.gather(-1, codes).tolist(), strict=True)
+        return [
+            [{"answer": _name(spec, code), "score": score} for code, score in zip(*row, strict=True)] for row in found
+        ]
+
+    @classmethod
+    def gold(cls, spec: HeadSpec, batch: dict[str, Any]) -> list[str | int]:
+        """The label of each row by its name, or its code where there are none."""
+        return [_name(spec, code) for code in batch["labels"].tolist()]
+
+    @classmethod
+    def right(cls, table: Table) -> list[bool]:
+        """Whether prediction and label are the same."""
+        return (table[:, 0] == table[:, 1]).tolist()
+
+    @classmethod
     def majority_rows(
         cls, spec: HeadSpec, train_labels: Sequence, eval_labels: Sequence, groups: Sequence[int] | None
     ) -> Table:
@@ -49,6 +74,10 @@ class OneOf(Head):
             raise InputError(
                 f"task {spec.task!r}: metric 'f1' is for 2 classes, it has {len(spec.labels)}; use 'macro_f1'."
             )
+
+
+def _name(spec: HeadSpec, code: int) -> str | int:
+    return spec.labels[code] if spec.labels else code
 
 
 def _digits(group: Int[Tensor, " b"]) -> list[Int[Tensor, " b"]]:

@@ -4,12 +4,29 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 N_BEST = 20  # of run_squad and utils_qa
+
+
+@final
+@dataclass(frozen=True)
+class BestSpans:
+    """The best span of each of b questions, and the scores of its answers."""
+
+    spans: Int[Tensor, "b 2"]
+    """Characters [start, end) of the context, (0, 0) where there is no span."""
+    score: Float[Tensor, " b"]
+    """Start and end logit of the span, -inf where there is none."""
+    null: Float[Tensor, " b"]
+    """Start and end logit of token 0, the smallest of the features'."""
+    normaliser: Float[Tensor, " b"]
+    """What a score exceeds the logarithm of its probability by: over all context tokens and each feature's token 0."""
 
 
 def decode(
@@ -21,6 +38,21 @@ def decode(
 ) -> tuple[Int[Tensor, "b 2"], Float[Tensor, " b"]]:
     """The best span of each of the b `questions` over its features, and by how much no answer is preferred to it.
 
+    The span is that of `best_spans`. The second result is its null score minus its score, +inf where there is no span.
+    """
+    found = best_spans(scores, offsets, feature_row, questions, max_answer_length)
+    return found.spans, found.null - found.score
+
+
+def best_spans(
+    scores: Float[Tensor, "n t 2"],
+    offsets: Int[Tensor, "n t 2"],
+    feature_row: Int[Tensor, " n"],
+    questions: int,
+    max_answer_length: int = 30,
+) -> BestSpans:
+    """The best span of each of the b `questions` over its features.
+
     The search of run_squad and transformers' utils_qa: starts and ends are among the 20 best of a feature, a span lies
     in the context and has at most `max_answer_length` tokens. The n-best are taken among context tokens only, so that
     neither padding nor prompt slots take places.
@@ -31,10 +63,6 @@ def decode(
         feature_row: which question each feature belongs to.
         questions: their number b.
         max_answer_length: in tokens.
-
-    Returns:
-        spans as characters [start, end) of the context, (0, 0) where there is none; and the null score (the smallest of
-        the features', at token 0) minus the span's score, +inf where there is no span.
     """
     n, t, _ = scores.shape
     context = offsets[..., 0] >= 0
@@ -50,7 +78,11 @@ def decode(
     score, feature = torch.where(owner, best, -torch.inf).max(dim=1)
     null = torch.where(owner, scores[:, 0].sum(-1), torch.inf).amin(dim=1)
     span = torch.stack([offsets[feature, first[feature], 0], offsets[feature, last[feature], 1]], dim=1)
-    return span.masked_fill(score.isneginf()[:, None], 0), null - score
+    possible = context.clone()
+    possible[:, 0] = True
+    sums = scores.masked_fill(~possible[..., None], -torch.inf).logsumexp(1)  # n 2
+    normaliser = torch.where(owner[..., None], sums, -torch.inf).logsumexp(1).sum(-1)
+    return BestSpans(span.masked_fill(score.isneginf()[:, None], 0), score, null, normaliser)
 
 
 def exact_and_f1(prediction: str, answers: Sequence[str]) -> tuple[float, float]:

@@ -66,3 +66,11 @@ class ManualPrompt(PromptTuner):
         """Compute the prior for `Trainer.validate`; the command line has computed it before."""
         if self.prior is None:
             self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def on_test_start(self) -> None:
+        """Compute the prior for `Trainer.test`."""
+        self.on_validation_start()
+
+    def on_predict_start(self) -> None:
+        """Compute the prior for `Trainer.predict`."""
+        self.on_validation_start()

@@ -25,9 +25,8 @@ def read(run_dir: Path, *options: str, trust: bool = False) -> tuple[PromptTuner
             tensors are no longer what they were.
     """
     config, prompts = run_dir / "config.yaml", run_dir / "prompts.safetensors"
-    if not config.is_file() or not prompts.is_file():
-        missing = prompts.name if config.is_file() else config.name
-        raise InputError(f"{run_dir}: there is no {missing}; give the directory of a finished run of ptune.fit.")
+    if not config.is_file():
+        raise InputError(f"{run_dir}: there is no {config.name}; give the directory of a finished run of ptune.fit.")
     try:
         cli = CLI.of(words(run_dir, list(options), trust))
     except ValueError as error:
@@ -35,5 +34,9 @@ def read(run_dir: Path, *options: str, trust: bool = False) -> tuple[PromptTuner
         if mistake is None:
             raise
         raise mistake from error
-    cli.model.load_prompts(prompts)
+    if prompts.is_file():
+        cli.model.load_prompts(prompts)
+    elif cli.model.trains:
+        raise InputError(f"{run_dir}: there is no {prompts.name}; give the directory of a finished run of ptune.fit.")
+    cli.model.configure_model()
     return cli.model.eval(), cli.datamodule

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import lightning as L
 import torch
@@ -124,6 +124,8 @@ class PromptTuner(L.LightningModule, ABC):
         self._folded = False  # what the arguments say is computed from other tensors no longer is
         self._resumed: dict[str, Any] | None = None  # the checkpoint that a run is resumed from
         self._gradients_checked = False
+        self.recipe: dict[str, Any] = {}
+        """How the rows that the model was checked with are read: class, arguments, and what was learned from data."""
         self.strict_loading = False  # a checkpoint holds trained tensors only; `on_load_checkpoint` checks which
 
     @abstractmethod
@@ -308,8 +310,22 @@ class PromptTuner(L.LightningModule, ABC):
             self.log(f"{self.split}/loss", self.loss_mean.compute())
         self.loss_mean.reset()
 
+    def on_test_epoch_start(self) -> None:
+        """Name the metrics after the split that is tested."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.split = "test" if data is None else data.splits[-1]
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add the scores to the task's metrics."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the split."""
+        self.on_validation_epoch_end()
+        self.split = "val"
+
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Scores of a batch."""
+        """Scores of a batch, in the form of the head's `forward`."""
         return self(batch)
 
     def on_fit_start(self) -> None:
@@ -331,6 +347,8 @@ class PromptTuner(L.LightningModule, ABC):
     def check_data(self, data: Any) -> None:
         """Check the data module before the first batch; None stands for plain loaders, which are not checked.
 
+        How it reads a row is kept in `recipe`, which is saved with the tensors.
+
         Raises:
             InputError: the data module lacks the method's input slots, or its longest text and the shift of positions
                 exceed the positions of the backbone.
@@ -342,6 +360,7 @@ class PromptTuner(L.LightningModule, ABC):
             raise InputError(
                 f"data.slots: {data.slots}, but {type(self).__name__} fills {self.slots}; use slots={self.slots}."
             )
+        self.recipe = kept(data)
         if room is None or data.max_length + self.shift <= room:
             return
         shifted = f" and a prefix of {self.shift} that shifts positions" if self.shift else ""
@@ -374,6 +393,7 @@ class PromptTuner(L.LightningModule, ABC):
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
         checkpoint["metadata"] = self.metadata()
         checkpoint["folded"] = self._folded
+        checkpoint["recipe"], checkpoint["precision"] = self.recipe, self._precision
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, or one that does not hold exactly the trained tensors."""
@@ -383,6 +403,7 @@ class PromptTuner(L.LightningModule, ABC):
         models = [found | {"backbone": found["fingerprint"]} for found in (saved, own)]  # the folder may have moved
         tensors = [{"tensors": saving.shapes(found)} for found in (checkpoint["state_dict"], self.trained())]
         saving.compare("the checkpoint", models[0] | tensors[0], models[1] | tensors[1])
+        self.recipe = checkpoint.get("recipe") or self.recipe
         self._resumed = checkpoint if "loops" in checkpoint else None
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -405,9 +426,19 @@ class PromptTuner(L.LightningModule, ABC):
             "pooling": self.backbone.pooling,
         } | {name: str(self.hparams[name]) for name in self.stored_arguments}
 
+    @property
+    def _precision(self) -> str:
+        """Lightning's precision that the model was trained or evaluated with."""
+        return "32-true" if self._trainer is None else str(self._trainer.precision)
+
     def save_prompts(self, path: str | os.PathLike) -> None:
-        """Write the trained tensors (a reparameterized prefix folded) and their metadata as one safetensors file."""
-        saving.save(path, self.tensors(), self.metadata())
+        """Write the trained tensors (a reparameterized prefix folded) and their metadata as one safetensors file.
+
+        With the arguments of the model and the recipe of its rows in the metadata, `ptune.load` needs nothing else.
+        """
+        arguments = {name: value for name, value in self.hparams.items() if name != "head"}
+        whole = {"arguments": json.dumps(saving.plain(arguments), default=str), "recipe": json.dumps(self.recipe)}
+        saving.save(path, self.tensors(), self.metadata() | whole | {"precision": self._precision})
 
     def load_prompts(self, path: str | os.PathLike) -> None:
         """Load what `save_prompts` wrote; the tensors stay trainable. Raises InputError that names what differs."""
@@ -439,6 +470,26 @@ class PromptTuner(L.LightningModule, ABC):
         if not isinstance(self.prompt, Reparameterized):
             return self.prompt
         return self.prompt.folded().train(self.prompt.training)
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """A data module that says how it reads a row, as those of ptune do."""
+
+    @abstractmethod
+    def recipe(self) -> dict[str, Any]:
+        """Its arguments, in JSON's types."""
+
+    @abstractmethod
+    def learned(self) -> dict[str, Any]:
+        """What it has learned from the data, in JSON's types."""
+
+
+def kept(data: Any) -> dict[str, Any]:
+    """What is kept of a data module; nothing of one that is not ptune's."""
+    if not isinstance(data, Recipe):
+        return {}
+    return {"class": type(data).__name__, "arguments": data.recipe(), "learned": data.learned()}
 
 
 def check_positive(name: str, value: float) -> None:
