@@ -1,6 +1,7 @@
 """`python -m ptune.fit`: train one method on one task, evaluate the best checkpoint, leave everything in `run_dir`."""
 
 import sys
+from pathlib import Path
 
 from ptune.errors import InputError
 from ptune.run import command
@@ -14,7 +15,7 @@ def run(args: list[str]) -> None:
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from ptune.run import callbacks, folder, result
+    from ptune.run import callbacks, folder, result, same
     from ptune.run.checkpoints import RunCheckpoint
     from ptune.run.cli import CLI
     from ptune.run.finite import Finite
@@ -25,7 +26,8 @@ def run(args: list[str]) -> None:
     model, data, run_dir = cli.model, cli.datamodule, cli.run_dir
     if not model.trains:
         raise InputError(f"--model {type(model).__name__} trains nothing: use python -m ptune.evaluate.")
-    checkpoint, step = folder.open_run(run_dir, cli.config.ckpt_path)
+    asked = cli.config.ckpt_path
+    start = folder.open_run(run_dir, asked)
     config = cli.resolved()
     data.setup("fit")  # mistakes in the data surface before a directory is made
 
@@ -33,19 +35,24 @@ def run(args: list[str]) -> None:
         """Write config.yaml and start W&B; where the numbers go, in words."""
         return folder.begin(run_dir, config, trainer, cli.wandb, cli.columns())
 
-    telemetry = callbacks.Telemetry()
+    origin, telemetry = same.Provenance(config, data), callbacks.Telemetry()
     best = RunCheckpoint(run_dir, "best", model.monitor)
-    last = RunCheckpoint(run_dir, "last", every_n_steps=cli.config.every_n_steps)
+    last = RunCheckpoint(
+        run_dir, "last", every_n_steps=cli.config.every_n_steps, every_minutes=cli.config.every_minutes
+    )
     finite = Finite(best, last, cli.config.skip_nonfinite)
     # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
-    own = [callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), finite, StopAtStep(last)]
-    trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, step)], [*own, best, last])
+    own = [origin, callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), finite, StopAtStep(last)]
+    trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, start.step)], [*own, best, last])
     with folder.made(run_dir):
-        folder.check_free(run_dir, cli.config.ckpt_path)  # again: another run may have ended here meanwhile
-        cli.fit(trainer, checkpoint)
+        folder.check_unchanged(run_dir, asked, start)
+        origin.check(trainer, model, Path(run_dir), start.checkpoint, cli.config.allow_change)
+        cli.fit(trainer, start.path)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        finished = cli.run(trainer)
+        if trainer.is_global_zero:
+            folder.write_config(Path(run_dir), config)  # again: where no step was left, no training has begun
+        finished = cli.run(trainer, origin.changes)
         found = result.report(finished, result.load_best(finished, best, telemetry.state_dict() | finite.state_dict()))
         if trainer.is_global_zero:
             result.write(finished, found)

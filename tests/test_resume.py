@@ -101,13 +101,18 @@ one_case = pytest.mark.parametrize("whole", ["prefix and head dropout"], indirec
 
 @pytest.fixture(scope="module", params=CASES)
 def whole(request, tmp_path_factory):
-    """A run that was not stopped: its command line, directory, a copy of that, and its outcome."""
+    """A run that was not stopped: its command line, directory, a copy of that, its outcome and what it said."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     words = (with_checkpoints if request.param == next(iter(CASES)) else keeping)(run_dir, **CASES[request.param])
-    code, _, err = runs.call(words)
+    code, out, err = runs.call(words)
     assert code == 0, err
     shutil.copytree(run_dir, run_dir.with_name("copy"))
-    return words, run_dir, run_dir.with_name("copy"), outcome(run_dir)
+    return words, run_dir, run_dir.with_name("copy"), outcome(run_dir) | {"length": length(out)}
+
+
+def length(out: str, else_: str = "") -> str:
+    """What a run says of its epochs and steps before it trains; `else_` where no training is left."""
+    return next((line for line in out.splitlines() if line.startswith("  length ")), else_)
 
 
 def stopped(run_dir: Path, copy: Path) -> None:
@@ -124,10 +129,10 @@ def test_from_every_checkpoint_a_resumed_run_ends_as_the_whole_one(whole):
     wrong = {}
     for path in checkpoints:
         stopped(run_dir, copy)
-        code, _, err = runs.call([*words, "--ckpt_path", run_dir / path])
+        code, out, err = runs.call([*words, "--ckpt_path", run_dir / path])
         assert code == 0, err
-
-        wrong[str(path)] = differences(expected, outcome(run_dir))
+        said = {"length": length(out, expected["length"])}
+        wrong[str(path)] = differences(expected, outcome(run_dir) | said)
     assert not any(wrong.values()), "\n".join(f"{path}: {found[:4]}" for path, found in wrong.items() if found)
 
 
@@ -137,9 +142,9 @@ def test_a_run_goes_on_from_its_last_checkpoint_and_says_how_fast_it_was(whole):
     stopped(run_dir, copy)
     kept = sorted(copy.glob("kept/step-epoch=0-*.ckpt"))[0]
     shutil.copy(kept, run_dir / "last.ckpt")
-    code, _, err = runs.call([*words, "--ckpt_path", "last"])
+    code, out, err = runs.call([*words, "--ckpt_path", "last"])
     assert code == 0, err
-    assert not differences(expected, outcome(run_dir))
+    assert not differences(expected, outcome(run_dir) | {"length": length(out)})
     result = json.loads((run_dir / "result.json").read_text())
     assert 0 < result["seconds"] < 60
     assert result["examples_per_second"] * result["seconds"] == pytest.approx(10 * EPOCHS)
@@ -153,9 +158,9 @@ def test_a_checkpoint_begins_a_run_in_another_directory_which_gets_all_its_files
     stopped(run_dir, copy)
     before = runs.contents(run_dir)
     (first,) = run_dir.glob("kept/step-epoch=0-step=1.ckpt")
-    code, _, err = runs.call([*words, "--run_dir", tmp_path / "run", "--ckpt_path", first])
+    code, out, err = runs.call([*words, "--run_dir", tmp_path / "run", "--ckpt_path", first])
     assert code == 0, err
-    found = outcome(tmp_path / "run")
+    found = outcome(tmp_path / "run") | {"length": length(out)}
     assert differences(expected | {"rows": 0}, found | {"rows": 0}) == []
     assert (tmp_path / "run" / "config.yaml").is_file()
     kept = {path for path in before if not path.startswith("kept/")}  # those are where the options say

@@ -21,9 +21,8 @@ from ptune.tasks import all_tasks, plain
 from ptune.tasks import task as find_task
 from ptune.tasks.spec import TaskSpec
 
-OWN = ("config", "print_config", "help", "seed_everything", "run_dir", "ckpt_path", "every_n_steps")
-OWN += ("skip_nonfinite",)
-OWN += ("model", "data", "trainer", "wandb")
+OWN = ("config", "print_config", "help", "seed_everything", "run_dir", "ckpt_path", "allow_change")
+OWN += ("every_n_steps", "every_minutes", "skip_nonfinite", "model", "data", "trainer", "wandb")
 """Options of no class."""
 
 LINKED = {

@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any, final
 
 import lightning as L
@@ -82,13 +83,28 @@ class RunCheckpoint(ModelCheckpoint):
         name: name of the file without `.ckpt`.
         monitor: name of the metric, which is better when it is larger; None writes the state of every epoch.
         every_n_steps: also write every so many steps; 0 does not.
+        every_minutes: also write at the end of the first step when so many minutes have passed; 0 does not.
+
+    Raises:
+        InputError: a negative or infinite number.
     """
 
-    def __init__(self, run_dir: str, name: str, monitor: str | None = None, every_n_steps: int = 0) -> None:
+    def __init__(
+        self, run_dir: str, name: str, monitor: str | None = None, every_n_steps: int = 0, every_minutes: float = 0.0
+    ) -> None:
         super().__init__(run_dir, name, monitor=monitor, mode="max", enable_version_counter=False)
+        for option, value in {"every_n_steps": every_n_steps, "every_minutes": every_minutes}.items():
+            if not 0 <= value < math.inf:
+                raise InputError(f"{option}: {value} must be at least 0 and finite; 0 writes no further checkpoints.")
         self.path = Path(run_dir, f"{name}.ckpt")
         self.every_n_steps = every_n_steps
-        self._saved_at = 0
+        self.every_minutes = every_minutes
+        self._step, self._clock = 0, monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._step, self._clock = trainer.global_step, monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write a checkpoint where one is due by the validation, unless its loss is not finite."""
@@ -103,12 +119,18 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write a checkpoint where one is due by the steps."""
+        """Write a checkpoint where one is due by the steps or by the clock, never between accumulated batches."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        step = trainer.global_step
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at:
-            self._saved_at = step
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        due = bool(self.every_n_steps) and self._step % self.every_n_steps == 0
+        if self.every_minutes:
+            late = monotonic() - self._clock >= 60 * self.every_minutes
+            due = trainer.strategy.broadcast(due or late)  # the clocks of the processes differ
+        if due:
             trainer.save_checkpoint(self.path)
+            self._clock = monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state without the folder."""

@@ -6,6 +6,7 @@ import os
 import re
 import traceback
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
@@ -94,9 +95,10 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options of ptune's own, and the links."""
-        for name in ("run_dir", "ckpt_path"):
+        for name in ("run_dir", "ckpt_path", "allow_change"):
             parser.add_argument(f"--{name}", type=str | None, default=None, help=HELP[name])
         parser.add_argument("--every_n_steps", type=int, default=0, help=HELP["every_n_steps"])
+        parser.add_argument("--every_minutes", type=float, default=0.0, help=HELP["every_minutes"])
         parser.add_argument("--skip_nonfinite", type=int, default=0, help=HELP["skip_nonfinite"])
         parser.add_class_arguments(Wandb, "wandb")
         parser.link_arguments("model.init_args.backbone", "data.init_args.backbone")
@@ -181,19 +183,23 @@ class CLI(LightningCLI):
                     f"{nearest(str(callback.monitor), logged)}"
                 )
 
-    def run(self, trainer: Trainer) -> Run:
-        """What result and report are told of this run."""
+    def run(self, trainer: Trainer, changes: Sequence[dict[str, Any]] = ()) -> Run:
+        """What result and report are told of this run; `changes` are those that were made when it was resumed."""
         seed = self.config.seed_everything
-        return Run(Path(self.run_dir), self.model, self.datamodule, trainer, seed, self.columns())
+        return Run(Path(self.run_dir), self.model, self.datamodule, trainer, seed, self.columns(), changes)
 
     def resolved(self) -> str:
-        """The resolved options as YAML.
+        """The resolved options as YAML, without those that say how a stopped run goes on.
 
         Raises:
             InputError: a class of the trainer has an option that YAML cannot hold, such as an enumeration.
         """
         try:
-            return self.parser.dump(self.config, skip_none=False)
+            config = self.config.clone()
+            config.allow_change = None
+            if config.ckpt_path in ("auto", "last"):
+                config.ckpt_path = None
+            return self.parser.dump(config, skip_none=False)
         except (ValueError, yaml.YAMLError) as error:
             name = refused_class(error)[0].rpartition(".")[2] or "a class"
             raise InputError(

@@ -35,7 +35,10 @@ HELP = {
     "run_dir": "Directory of the run; runs/<task>/<method>/<backbone>-s<seed> if left out.",
     "ckpt_path": "Checkpoint to go on from (fit) or to evaluate: a file, or `last` for the last one in run_dir; `auto` "
     "goes on from the last one, or begins where there is none.",
+    "allow_change": "Options, separated by commas, that a resumed run may have otherwise than it was stopped, such as "
+    "`lr,weight_decay`; any other difference is refused.",
     "every_n_steps": "Write last.ckpt every so many steps, too; 0 writes it at the end of every epoch (default: 0).",
+    "every_minutes": "Write last.ckpt every so many minutes, too, at the end of a step; 0 does not (default: 0).",
     "skip_nonfinite": "Leave out up to so many steps whose loss or gradient is NaN or infinite; 0 stops at the first "
     "one (default: 0).",
     "seed_everything": "Seed of everything that is drawn (default: 11).",

@@ -149,7 +149,7 @@ class Finite(Callback):
         path, instead = self.last.path, "lower --model.lr"
         if checkpoints.is_whole(path):
             kept = checkpoints.read(path, path.parent)["global_step"]
-            how = f"go on from step {kept} with the same command, --ckpt_path {path} and a {instead}"
+            how = f"go on from step {kept} with the same command, --ckpt_path {path}, a {instead} and --allow_change lr"
         else:
             how = f"there is no checkpoint yet, so begin again with another --run_dir and a {instead}"
         skip = "" if self.skip else "; --skip_nonfinite N leaves out up to N such steps"

@@ -1,23 +1,54 @@
 """The run directory: where it is, whether it may be used, and which checkpoint a run goes on from."""
 
+import json
+import os
 import re
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, final
 
 from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ptune.errors import InputError
+from ptune.run import same
 from ptune.run.checkpoints import read
 from ptune.run.loggers import Wandb
 from ptune.tuning.saving import write_whole
 
 LOCK = ".lock"
 """Locked by the run that writes into its directory; the system frees it when the process ends, however it ends."""
+WRITER = ".writer"
+"""Who holds the lock. It is a file of its own, since older versions of filelock truncate the other one when they try.
+A process that is killed leaves it behind."""
+RUN = ("config.yaml", "last.ckpt")
+"""Files of which each shows that a directory holds a run."""
+
+
+@final
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins."""
+
+    path: str | None = None
+    """The checkpoint it goes on from; None for a new run."""
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+    """What that holds, without its tensors."""
+    stamp: tuple[int, int] | None = None
+    """Time and size of the file that decided it, None where there was none."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that are done."""
+        return self.checkpoint.get("global_step", 0)
 
 
 def default(task: str, method: str, backbone: str, seed: int) -> str:
@@ -27,8 +58,8 @@ def default(task: str, method: str, backbone: str, seed: int) -> str:
     return str(Path("runs", task, method, f"{name}-s{seed}"))
 
 
-def open_run(run_dir: str, ckpt_path: str | None) -> tuple[str | None, int]:
-    """The checkpoint to go on from and its step, (None, 0) for a new run; nothing is ever overwritten.
+def open_run(run_dir: str, ckpt_path: str | None) -> Start:
+    """The checkpoint to go on from; nothing is ever overwritten.
 
     `last` is the last checkpoint in the directory; `auto` is the same, or a new beginning where there is none yet.
 
@@ -37,20 +68,19 @@ def open_run(run_dir: str, ckpt_path: str | None) -> tuple[str | None, int]:
             not there or damaged.
     """
     folder = Path(run_dir)
-    last = folder / "last.ckpt"
+    path = _checkpoint(run_dir, ckpt_path)
     if rank_zero_only.rank != 0:  # Lightning starts this process after the first one has made the directory
-        return str(last) if ckpt_path == "last" or (ckpt_path == "auto" and last.is_file()) else _given(ckpt_path), 0
+        return Start(str(path) if path and (ckpt_path != "auto" or path.is_file()) else None)
     check_free(run_dir, ckpt_path)
-    if ckpt_path is None:
-        return None, 0
-    if ckpt_path == "auto" and not last.is_file():
-        return None, 0
-    path = last if ckpt_path in ("last", "auto") else Path(ckpt_path)
-    if (folder / "config.yaml").exists() and folder.resolve() not in path.resolve().parents:
+    stamp = _stamp(path)
+    if path is None or (ckpt_path == "auto" and stamp is None):
+        return Start(stamp=stamp)
+    if _holds_run(folder) and folder.resolve() not in path.resolve().parents:
         raise InputError(
             f"ckpt_path: {str(path)!r} is of another run than {run_dir!r} holds; choose another --run_dir."
         )
-    return str(path), read(path, folder)["global_step"]
+    held = read(path, folder)
+    return Start(str(path), {key: held[key] for key in held if key not in ("state_dict", "optimizer_states")}, stamp)
 
 
 def check_free(run_dir: str, ckpt_path: str | None) -> None:
@@ -59,46 +89,98 @@ def check_free(run_dir: str, ckpt_path: str | None) -> None:
         return
     if Path(run_dir, "result.json").exists():
         raise InputError(f"run_dir: {run_dir!r} holds a finished run; choose another --run_dir.")
-    if ckpt_path is None and Path(run_dir, "config.yaml").exists():
+    if ckpt_path is None and _holds_run(Path(run_dir)):
         raise InputError(
             f"run_dir: {run_dir!r} holds an unfinished run; go on with --ckpt_path auto, or choose another."
         )
 
 
-def _given(ckpt_path: str | None) -> str | None:
-    return None if ckpt_path == "auto" else ckpt_path
+def check_unchanged(run_dir: str, ckpt_path: str | None, start: Start) -> None:
+    """Check the directory again when it is locked: another run may have written there since `open_run`.
+
+    Raises:
+        InputError: it holds a finished run, or another checkpoint than `start` goes on from.
+    """
+    check_free(run_dir, ckpt_path)
+    if rank_zero_only.rank == 0 and _stamp(_checkpoint(run_dir, ckpt_path)) != start.stamp:
+        raise InputError(f"ckpt_path: another run has written into {run_dir!r} meanwhile; repeat the command.")
+
+
+def _checkpoint(run_dir: str, ckpt_path: str | None) -> Path | None:
+    return Path(run_dir, "last.ckpt") if ckpt_path in ("last", "auto") else Path(ckpt_path) if ckpt_path else None
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    if path is None or not path.is_file():
+        return None
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
+
+
+def _holds_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in RUN)
 
 
 @contextmanager
 def made(run_dir: str) -> Iterator[None]:
     """Create the run directory and keep other runs out of it while this one writes.
 
-    It is removed again where the run is refused before it has written anything.
+    Folders that it has created are removed again where nothing was written into them. A directory that a killed process
+    has left is taken over, with a line on stderr that names the process.
+
+    The lock is the system's flock. It holds for all machines that share a directory where the file system passes it to
+    its server: NFS on Linux since 2.6.12 and NFSv4, Lustre mounted with `flock`, GPFS, CephFS. With the mount options
+    `nolock`, `local_lock` or `localflock` it holds on one machine only. Where there is no flock at all, filelock takes
+    the existence of `.lock` for the lock, which a killed run leaves behind.
 
     Raises:
-        InputError: it cannot be written, or another run writes there.
+        InputError: the directory cannot be written or locked, or another run writes there.
     """
+    folder = Path(run_dir)
+    if rank_zero_only.rank != 0:
+        yield
+        return
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     make(run_dir)
-    file = Path(run_dir, LOCK)
-    lock = FileLock(file, timeout=0)
-    if rank_zero_only.rank == 0:
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise InputError(
-                f"run_dir: another run writes into {run_dir!r}; wait for it, or choose another."
-            ) from error
-        for torn in Path(run_dir).glob(".*.tmp"):  # a run was killed while it wrote
-            torn.unlink()
+    lock, writer = FileLock(folder / LOCK, timeout=0), folder / WRITER
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"run_dir: another run{_shown(writer)} writes into {run_dir!r}; wait for it, or choose another."
+        ) from error
+    except OSError as error:
+        raise InputError(f"run_dir: {run_dir!r} cannot be locked ({error.strerror}); choose another.") from error
+    if writer.exists():
+        print(
+            f"note: {run_dir!r} was left by a run{_shown(writer)}, which is gone; this one takes it over.",
+            file=sys.stderr,
+        )
+    for torn in folder.glob(".*.tmp"):  # a run was killed while it wrote
+        torn.unlink()
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    with suppress(OSError):  # a full disk: it is for others to read
+        writer.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "start": now}))
     try:
         yield
-    except InputError:
-        with suppress(OSError):
-            file.unlink()
-            Path(run_dir).rmdir()  # only an empty one
-        raise
     finally:
+        with suppress(OSError):
+            writer.unlink(missing_ok=True)
+            if [file.name for file in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
         lock.release()
+        with suppress(OSError):  # only empty ones
+            for path in created:
+                path.rmdir()
+
+
+def _shown(writer: Path) -> str:
+    """Who holds or held the lock, in brackets; nothing where that cannot be read."""
+    try:
+        held = json.loads(writer.read_text())
+        return f" (pid {int(held['pid'])} on {str(held['host'])[:80]!a}, since {str(held['start'])[:40]!a})"
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
 
 
 def make(run_dir: str) -> None:
@@ -120,11 +202,26 @@ def begin(run_dir: str, config: str, trainer: Trainer, wandb: Wandb | None, colu
     logs = f"{run_dir}/metrics.csv"
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return "nowhere: fast_dev_run"
-    file = Path(run_dir, "config.yaml")
-    if not file.exists():  # a resumed run has one
-        write_whole(file, config.encode())
+    write_config(Path(run_dir), config)
     if wandb is None:
         return logs
     logger, said = wandb.logger(run_dir, columns)
     trainer.loggers += [logger] if logger else []
     return said
+
+
+def write_config(folder: Path, config: str) -> None:
+    """Write `config.yaml`, unless it holds these options already; other ones stay as `config-1.yaml`, `-2` and so on.
+
+    A file that a full disk or a kill has torn is replaced, with a line that says so.
+    """
+    file = folder / "config.yaml"
+    before = same.stored(file)
+    if before is not None and before == same.options(config):
+        return
+    if before is not None:
+        kept = next(path for i in count(1) if not (path := folder / f"config-{i}.yaml").exists())
+        write_whole(kept, file.read_bytes())
+    elif file.exists():
+        print(f"note: {file} holds no whole configuration and is written again.", file=sys.stderr)
+    write_whole(file, config.encode())

@@ -4,7 +4,7 @@ import json
 import math
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import count
@@ -38,6 +38,8 @@ class Run:
     seed: int
     columns: dict[str, Any]
     """The run's choices, flat."""
+    changes: Sequence[dict[str, Any]] = ()
+    """Options that were changed when the run was resumed: `step`, and `options` with the values before and since."""
 
 
 @final
@@ -110,6 +112,7 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
         "pooling": model.backbone.pooling,
         "packages": {name: version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
+        "changes": list(run.changes),
         "config": run.columns,
     }
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import LambdaCallback
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
+
+from ptune.tuning import schedules
 
 
 def prepare(checkpoint: dict[str, Any], trainer: L.Trainer) -> None:
@@ -20,11 +23,13 @@ def prepare(checkpoint: dict[str, Any], trainer: L.Trainer) -> None:
     - So does a checkpoint of the last of `max_steps` steps, with which Lightning would do nothing.
     - With `max_steps`, Lightning takes the end of an epoch for a place within it and would skip what is left of the
       run, so the limit is lifted while the state is restored.
+    - Learning rates and weight decay are those of the model that goes on, not those of the checkpoint.
 
     Args:
-        checkpoint: the checkpoint; the state of its loops is changed in place.
+        checkpoint: the checkpoint; the state of its loops and its rates are changed in place.
         trainer: the trainer that resumes.
     """
+    _take_rates(checkpoint, trainer)
     loops, loop, limit = checkpoint["loops"]["fit_loop"], trainer.fit_loop, trainer.max_steps
     loop.setup_data()  # computes `val_check_batch`
     batches, epochs, every = (
@@ -45,13 +50,44 @@ def prepare(checkpoint: dict[str, Any], trainer: L.Trainer) -> None:
         validation["total"] = validation["current"] | {"ready": 1, "started": 1}
     if limit == -1:
         return
-    hook, lifted = "on_train_start", -1
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    loop.epoch_loop.max_steps = -1
+    callbacks.insert(0, LambdaCallback(on_train_start=lambda *_: setattr(loop.epoch_loop, "max_steps", limit)))
     if final and validates:
         trainer.val_check_batch = done  # type: ignore[assignment]  # validate after the batch of the last step
-        hook, lifted = "on_validation_start", limit + 1
-    loop.epoch_loop.max_steps = lifted
-    restore = LambdaCallback(**{hook: lambda *_: setattr(loop.epoch_loop, "max_steps", limit)})
-    trainer.callbacks.insert(0, restore)  # type: ignore[attr-defined]
+        # Behind the other callbacks, which read the limit when training starts, and until that validation.
+        lift = LambdaCallback(
+            on_train_start=lambda *_: setattr(loop.epoch_loop, "max_steps", limit + 1),
+            on_validation_start=lambda *_: setattr(loop.epoch_loop, "max_steps", limit),
+        )
+        callbacks.append(lift)
+
+
+def _take_rates(checkpoint: dict[str, Any], trainer: L.Trainer) -> None:
+    """Give a checkpoint the rates that the trainer's own optimizer and scheduler have at the checkpoint's step.
+
+    They are the same, bit for bit, where model and trainer are as they were. The optimizer's moments stay.
+    """
+    if not checkpoint.get("optimizer_states"):
+        return
+    (saved,), (state,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+    (optimizer,), own = trainer.optimizers, trainer.lr_scheduler_configs[0].scheduler
+    assert isinstance(own, LambdaLR | ExponentialLR)
+    by_epoch = isinstance(own, ExponentialLR)
+    if by_epoch != ("gamma" in state):  # the one counts epochs, the other steps
+        loops = checkpoint["loops"]["fit_loop"]
+        epochs = loops["epoch_progress"]["current"]["started"] - (
+            not loops["epoch_loop.batch_progress"]["is_last_batch"]
+        )
+        done = epochs if by_epoch else checkpoint["global_step"]
+        state.clear()
+        state |= own.state_dict() | {"last_epoch": done, "_step_count": done + 1}
+    rates = schedules.rates(own, state["last_epoch"])
+    state |= {"base_lrs": list(own.base_lrs), "_last_lr": rates}
+    if by_epoch:
+        state["gamma"] = own.gamma
+    for group, fresh, rate in zip(saved["param_groups"], optimizer.param_groups, rates, strict=True):
+        group |= {"lr": rate, "initial_lr": fresh["initial_lr"], "weight_decay": fresh["weight_decay"]}
 
 
 def place_loader(trainer: L.Trainer) -> None:

@@ -20,6 +20,21 @@ def factor(step: int, total: float, warmup: float, schedule: Schedule) -> float:
     return 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1 - done
 
 
+def needs_total(schedule: Schedule, warmup: float) -> bool:
+    """Whether the rate of a step depends on the number of all steps."""
+    return schedule in ("linear", "cosine") or (schedule == "constant" and 0 < warmup < 1)
+
+
+def rates(scheduler: LambdaLR | ExponentialLR, done: int) -> list[float]:
+    """The rate of each group after `done` steps, or epochs of the exponential decay, as the scheduler computes it."""
+    if isinstance(scheduler, LambdaLR):
+        return [float(base) * share(done) for base, share in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+    found = [float(base) for base in scheduler.base_lrs]
+    for _ in range(done):  # one by one, since powers differ from it in the last bit
+        found = [rate * scheduler.gamma for rate in found]
+    return found
+
+
 def scheduler(
     optimizer: Optimizer, trainer: L.Trainer, schedule: Schedule, warmup: float, decay: float
 ) -> dict[str, Any]:
@@ -34,7 +49,7 @@ def scheduler(
             raise InputError(f"warmup: {warmup} has no effect with schedule 'exponential'; leave it out.")
         return {"scheduler": ExponentialLR(optimizer, decay), "interval": "epoch"}
     total = float(trainer.estimated_stepping_batches)
-    if math.isinf(total) and (schedule != "constant" or 0 < warmup < 1):
+    if math.isinf(total) and needs_total(schedule, warmup):
         raise InputError(
             f"schedule: {schedule!r} needs the number of steps; set trainer.max_epochs or trainer.max_steps."
         )

@@ -76,7 +76,8 @@ def test_the_sentence_names_step_rate_and_the_checkpoint_from_which_the_run_goes
     assert (code, err) == (
         1,
         "error: the loss or its gradient is not finite at step 4 (learning rate: prompt 0.05, head 0.01); "
-        f"go on from step 3 with the same command, --ckpt_path {tmp_path / 'last.ckpt'} and a lower --model.lr; "
+        f"go on from step 3 with the same command, --ckpt_path {tmp_path / 'last.ckpt'}, a lower --model.lr "
+        "and --allow_change lr; "
         "--skip_nonfinite N leaves out up to N such steps.\n",
     )
     assert step_of(tmp_path, "last") == step_of(tmp_path, "best") == STEPS
