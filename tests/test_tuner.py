@@ -247,7 +247,7 @@ def test_checkpointing_trains_the_same_tensors(build, train, name):
 class Data(L.LightningDataModule):
     """The least a run asks of a data module."""
 
-    chosen_on = "validation"
+    chosen_on = chosen_how = "validation"
 
     def __init__(self, inputs, slots=0, max_length=7):
         super().__init__()

@@ -1,7 +1,6 @@
 """What the data modules share: arguments, reading, checks, the cache, padding, prompt slots, loaders, the majority."""
 
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
@@ -16,14 +15,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ptune.backbone.tokenizer import load, stand_in, text_start
-from ptune.data import cache, modules
-from ptune.data.draws import DEV, HOLDOUT, few, held_out
+from ptune.data import cache, modules, splits
+from ptune.data.draws import DEV, HOLDOUT
 from ptune.data.loader import BucketSampler, EvalSampler, InOrder, Loader
 from ptune.data.rows import Rows
 from ptune.data.source import folders, read
 from ptune.errors import InputError, nearest
 from ptune.heads.base import Answer
-from ptune.tasks import plain, prepare_name, prepare_of
+from ptune.tasks import prepare_name, prepare_of
 from ptune.tasks import task as find_task
 from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec
 
@@ -52,9 +51,6 @@ def spec_of(values: dict[str, Any]) -> TaskSpec:
 
 LARGEST = 2**31 - 1
 """Largest value of an argument that is a whole number: NumPy's seeds and the tokenizers' lengths have such a limit."""
-
-NOT_READ = {"name", "hub", "train", "evaluate", "metrics", "monitor", "max_length", "where", "template", "verbalizer"}
-"""Fields of a task that `parse` does not depend on; `where` is part of what a split's rows are."""
 
 Batch = dict[str, Any]
 """A collated batch: tensors on the CPU, and for span evaluation the list `references`."""
@@ -361,75 +357,17 @@ class TaskData(L.LightningDataModule, ABC):
         if self._items:
             return
         sources = self._read()
-        rows = {split: found for split, source in sources.items() if len(found := self._checked(split, source))}
+        rows = {name: found for name, source in sources.items() if len(found := splits.checked(self, name, source))}
         if self.shots or self.holdout:
             if self.task.train not in rows:
                 self._missing_train()
-            rows |= self._drawn(rows[self.task.train], sources[self.task.train].origin)
+            rows |= splits.drawn(self, rows[self.task.train], sources[self.task.train].origin)
         self.prepare_rows(rows)
-        self._items = {split: self._tokenized(split, found) for split, found in rows.items()}
+        self._items = {name: splits.tokenized(self, name, found) for name, found in rows.items()}
         self._rows = rows
 
     def _read(self) -> dict[str, Rows]:
         return read(self.task, self.path, lone=bool(self.holdout))
-
-    def _checked(self, split: str, source: Rows) -> "Dataset":
-        """The checked rows of a split; none of one whose labels are not public, unless it is needed.
-
-        What `parse` or `prepare` outside of this package return is not known from its name, and is not cached.
-        """
-        optional = split not in (self.task.train, self.chosen_on)
-        code = (type(self), *filter(None, [self.task.prepare]))
-        if not all(str(part.__module__).startswith("ptune.") for part in code):
-            return cache.in_memory(self._parsed(source, optional))
-        task = {name: value for name, value in plain(self.task).items() if name not in NOT_READ}
-        key = cache.key(cache.release(), self.format, task, self.row_settings(), optional, source.digest())
-        return cache.cached(self._entry(split, "rows", key), lambda: self._parsed(source, optional), f"reading {split}")
-
-    def _parsed(self, source: Rows, optional: bool) -> Iterator[list[dict]]:
-        """The checked rows of a split, a block at a time."""
-        if optional and all(row.get(self.task.label) in (None, -1) for _, row in source.read()):
-            return
-        block: list[dict] = []
-        for place, row in source.read():
-            try:
-                block.append(self.checked(row))
-            except InputError as error:
-                raise InputError(f"{source.origin}, {place}: {error}") from error
-            if len(block) == cache.BLOCK:
-                yield block
-                block = []
-        yield block
-
-    def _tokenized(self, split: str, rows: "Dataset") -> "Dataset":
-        train = split == self.task.train
-        settings = [self.format, self.tokenizer_fingerprint, self.budget, train, self.settings()]
-        key = cache.key(cache.release(), settings, rows._fingerprint)
-        blocks = (block.to_pylist() for block in rows.with_format("arrow").iter(cache.BLOCK))  # type: ignore[union-attr]
-        return cache.cached(
-            self._entry(split, "tokens", key),
-            lambda: (self.items(block, train) for block in blocks),
-            f"tokenizing {split}",
-            len(rows),
-        )
-
-    def _entry(self, split: str, what: str, key: str) -> str:
-        """Name of an entry of the cache."""
-        return f"{re.sub('[^a-z0-9_]+', '-', self.task.name.lower())}-{split}-{what}-{key}"
-
-    def _drawn(self, train: "Dataset", origin: str) -> "dict[str, Dataset]":
-        """The training split, and what is drawn from it to choose the checkpoint on."""
-        if self.shots:
-            drawn = few([self.task.labels[code] for code in train["label"][:]], self.shots, self.data_seed, origin)
-        else:
-            together = next((name for name in ("group", "context") if name in train.column_names), None)
-            by = train["label"][:] if self.task.labels and not (self.classless or together) else [0] * len(train)
-            drawn = held_out(by, train[together][:] if together else None, self.holdout, self.data_seed)
-        how = (train._fingerprint, self.shots, self.holdout, self.data_seed)
-        return {
-            split: train.select(places, new_fingerprint=cache.key(how, part))
-            for part, (split, places) in enumerate(zip((self.task.train, self.chosen_on), drawn, strict=True))
-        }
 
     def row_settings(self) -> dict[str, Any]:
         """Values that `parse` depends on beside the task; they are part of the checked rows' key in the cache."""

@@ -8,7 +8,6 @@ import copy
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from ptune.data.digest import digest
-from ptune.errors import InputError, first_line
+from ptune.errors import InputError, first_line, note
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,7 +158,7 @@ def _locked(name: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            print(f"waiting for another process, which makes {folder() / name}", file=sys.stderr, flush=True)
+            note(f"another process makes {folder() / name}, this one waits for it")
             lock.acquire()
     except NotImplementedError:
         yield

@@ -17,7 +17,7 @@ import yaml
 
 from ptune.errors import InputError, nearest, note
 from ptune.run import catalog, configs
-from ptune.tasks import all_tasks, plain
+from ptune.tasks import known, plain
 from ptune.tasks import task as find_task
 from ptune.tasks.spec import TaskSpec
 
@@ -369,5 +369,5 @@ def _whole(value: Any) -> dict[str, Any] | None:
         except yaml.YAMLError:  # the parser says what is wrong
             return None
     found = {"name": value} if isinstance(value, str) else value
-    row = all_tasks().get(str(found.get("name"))) if isinstance(found, dict) else None
-    return None if row is None else plain(row) | found
+    row = known(str(found.get("name"))) if isinstance(found, dict) else None
+    return None if row is None else plain(row) | found | {"name": row.name}

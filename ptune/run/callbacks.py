@@ -73,7 +73,7 @@ def _rows(trainer: L.Trainer, data: Any) -> str:
     batches = int(trainer.num_training_batches) * trainer.world_size
     used = min(rows, batches * data.batch_size)
     shown = f"{rows:,}" if used >= rows - rows % (data.batch_size * trainer.world_size) else f"{used:,} of {rows:,}"
-    return f"{shown} an epoch; the checkpoint is chosen on {data.chosen_on}"
+    return f"{shown} an epoch; the checkpoint is chosen on {data.chosen_how}"
 
 
 @final

@@ -93,6 +93,7 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
         "seed": run.seed,
         "monitor": model.head_spec.monitor,
         "chosen_on": data.chosen_on if progress.best_epoch else None,
+        "held_out": data.holdout,
         "chosen_on_test": data.chosen_on_test and bool(progress.best_epoch),
         "metrics": metrics,
         "majority": majority,
@@ -172,6 +173,8 @@ def table(result: dict[str, Any]) -> str:
     foot = f"{trained:,} trained parameters, {time_of}, {result['peak_memory_mib']:.0f} MiB; metrics in %"
     if result["best_epoch"]:
         foot += f", * chose the checkpoint (epoch {result['best_epoch']})"
+        if share := result.get("held_out"):
+            foot += f"\nThe checkpoint is chosen on {100 * share:g} % of the training rows, held out of training."
         if result["chosen_on_test"]:
             foot += (
                 f"\nThe checkpoint is chosen on {result['chosen_on']} itself, so its metrics are no held-out result."

@@ -9,8 +9,10 @@ from typing import Any
 from ptune.errors import InputError, nearest
 from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec, Unresolved
 
-__all__ = ["HeadSpec", "TaskSpec", "all_tasks", "listed", "plain", "prepare_name", "prepare_of", "task"]
+__all__ = ["HeadSpec", "TaskSpec", "all_tasks", "known", "listed", "plain", "prepare_name", "prepare_of", "task"]
 
+HUB = "hub:"
+"""How the name of a task begins whose rows are those of a dataset of the hub."""
 FAMILY = 6
 """Tasks whose names begin alike (`lama/...`) are listed as one family from this number on."""
 
@@ -33,17 +35,27 @@ def listed() -> dict[str, list[TaskSpec]]:
     return names
 
 
+def known(name: str) -> TaskSpec | None:
+    """The task called `name`, or that of a dataset of the hub, hub:OWNER/NAME[/CONFIGURATION]; None without any."""
+    if name.startswith(HUB):
+        owner, _, configuration = name.removeprefix(HUB).partition("/")
+        place, _, configuration = configuration.partition("/")
+        hub = (f"{owner}/{place}" if place else owner, *filter(None, [configuration]))
+        return TaskSpec("/".join(hub), hub=hub)
+    return all_tasks().get(name)
+
+
 def task(name: str) -> TaskSpec:
-    """The task called `name`.
+    """The task called `name`, or that of a dataset of the hub, hub:OWNER/NAME[/CONFIGURATION].
 
     Raises:
         InputError: there is none of that name; it names the nearest one.
     """
-    tasks = all_tasks()
-    if name not in tasks:
+    tasks, found = all_tasks(), known(name)
+    if found is None:
         family = [other for other in tasks if "/" in name and other.startswith(f"{name.split('/')[0]}/")]
         raise InputError(f"no task {name!r}, {nearest(name, family or listed())}")
-    return tasks[name]
+    return found
 
 
 def plain(row: TaskSpec) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""From a split as published to its checked and its tokenized rows, each a memory-mapped Dataset from the cache.
+
+Checked rows are found by the bytes of their file and by what `parse` depends on, tokenized ones by the content of the
+checked rows and by what `encode` depends on. So a later start reads no rows, whichever process it is.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ptune.data import cache
+from ptune.data.draws import few, held_out
+from ptune.data.rows import Rows
+from ptune.errors import InputError
+from ptune.tasks import plain
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ptune.data.base import TaskData
+
+NOT_READ = {"name", "hub", "train", "evaluate", "metrics", "monitor", "max_length", "where", "template", "verbalizer"}
+"""Fields of a task that `parse` does not depend on; `where` is part of what a split's rows are."""
+TOGETHER = ("group", "context")
+"""Columns of checked rows whose equal values stay in one split: a question's answers, the questions of a context."""
+
+
+def checked(data: "TaskData", split: str, source: Rows) -> "Dataset":
+    """The checked rows of a split; none of one whose labels are not public, unless it is needed.
+
+    What a `parse` or a `prepare` outside of this package returns is not known by its name, and is not cached.
+
+    Raises:
+        InputError: a mistake in a row, with its file and line, or the file cannot be read.
+    """
+    optional = split not in (data.task.train, data.chosen_on)
+    code = (type(data), *filter(None, [data.task.prepare]))
+    if not all(str(part.__module__).startswith("ptune.") for part in code):
+        return cache.in_memory(_parsed(data, source, optional))
+    task = {name: value for name, value in plain(data.task).items() if name not in NOT_READ}
+    key = cache.key(cache.release(), data.format, task, data.row_settings(), optional, source.digest())
+    return cache.cached(_entry(data, split, "rows", key), lambda: _parsed(data, source, optional), f"reading {split}")
+
+
+def _parsed(data: "TaskData", source: Rows, optional: bool) -> Iterator[list[dict]]:
+    if optional and all(row.get(data.task.label) in (None, -1) for _, row in source.read()):
+        return
+    block: list[dict] = []
+    for place, row in source.read():
+        try:
+            block.append(data.checked(row))
+        except InputError as error:
+            raise InputError(f"{source.origin}, {place}: {error}") from error
+        if len(block) == cache.BLOCK:
+            yield block
+            block = []
+    yield block
+
+
+def drawn(data: "TaskData", train: "Dataset", origin: str) -> "dict[str, Dataset]":
+    """The rows that stay in the training split, and those drawn from it to choose the checkpoint on."""
+    if data.shots:
+        parts = few([data.task.labels[code] for code in train["label"][:]], data.shots, data.data_seed, origin)
+    else:
+        together = next((name for name in TOGETHER if name in train.column_names), None)
+        by_class = data.task.labels and not data.classless and not together
+        classes = list(map(str, train["label"][:])) if by_class else [""] * len(train)
+        parts = held_out(classes, train[together][:] if together else None, data.holdout, data.data_seed)
+    how = (train._fingerprint, data.shots, data.holdout, data.data_seed)
+    names = (data.task.train, data.chosen_on)
+    return {
+        split: train.select(places, new_fingerprint=cache.key(how, split == data.chosen_on))
+        for split, places in zip(names, parts, strict=True)
+    }
+
+
+def tokenized(data: "TaskData", split: str, rows: "Dataset") -> "Dataset":
+    """The items of a split's checked rows."""
+    train = split == data.task.train
+    settings = [data.format, data.tokenizer_fingerprint, data.budget, train, data.settings()]
+    key = cache.key(cache.release(), settings, rows._fingerprint)
+    blocks = (block.to_pylist() for block in rows.with_format("arrow").iter(cache.BLOCK))  # type: ignore[union-attr]
+    return cache.cached(
+        _entry(data, split, "tokens", key),
+        lambda: (data.items(block, train) for block in blocks),
+        f"tokenizing {split}",
+        len(rows),
+    )
+
+
+def _entry(data: "TaskData", split: str, what: str, key: str) -> str:
+    """Name of an entry of the cache."""
+    return f"{re.sub('[^a-z0-9_]+', '-', data.task.name.lower())}-{split}-{what}-{key}"
