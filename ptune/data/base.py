@@ -22,7 +22,7 @@ from ptune.data.rows import Rows
 from ptune.data.source import folders, read
 from ptune.errors import InputError, nearest
 from ptune.heads.base import Answer
-from ptune.tasks import prepare_name, prepare_of
+from ptune.tasks import plain, prepare_name, prepare_of
 from ptune.tasks import task as find_task
 from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec
 

@@ -1,12 +1,13 @@
 """From a split as published to its checked and its tokenized rows, each a memory-mapped Dataset from the cache.
 
 Checked rows are found by the bytes of their file and by what `parse` depends on, tokenized ones by the content of the
-checked rows and by what `encode` depends on. So a later start reads no rows, whichever process it is.
+checked rows and by what `encode` depends on. So a later start reads no rows, whichever process it is. `data` is the
+TaskData whose split it is.
 """
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ptune.data import cache
 from ptune.data.draws import few, held_out
@@ -17,15 +18,13 @@ from ptune.tasks import plain
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ptune.data.base import TaskData
-
 NOT_READ = {"name", "hub", "train", "evaluate", "metrics", "monitor", "max_length", "where", "template", "verbalizer"}
 """Fields of a task that `parse` does not depend on; `where` is part of what a split's rows are."""
 TOGETHER = ("group", "context")
 """Columns of checked rows whose equal values stay in one split: a question's answers, the questions of a context."""
 
 
-def checked(data: "TaskData", split: str, source: Rows) -> "Dataset":
+def checked(data: Any, split: str, source: Rows) -> "Dataset":
     """The checked rows of a split; none of one whose labels are not public, unless it is needed.
 
     What a `parse` or a `prepare` outside of this package returns is not known by its name, and is not cached.
@@ -42,7 +41,7 @@ def checked(data: "TaskData", split: str, source: Rows) -> "Dataset":
     return cache.cached(_entry(data, split, "rows", key), lambda: _parsed(data, source, optional), f"reading {split}")
 
 
-def _parsed(data: "TaskData", source: Rows, optional: bool) -> Iterator[list[dict]]:
+def _parsed(data: Any, source: Rows, optional: bool) -> Iterator[list[dict]]:
     if optional and all(row.get(data.task.label) in (None, -1) for _, row in source.read()):
         return
     block: list[dict] = []
@@ -57,7 +56,7 @@ def _parsed(data: "TaskData", source: Rows, optional: bool) -> Iterator[list[dic
     yield block
 
 
-def drawn(data: "TaskData", train: "Dataset", origin: str) -> "dict[str, Dataset]":
+def drawn(data: Any, train: "Dataset", origin: str) -> "dict[str, Dataset]":
     """The rows that stay in the training split, and those drawn from it to choose the checkpoint on."""
     if data.shots:
         parts = few([data.task.labels[code] for code in train["label"][:]], data.shots, data.data_seed, origin)
@@ -74,7 +73,7 @@ def drawn(data: "TaskData", train: "Dataset", origin: str) -> "dict[str, Dataset
     }
 
 
-def tokenized(data: "TaskData", split: str, rows: "Dataset") -> "Dataset":
+def tokenized(data: Any, split: str, rows: "Dataset") -> "Dataset":
     """The items of a split's checked rows."""
     train = split == data.task.train
     settings = [data.format, data.tokenizer_fingerprint, data.budget, train, data.settings()]
@@ -88,6 +87,6 @@ def tokenized(data: "TaskData", split: str, rows: "Dataset") -> "Dataset":
     )
 
 
-def _entry(data: "TaskData", split: str, what: str, key: str) -> str:
+def _entry(data: Any, split: str, what: str, key: str) -> str:
     """Name of an entry of the cache."""
     return f"{re.sub('[^a-z0-9_]+', '-', data.task.name.lower())}-{split}-{what}-{key}"
