@@ -39,7 +39,7 @@ def test_a_finished_run_is_evaluated_to_its_own_metrics_and_left_as_it_was(finis
     before = runs.contents(finished)
     result = json.loads(before["result.json"])
     lines = {
-        "evaluation.json": [finished],
+        "evaluation.json": [finished, "--data.batch_size", 7],  # the run had batches of 4 and 3 rows
         "evaluation-2.json": ["--config", finished / "config.yaml", "--run_dir", finished],
     }
     for name, words in lines.items():

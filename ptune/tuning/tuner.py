@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import SumMetric
 
 from ptune.backbone import Backbone
 from ptune.backbone.attention import Attention, flex_gap
@@ -119,7 +119,8 @@ class PromptTuner(L.LightningModule, ABC):
         self.unused: set[str] = set()
         self.head = head_for(head, self.spec, head_dropout, head_bias)
         self.metrics = Scores(head)
-        self.loss_mean = MeanMetric(nan_strategy="disable")  # a loss of NaN must not pass unseen
+        # Not a MeanMetric: with "disable", which lets a loss of NaN be seen, torchmetrics 1.9 ignores the weights.
+        self.loss_sum, self.loss_count = (SumMetric(nan_strategy="disable") for _ in range(2))
         self.split = "val"
         self._folded = False  # what the arguments say is computed from other tensors no longer is
         self._resumed: dict[str, Any] | None = None  # the checkpoint that a run is resumed from
@@ -299,16 +300,18 @@ class PromptTuner(L.LightningModule, ABC):
         self.metrics.update(scores, batch)
         if "labels" in batch:
             total, count = self.head.loss(scores, batch)
-            self.loss_mean.update(total / count, count)
+            self.loss_sum.update(total)
+            self.loss_count.update(count)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the split; torchmetrics has gathered every row of every process once."""
         values = {f"{self.split}/{name}": value for name, value in self.metrics.compute().items()}
         self.log_dict(values, prog_bar=True)
         self.metrics.reset()
-        if self.loss_mean.update_called:
-            self.log(f"{self.split}/loss", self.loss_mean.compute())
-        self.loss_mean.reset()
+        if self.loss_sum.update_called:
+            self.log(f"{self.split}/loss", self.loss_sum.compute() / self.loss_count.compute())
+        self.loss_sum.reset()
+        self.loss_count.reset()
 
     def on_test_epoch_start(self) -> None:
         """Name the metrics after the split that is tested."""

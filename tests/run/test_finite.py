@@ -32,7 +32,7 @@ class Spoil(Callback):
 
     def on_validation_batch_end(self, trainer, pl_module, *_):
         if self.what == "validation" and trainer.global_step in self.steps:
-            pl_module.loss_mean.update(math.nan)
+            pl_module.loss_sum.update(math.nan)
 
 
 def spoiling(steps, what="gradient") -> list[str]:
