@@ -15,7 +15,7 @@ from torch import nn
 from ptune.backbone import Backbone
 from ptune.errors import InputError, nearest, require
 from ptune.heads import Batch
-from ptune.tuning.tuner import PromptTuner, check_positive
+from ptune.tuning.tuner import PromptTuner, check_positive, check_size
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -94,8 +94,7 @@ class LoRA(Adapted):
         **common,
     ) -> None:
         super().__init__(lr=lr, **common)
-        if rank < 1:
-            raise InputError(f"rank: {rank} must be at least 1.")
+        check_size("rank", rank)
         check_positive("alpha", alpha)
         if not 0 <= dropout < 1:
             raise InputError(f"dropout: {dropout} must be at least 0 and below 1.")

@@ -19,7 +19,7 @@ from ptune.heads import Batch
 from ptune.methods.prompt_tuning import SoftPrompt
 from ptune.prompts import Prompts
 from ptune.tuning.reparameterized import Reparameterized
-from ptune.tuning.tuner import PromptTuner, check_not_negative
+from ptune.tuning.tuner import PromptTuner, check_not_negative, check_size
 
 
 @final
@@ -86,8 +86,7 @@ class PTuning(PromptTuner):
         **common,
     ) -> None:
         super().__init__(lr=lr, **common)
-        if length < 1:
-            raise InputError(f"length: {length} must be at least 1.")
+        check_size("length", length)
         if hidden < 0:
             raise InputError(f"hidden: {hidden} must not be negative; 0 means half the width of the embeddings.")
         check_not_negative("backbone_lr", backbone_lr, "; 0 freezes the backbone")

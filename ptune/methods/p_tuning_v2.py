@@ -20,7 +20,7 @@ from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import KeysValues, Prompts
 from ptune.tuning.reparameterized import Reparameterized
-from ptune.tuning.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner, check_size
 
 
 @final
@@ -131,12 +131,10 @@ class PTuningV2(PromptTuner):
         **common,
     ) -> None:
         super().__init__(**common)
-        if length < 1:
-            raise InputError(f"length: {length} must be at least 1.")
+        check_size("length", length)
         if not 0 <= prefix_dropout < 1:
             raise InputError(f"prefix_dropout: {prefix_dropout} must be at least 0 and below 1.")
-        if mlp < 0:
-            raise InputError(f"mlp: {mlp} must not be negative; 0 means no reparameterization.")
+        check_size("mlp", mlp, 0)
         if (init == "text") != bool(init_text):
             raise InputError(
                 f"init_text: {init_text!r} and init: {init!r} do not fit; init 'text', and it alone, needs a text."

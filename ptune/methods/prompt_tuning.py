@@ -13,7 +13,7 @@ from ptune.backbone.tokenizer import load, text_ids
 from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import Prompts
-from ptune.tuning.tuner import PromptTuner
+from ptune.tuning.tuner import PromptTuner, check_size
 
 COMMON = 5000
 """Lester et al. sample from the 5,000 most common words."""
@@ -58,8 +58,7 @@ class PromptTuning(PromptTuner):
         **common,
     ) -> None:
         super().__init__(**common)
-        if length < 1:
-            raise InputError(f"length: {length} must be at least 1.")
+        check_size("length", length)
         if (init == "text") != bool(init_text):
             raise InputError(f"init_text: {init_text!r} and init: {init!r} do not fit; init: text alone needs a text.")
         if init == "labels" and not self.head_spec.labels:

@@ -7,7 +7,9 @@ parser behind this (`ptune.run.options`) checks types, and imports the classes t
 
 import json
 import os
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
@@ -40,6 +42,10 @@ PATHS = ("config", "run_dir", "ckpt_path", "model.backbone", "data.path")
 """Options that name files or folders."""
 PATH_BYTES, NAME_BYTES = 4000, 255
 """Longest path, with room for what is put behind it, and longest part of one on all common file systems."""
+
+KINDS = {"bool": ((bool,), "true or false"), "int": ((int,), "a whole number (int)")}
+KINDS |= {"float": ((int, float), "a number (float)")}
+"""Types of plain values by their names: what YAML makes of them, and how a sentence calls them."""
 
 SHARED = ("backbone", "pool", "head_dropout", "head_bias", "checkpointing", "attention", "backbone_dtype")
 """Options that mean the same in every method. Only these stay when a configuration's method is replaced by another.
@@ -108,7 +114,8 @@ def _given(args: list[str]) -> Iterator[Given]:
         whole = name[2:].removesuffix("+").replace("init_args.", "")
         key = whole.removesuffix(".class_path")
         if key == "config":
-            check_path("option --config", "" if "\n" in value else value)
+            if value and "\n" not in value:
+                check_path("option --config", value)
             yield from _of_config(value, at)
         elif key != whole and key not in catalog.GROUPS:
             yield Given(key, {"class_path": value}, at)
@@ -162,7 +169,7 @@ def _check(option: Given, given: list[Given]) -> None:
         raise OptionError(option.key)
     if group == "seed_everything":
         _check_seed(option.value)
-    if option.key in PATHS:
+    if option.key in PATHS and option.value is not None:
         check_path(f"option --{option.key}", option.value)
     options = _options(group, _class_of(group, option, given)) if name else None
     if options is None or name.startswith("help"):
@@ -175,10 +182,36 @@ def _check(option: Given, given: list[Given]) -> None:
             raise OptionError(option.key, f"takes no class, but {named!r} is given as one; give a plain value.")
     if first == "task" and group == "data":
         _check_task(option, rest)
+    if not rest:
+        _check_type(option, options[first])
     choices = options[first].choices
-    value = option.value if option.file is None else _written(option.value)
+    value = str(option.value) if option.file is None else _written(option.value)
     if choices and not rest and value not in (*choices, "null", "~", ""):
         raise OptionError(option.key, f"{value!r}: {nearest(value, dict.fromkeys(choices))}")
+
+
+def _check_type(option: Given, found: catalog.Option) -> None:
+    """Raise OptionError for a number or a truth value that is none in YAML 1.2, and for null where it means nothing.
+
+    The parser takes null for any option, and reads 1:30 as 90, 010 as 8, 1_000 as 1000 and yes as true, as YAML 1.1.
+    """
+    value = option.value
+    if isinstance(value, str):
+        with suppress(yaml.YAMLError):
+            value = configs.load(value)
+    names = set(re.findall(r"\w+", found.type))
+    types = [KINDS[name] for name in KINDS if name in names]
+    if value is None and found.type and not ({"None", "Optional", "Any"} & names or found.default == "null"):
+        if option.value is None or types or found.choices:
+            raise OptionError(option.key, f"'null': must be {_words(types) or 'given a value'}.")
+        return
+    plain = bool(types) and names <= {*KINDS, "None", "Optional", "Union"} and value is not None
+    if plain and type(value) not in {kind for kinds, _ in types for kind in kinds}:
+        raise OptionError(option.key, f"{option.value!r}: must be {_words(types)}.")
+
+
+def _words(types: list[tuple[tuple[type, ...], str]]) -> str:
+    return " or ".join(word for _, word in types)
 
 
 def classes_in(value: Any) -> Iterator[str]:
@@ -220,6 +253,8 @@ def check_path(what: str, value: Any) -> None:
     value = _loaded(value) if isinstance(value, str) else value
     for path in value if isinstance(value, list) else [value]:
         name = str(path).encode(errors="surrogatepass")
+        if not name:
+            raise InputError(f"{what} '': is empty; give a path, or leave the option out.")
         if b"\0" in name:
             raise InputError(f"{what} {path!r}: no path has a null byte; leave it out.")
         if len(name) > PATH_BYTES or max(map(len, name.split(b"/"))) > NAME_BYTES:

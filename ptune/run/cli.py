@@ -156,7 +156,7 @@ class CLI(LightningCLI):
                 plugins=[*_listed(config.plugins), WholeCheckpoints()],
                 default_root_dir=run_dir,
             )
-        except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:
             raise InputError(f"trainer: {first_line(error)}.") from error
 
     def fit(self, trainer: Trainer, checkpoint: str | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any, final
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ptune.errors import first_line
+from ptune.errors import InputError, first_line
 from ptune.tuning.saving import write_whole
 
 
@@ -113,6 +113,10 @@ class Wandb:
     enabled: bool = True
     project: str = "ptune"
     timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout < math.inf:
+            raise InputError(f"wandb.timeout: {self.timeout} must be greater than 0 and finite.")
 
     def logger(self, run_dir: str, config: dict[str, Any]) -> tuple[WandbLogger | None, str]:
         """The logger, None if switched off, and where it logs, in words. `config` holds flat columns.

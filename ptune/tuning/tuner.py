@@ -495,6 +495,16 @@ def kept(data: Any) -> dict[str, Any]:
     return {"class": type(data).__name__, "arguments": data.recipe(), "learned": data.learned()}
 
 
+LARGEST = 100_000
+"""Largest length of a prompt, and width of what computes one: a thousand times those of the papers."""
+
+
+def check_size(name: str, value: int, least: int = 1) -> None:
+    """Raise InputError unless the argument `name` is a size between `least` and what any memory holds."""
+    if not least <= value <= LARGEST:
+        raise InputError(f"{name}: {value} must be at least {least} and at most {LARGEST}.")
+
+
 def check_positive(name: str, value: float) -> None:
     """Raise InputError unless the argument `name` is finite and greater than 0; NaN passes no such comparison."""
     if not 0 < value < math.inf:

@@ -195,7 +195,7 @@ def test_a_backbone_that_would_ignore_the_prefix_is_refused_before_the_first_ste
     [
         ({"length": 0}, "length: 0 must be at least 1"),
         ({"prefix_dropout": 1.0}, "prefix_dropout: 1.0 must be at least 0 and below 1"),
-        ({"mlp": -1}, "mlp: -1 must not be negative"),
+        ({"mlp": -1}, "mlp: -1 must be at least 0"),
         ({"init": "text"}, "init_text: '' and init: 'text' do not fit"),
         ({"init_text": "w1"}, "init_text: 'w1' and init: 'normal' do not fit"),
         ({"init": "text", "init_text": "w1", "mlp": 4}, "mlp: 4 cannot start from a text"),

@@ -137,6 +137,28 @@ def test_closed_choices_are_found_through_aliases_and_other_modules():
             "option --seed_everything 'true': must be a whole number (int) from 0 to 4294967295.",
         ),
         ("--data Classification --data.task rtee", "no task 'rtee', did you mean 'rte'?"),
+        ("--model PTuningV2 --model.length 1:30", "option --model.length '1:30': must be a whole number (int)."),
+        ("--model PTuningV2 --model.length 1_000", "option --model.length '1_000': must be a whole number (int)."),
+        ("--model PTuningV2 --model.length null", "option --model.length 'null': must be a whole number (int)."),
+        ("--model PTuningV2 --model.checkpointing yes", "option --model.checkpointing 'yes': must be true or false."),
+        ("--trainer.max_epochs 1.5", "option --trainer.max_epochs '1.5': must be a whole number (int)."),
+        (
+            "--model PTuningV2 --model.lr {class_path:evil.C}",
+            "option --model.lr '{class_path:evil.C}': must be a number (float).",
+        ),
+        (
+            "--data Classification --data.task {'class_path':'evil.C'}",
+            "option --data.task takes no class, but 'evil.C' is given as one; give a plain value.",
+        ),
+        (
+            "--data Classification --data.task.class_path evil.C",
+            "option --data.task takes no class, but 'evil.C' is given as one; give a plain value.",
+        ),
+        ("--run_dir=", "option --run_dir '': is empty; give a path, or leave the option out."),
+        (
+            "--data Classification --data.path ~nobody.x/y",
+            "option --data.path '~nobody.x/y': there is no such home folder; write the whole path.",
+        ),
         ("stray", "'stray' belongs to no option; an option is written --name value."),
         ("-x 3", "option -x does not exist; options are written with two dashes, such as --run_dir."),
         ("--config", "--config is given no file; give a YAML file, such as a run's config.yaml."),
