@@ -134,7 +134,7 @@ REFUSED = {
     "MODEL --data SpanQA --data.task swag": "'swag' multiple_choice --data MultipleChoice",
     # files
     "MODEL TASK --data.path @missing": "--data.path @missing exist validation.jsonl",
-    "MODEL TASK --data.path @file": "--data.path @file folder",
+    "MODEL TASK --data.path @file": "--data.path @file .jsonl",
     "MODEL TASK --data.path @nothing": "--data.path @nothing 'validation' .jsonl",
     "MODEL TASK --data.path @no-train": "@no-train 'train'",
     "MODEL TASK --data.path @empty": "@empty/validation.jsonl rows",
