@@ -15,18 +15,19 @@ def run(args: list[str]) -> None:
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from ptune.run import callbacks, folder, result, same
+    from ptune.run import callbacks, folder, result, same, slurm
     from ptune.run.checkpoints import RunCheckpoint
     from ptune.run.cli import CLI
     from ptune.run.finite import Finite
     from ptune.run.loggers import MetricsLog
     from ptune.run.signals import StopAtStep
+    from ptune.run.workers import Workers
 
     cli = CLI.of(args)
     model, data, run_dir = cli.model, cli.datamodule, cli.run_dir
     if not model.trains:
         raise InputError(f"--model {type(model).__name__} trains nothing: use python -m ptune.evaluate.")
-    asked = cli.config.ckpt_path
+    asked = cli.config.ckpt_path or ("auto" if slurm.requeued() else None)
     start = folder.open_run(run_dir, asked)
     config = cli.resolved()
     data.setup("fit")  # mistakes in the data surface before a directory is made
@@ -40,11 +41,12 @@ def run(args: list[str]) -> None:
     last = RunCheckpoint(
         run_dir, "last", every_n_steps=cli.config.every_n_steps, every_minutes=cli.config.every_minutes
     )
-    finite = Finite(best, last, cli.config.skip_nonfinite)
+    finite, workers = Finite(best, last, cli.config.skip_nonfinite), Workers(cli.config.worker_timeout)
     # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
-    own = [origin, callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), finite, StopAtStep(last)]
-    trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, start.step)], [*own, best, last])
-    with folder.made(run_dir):
+    own = [workers, origin, callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), finite]
+    own += [StopAtStep(last, workers), best, last]
+    trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, start.step)], own)
+    with folder.made(run_dir), workers.watched(trainer):
         folder.check_unchanged(run_dir, asked, start)
         origin.check(trainer, model, Path(run_dir), start.checkpoint, cli.config.allow_change)
         cli.fit(trainer, start.path)

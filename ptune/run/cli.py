@@ -100,6 +100,7 @@ class CLI(LightningCLI):
         parser.add_argument("--every_n_steps", type=int, default=0, help=HELP["every_n_steps"])
         parser.add_argument("--every_minutes", type=float, default=0.0, help=HELP["every_minutes"])
         parser.add_argument("--skip_nonfinite", type=int, default=0, help=HELP["skip_nonfinite"])
+        parser.add_argument("--worker_timeout", type=float, default=600.0, help=HELP["worker_timeout"])
         parser.add_class_arguments(Wandb, "wandb")
         parser.link_arguments("model.init_args.backbone", "data.init_args.backbone")
         parser.link_arguments("model", "data.init_args.slots", compute_fn=slots_of)

@@ -41,6 +41,7 @@ HELP = {
     "every_minutes": "Write last.ckpt every so many minutes, too, at the end of a step; 0 does not (default: 0).",
     "skip_nonfinite": "Leave out up to so many steps whose loss or gradient is NaN or infinite; 0 stops at the first "
     "one (default: 0).",
+    "worker_timeout": "Seconds that one of several processes waits for the others before the run ends (default: 600).",
     "seed_everything": "Seed of everything that is drawn (default: 11).",
     "print_config": "Print the resolved configuration and exit; `=skip_default` prints what differs from the defaults.",
 }
@@ -66,7 +67,8 @@ class Stopped(Exception):
         super().__init__(f"stopped by {signal.Signals(number).name}{where and f' {where}'}.")
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if name in signal.Signals.__members__)
+"""What ends the work; SIGUSR1 is what clusters send before a time limit, and not on Windows."""
 
 
 def stop_now(number: int, frame: FrameType | None) -> None:
@@ -76,7 +78,7 @@ def stop_now(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the work inside with `Stopped`; the handlers before are restored."""
+    """Let SIGINT, SIGTERM and SIGUSR1 end the work inside with `Stopped`; the handlers before are restored."""
     if threading.current_thread() is not threading.main_thread():  # only this one may set handlers
         yield
         return

@@ -1,6 +1,5 @@
 """NaN and overflow: a run whose loss or gradient is not finite stops with a sentence, or leaves such steps out."""
 
-import sys
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ptune.errors import InputError, TrainingError
+from ptune.errors import InputError, TrainingError, note
 from ptune.run import checkpoints
 from ptune.run.checkpoints import RunCheckpoint, validated
 from ptune.tuning.tuner import PromptTuner
@@ -108,9 +107,7 @@ class Finite(Callback):
         self.skipped += 1
         if trainer.is_global_zero:
             count = f"{self.skipped} of at most {self.skip}"
-            print(
-                f"note: step {step.number} is left out: its loss or gradient is not finite ({count}).", file=sys.stderr
-            )
+            note(f"step {step.number} is left out: its loss or gradient is not finite ({count}).")
         return False
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: PromptTuner, checkpoint: dict[str, Any]) -> None:
@@ -124,8 +121,7 @@ class Finite(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:
         """Say that a validation is not taken for the best one, nor its state for the last."""
         if trainer.is_global_zero and not validated(trainer):
-            epoch = trainer.current_epoch + 1
-            print(f"note: epoch {epoch}: the validation loss is not finite; no checkpoint is written.", file=sys.stderr)
+            note(f"epoch {trainer.current_epoch + 1}: the validation loss is not finite; no checkpoint is written.")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:
         """Let no result be made of what is not finite: the best checkpoint is, the last state may not be."""
@@ -146,12 +142,13 @@ class Finite(Callback):
     def _error(self, trainer: L.Trainer, what: str, step: int, rates: dict[str, float]) -> TrainingError:
         """The sentence: what is not finite, when, and how to go on."""
         rate = ", ".join(f"{group} {value:g}" for group, value in rates.items())
-        path, instead = self.last.path, "lower --model.lr"
+        path = self.last.path
         if checkpoints.is_whole(path):
             kept = checkpoints.read(path, path.parent)["global_step"]
-            how = f"go on from step {kept} with the same command, --ckpt_path {path}, a {instead} and --allow_change lr"
+            how = f"go on from step {kept} with the same command, --ckpt_path {path}, a lower --model.lr and "
+            how += "--allow_change lr"
         else:
-            how = f"there is no checkpoint yet, so begin again with another --run_dir and a {instead}"
+            how = "there is no checkpoint yet, so begin again with another --run_dir and a lower --model.lr"
         skip = "" if self.skip else "; --skip_nonfinite N leaves out up to N such steps"
         return TrainingError(f"{what} not finite at step {step} (learning rate: {rate}); {how}{skip}.")
 

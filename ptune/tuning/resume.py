@@ -1,7 +1,8 @@
 """What Lightning leaves out when it resumes a run, so that the resumed run equals the uninterrupted one bit for bit.
 
-All private names of Lightning that ptune uses stand in this file: `_batches_that_stepped`, `_checkpoint_connector`,
-`_load_combined_loader_states`, the loops' attributes and the keys of their state. They were read from Lightning 2.6.6
+All private names of Lightning that ptune uses stand in this file and in `ptune.run.workers`: here they are
+`_accelerator_connector`, `_batches_that_stepped`, `_checkpoint_connector`, `_load_combined_loader_states`, the loops'
+attributes and the keys of their state. They were read from Lightning 2.6.6
 (lightning/pytorch/loops/fit_loop.py and training_epoch_loop.py).
 """
 
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch.callbacks import LambdaCallback
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
 
@@ -106,7 +108,19 @@ def log_at(trainer: L.Trainer, step: int) -> None:
     trainer.fit_loop.epoch_loop._batches_that_stepped = step
 
 
+def cluster(trainer: L.Trainer) -> ClusterEnvironment:
+    """What has started the processes of the run, such as Slurm."""
+    return trainer._accelerator_connector.cluster_environment
+
+
 def save(trainer: L.Trainer, path: Path) -> None:
-    """Write a checkpoint in this process alone; `Trainer.save_checkpoint` waits for all processes."""
+    """Write a checkpoint in this process alone; `Trainer.save_checkpoint` waits for all processes.
+
+    Within a validation, it is the checkpoint of the batch before: the resumed run begins with that validation.
+    """
     checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    if trainer.validating:
+        batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for count in ("current", "total"):
+            batches[count]["completed"] = batches[count]["processed"] - 1
     trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, path)

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -14,23 +13,33 @@ import runs
 import torch
 from filelock import FileLock
 from lightning.pytorch.callbacks import Callback
+from processes import LIMIT, Command, two
 from safetensors.torch import load_file
+from test_finite import spoiling
+
+from ptune.run import folder
+from ptune.run.checkpoints import WholeCheckpoints
+from ptune.run.workers import GO_ON
 
 EPOCHS, STEPS = 2, 6
 OPTIONS = {"trainer__max_epochs": EPOCHS, "model__prefix_dropout": 0.3, "model__lr": 0.05}
 
 
 class Send(Callback):
-    """Sends a signal to this process when training comes to a step, or to a validation."""
+    """Sends a signal to the first process when training comes to a step, or to the start or the end of a validation."""
 
-    def __init__(self, number: int, step: int = -1, validation: int = -1) -> None:
-        self.number, self.step, self.validation, self.sent = number, step, validation, False
+    def __init__(self, number: int, step: int = -1, validation: int = -1, validated: int = -1) -> None:
+        self.number, self.step, self.sent = number, step, False
+        self.validation, self.validated = validation, validated
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self._send(trainer.global_step == self.step)
+        self._send(trainer.global_step == self.step and trainer.is_global_zero)
 
     def on_validation_start(self, trainer, pl_module):
         self._send(trainer.current_epoch == self.validation)
+
+    def on_validation_end(self, trainer, pl_module):
+        self._send(trainer.current_epoch == self.validated)
 
     def _send(self, now):
         if now and not self.sent:
@@ -80,7 +89,8 @@ def resumed(words) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "step"), [(signal.SIGINT, 130, 1), *((signal.SIGTERM, 143, step) for step in range(STEPS))]
+    ("number", "code", "step"),
+    [(signal.SIGINT, 130, 1), (signal.SIGUSR1, 138, 2), *((signal.SIGTERM, 143, step) for step in range(STEPS))],
 )
 def test_a_signal_ends_a_run_with_its_code_and_a_line_and_the_resumed_run_is_the_whole_one(
     whole, tmp_path, number, code, step
@@ -98,10 +108,22 @@ def test_a_signal_ends_a_run_with_its_code_and_a_line_and_the_resumed_run_is_the
     assert outcome(tmp_path / "run") == whole
 
 
-def test_a_signal_within_a_validation_costs_what_follows_the_last_checkpoint(whole, tmp_path):
+@pytest.mark.parametrize("when", [{"validation": 0}, {"validation": 1}, {"validated": 1}])
+def test_a_signal_within_a_validation_or_behind_it_costs_no_step(whole, tmp_path, when):
     words = runs.line(tmp_path / "run", **OPTIONS)
-    code, _, err = runs.call([*words, *sending(number=signal.SIGTERM, validation=1)])
-    assert (code, err.splitlines()[-1][:27]) == (143, "stopped by SIGTERM at step ")
+    code, _, err = runs.call([*words, *sending(number=signal.SIGTERM, **when)])
+    step = STEPS // EPOCHS * (1 + next(iter(when.values())))
+    assert code == 143
+    assert err == f"stopped by SIGTERM at step {step}; go on with the same command and --ckpt_path auto.\n"
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == step
+    resumed(words)
+    assert outcome(tmp_path / "run") == whole
+
+
+def test_a_signal_while_the_result_is_measured_ends_at_once_and_costs_no_step(whole, tmp_path):
+    words = runs.line(tmp_path / "run", **OPTIONS)
+    code, _, err = runs.call([*words, *sending(number=signal.SIGTERM, validation=EPOCHS)])
+    assert (code, err) == (143, f"stopped by SIGTERM at step {STEPS}; {GO_ON}.\n")
     resumed(words)
     assert outcome(tmp_path / "run") == whole
 
@@ -111,28 +133,90 @@ def test_the_handlers_of_the_process_are_what_they_were(stopped):
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
-@pytest.mark.slow
-def test_a_signal_to_the_first_of_two_processes_ends_both(tmp_path):
-    words = runs.line(tmp_path / "run", path=runs.data(train=400), trainer__max_epochs=200, trainer__devices=2)
-    command = [sys.executable, "-m", "ptune.fit", *words, "--every_n_steps", "1", "--wandb.enabled", "false"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(runs.REPOSITORY)}
-    run = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A job of Slurm; slurm("exit 1") makes its scontrol, whose arguments are in tmp_path/asked, end so."""
+
+    def begin(end=""):
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n{end}\n')
+        (tmp_path / "bin" / "scontrol").chmod(0o755)
+        numbers = {"NTASKS": 1, "NTASKS_PER_NODE": 1, "NNODES": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_ID": 77}
+        for name, value in numbers.items():
+            monkeypatch.setenv(f"SLURM_{name}", str(value))
+        monkeypatch.setenv("SLURM_JOB_NAME", "train")
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+
+    return begin
+
+
+def test_in_a_slurm_job_the_requeue_signal_starts_it_again_and_the_same_command_goes_on(
+    whole, tmp_path, slurm, monkeypatch
+):
+    slurm()
+    words = [*runs.line(tmp_path / "run", **OPTIONS), *sending(number=signal.SIGUSR1, step=1)]
+    code, _, err = runs.call(words)
+    assert (code, err) == (
+        138,
+        "stopped by SIGUSR1 at step 2; Slurm starts the job again, and the same command goes on.\n",
     )
-    try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / "last.ckpt").exists():
-            assert run.poll() is None, run.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        run.send_signal(signal.SIGTERM)
-        out, _ = run.communicate(timeout=30)
-    finally:
-        run.kill()
-    assert run.returncode == 143, out
-    assert "stopped by SIGTERM at step " in out
-    children = subprocess.run(["pgrep", "-f", str(tmp_path / "run")], capture_output=True, text=True).stdout
-    assert not children
+    assert (tmp_path / "asked").read_text() == "requeue 77\n"
+    assert not list((tmp_path / "run").glob("hpc_ckpt*"))
+    code, _, err = runs.call(words)
+    assert (code, "holds an unfinished run" in err) == (2, True), "another job does not go on by itself"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    code, _, err = runs.call(words)
+    assert code == 0, err
+    assert outcome(tmp_path / "run") == whole
+
+
+def test_a_slurm_job_that_cannot_be_started_again_says_how_to_go_on(tmp_path, slurm, monkeypatch):
+    slurm("echo Requeue is disabled >&2; exit 1")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "80")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    code, _, err = runs.call([*runs.line(tmp_path / "run", **OPTIONS), *sending(number=signal.SIGUSR1, step=0)])
+    assert (code, err) == (
+        138,
+        f"stopped by SIGUSR1 at step 1; `scontrol requeue 80_3` failed: Requeue is disabled; {GO_ON}.\n",
+    )
+
+
+# ---- two processes
+
+
+@pytest.mark.slow
+def test_two_processes_leave_a_step_out_alike_and_a_signal_to_the_first_ends_both(tmp_path):
+    words = runs.line(tmp_path / "run", **OPTIONS, trainer__devices=2, data__batch_size=2)
+    words += ["--wandb.enabled", "false", *sending(number=signal.SIGTERM, step=3)]
+    words += ["--skip_nonfinite", "1", *spoiling([2], "loss")]  # of the second process
+    first, second = two(["-m", "ptune.fit", *words], tmp_path)
+    assert (first.code, second.code) == (143, 1), first.err + second.err
+    assert "note: step 2 is left out: its loss or gradient is not finite (1 of at most 1)." in first.err
+    assert first.err.splitlines()[-1] == f"stopped by SIGTERM at step 4; {GO_ON}."
+    assert second.err.splitlines()[-1] == (
+        f"error: another process of this run has ended, and so does process 1 of 2; {GO_ON}."
+    )
+    start = folder.open_run(str(tmp_path / "run"), "auto")
+    assert (start.path, start.step) == (str(tmp_path / "run" / "last.ckpt"), 4)
+
+
+@pytest.mark.slow
+def test_the_loss_of_a_process_that_the_first_has_started_ends_the_run(tmp_path):
+    words = runs.line(tmp_path / "run", path=runs.data(train=400), trainer__max_epochs=200, trainer__devices=2)
+    words += ["--every_n_steps", "1", "--wandb.enabled", "false"]
+    run, began = Command(["-m", "ptune.fit", *words], tmp_path), time.monotonic()
+    while not (tmp_path / "run" / "last.ckpt").exists():
+        assert run.process.is_alive(), run.wait().err
+        assert time.monotonic() - began < LIMIT
+        time.sleep(0.1)
+    child = subprocess.run(["pgrep", "-P", str(run.process.pid)], capture_output=True, text=True).stdout
+    os.kill(int(child), signal.SIGKILL)
+    began, end = time.monotonic(), run.wait()
+    assert time.monotonic() - began < 30
+    assert end.code == 1, end.err
+    assert end.err.splitlines()[-1] == f"error: process 1 of this run was ended by SIGKILL; {GO_ON}."
+    assert "Traceback" not in end.err
+    assert folder.open_run(str(tmp_path / "run"), "auto").step > 0
 
 
 # ---- run directories
@@ -212,11 +296,17 @@ def test_a_full_disk_keeps_the_checkpoint_before(stopped, monkeypatch):
     assert (run_dir / "last.ckpt").read_bytes() == before
 
 
-def test_a_checkpoint_every_few_steps(tmp_path):
-    words = runs.line(tmp_path / "run", **OPTIONS)
-    code, _, err = runs.call([*words, "--every_n_steps", "2", *sending(number=signal.SIGTERM, validation=0)])
-    assert code == 143, err
-    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 2
+def test_a_checkpoint_every_few_steps(tmp_path, monkeypatch):
+    save, written = WholeCheckpoints.save_checkpoint, []
+
+    def spy(self, checkpoint, path, storage_options=None):
+        written.append((os.path.basename(path), checkpoint["global_step"]))
+        save(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", spy)
+    code, _, err = runs.call([*runs.line(tmp_path / "run", **OPTIONS), "--every_n_steps", "2"])
+    assert code == 0, err
+    assert {step for name, step in written if name == "last.ckpt"} == {2, 3, 4, 6}
 
 
 # ---- one writer a directory

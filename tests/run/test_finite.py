@@ -21,7 +21,8 @@ STEPS = 3
 
 
 class Spoil(Callback):
-    """Makes the gradient infinite at some steps, counted from 1, or the loss of the validations behind them NaN."""
+    """Makes the gradient infinite at some steps, counted from 1, or the loss of the last process, or that of the
+    validations behind them NaN."""
 
     def __init__(self, steps: list[int], what: str = "gradient") -> None:
         self.steps, self.what = steps, what
@@ -29,6 +30,14 @@ class Spoil(Callback):
     def on_after_backward(self, trainer, pl_module):
         if self.what == "gradient" and trainer.global_step + 1 in self.steps:
             next(iter(pl_module.trained().values())).grad[..., :1] = math.inf
+
+    def on_train_start(self, trainer, pl_module):
+        if self.what == "loss" and trainer.global_rank == trainer.world_size - 1:
+            loss = pl_module.head.loss
+            pl_module.head.loss = lambda scores, batch: self._infinite(trainer, *loss(scores, batch))
+
+    def _infinite(self, trainer, total, count):
+        return total + (math.inf if trainer.global_step + 1 in self.steps else 0), count
 
     def on_validation_batch_end(self, trainer, pl_module, *_):
         if self.what == "validation" and trainer.global_step in self.steps:
@@ -76,14 +85,15 @@ def test_the_sentence_names_step_rate_and_the_checkpoint_from_which_the_run_goes
     assert (code, err) == (
         1,
         "error: the loss or its gradient is not finite at step 4 (learning rate: prompt 0.05, head 0.01); "
-        f"go on from step 3 with the same command, --ckpt_path {tmp_path / 'last.ckpt'}, a lower --model.lr "
-        "and --allow_change lr; "
-        "--skip_nonfinite N leaves out up to N such steps.\n",
+        f"go on from step 3 with the same command, --ckpt_path {tmp_path / 'last.ckpt'}, a lower --model.lr and "
+        "--allow_change lr; --skip_nonfinite N leaves out up to N such steps.\n",
     )
     assert step_of(tmp_path, "last") == step_of(tmp_path, "best") == STEPS
-    code, _, err = runs.call([*words, "--ckpt_path", "auto"])
+    advice = ["--ckpt_path", tmp_path / "last.ckpt", "--model.lr", "0.02", "--allow_change", "lr"]
+    code, _, err = runs.call([*words, *advice])
     assert code == 0, err
     assert json.loads((tmp_path / "result.json").read_text())["skipped_steps"] == 0
+    assert runs.column(tmp_path, "lr-AdamW/prompt")[-1] == 0.02
 
 
 def test_steps_that_may_be_left_out_are_counted_and_no_more_of_them(tmp_path):
@@ -179,20 +189,12 @@ def test_nothing_changes_where_everything_is_finite(fit, tiny, head, batches, wa
     assert all(same(a, b) and same(a, c) for a, b, c in zip(*kept, strict=True))
 
 
-@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize(("accumulated", "step"), [(1, 3), (2, 2)])
 def test_a_loss_that_is_not_finite_stops_though_its_gradient_is_finite(
-    fit, probe, batches, watching, monkeypatch, accumulated
+    fit, probe, batches, watching, accumulated, step
 ):
-    loss, calls = probe.head.loss, []
-
-    def overflowing(scores, batch):
-        calls.append(0)
-        total, count = loss(scores, batch)
-        return total + (math.inf if len(calls) == 3 else 0), count
-
-    monkeypatch.setattr(probe.head, "loss", overflowing)
-    with pytest.raises(TrainingError, match=f"not finite at step {2 if accumulated == 2 else 3} "):
-        fit(probe, batches, callbacks=[watching()], accumulate_grad_batches=accumulated)
+    with pytest.raises(TrainingError, match=f"not finite at step {step} "):
+        fit(probe, batches, callbacks=[Spoil([step], "loss"), watching()], accumulate_grad_batches=accumulated)
     assert all(value.isfinite().all() for value in probe.trained().values())
 
 
