@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 import processes
+import pyarrow.parquet as pq
 import pytest
 import runs
 from plain_training import train
@@ -49,6 +50,9 @@ def test_the_command_line_trains_a_tagger_in_two_processes_as_in_one(tmp_path):
     assert (result["batch_size"], result["steps"]) == (one["batch_size"], one["steps"]) == (4, 12)
     for split, metrics in one["metrics"].items():
         assert result["metrics"][split] == pytest.approx(metrics, abs=CLOSE), split
+        answers = [pq.read_table(tmp_path / name / "predictions" / f"{split}.parquet") for name in ("one", "two")]
+        assert answers[1].num_rows == result["rows"][split] == SIZES[split]
+        assert answers[0].select(["row", "answer", "right"]).equals(answers[1].select(["row", "answer", "right"]))
     for name in ("val/loss", "grad_norm/prompt", "prompt_norm/layer_01"):
         assert runs.column(tmp_path / "two", name) == pytest.approx(runs.column(tmp_path / "one", name), abs=1e-4), name
     assert out.count("toy/tagging with PTuningV2") == 1, "one process reports"

@@ -1,7 +1,9 @@
 """`python -m ptune.evaluate`: a trained run's own metrics again, and the metrics of a method that trains nothing."""
 
 import json
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import runs
 
@@ -42,13 +44,19 @@ def test_a_finished_run_is_evaluated_to_its_own_metrics_and_left_as_it_was(finis
         "evaluation.json": [finished, "--data.batch_size", 7],  # the run had batches of 4 and 3 rows
         "evaluation-2.json": ["--config", finished / "config.yaml", "--run_dir", finished],
     }
-    for name, words in lines.items():
+    for number, (name, words) in enumerate(lines.items(), start=2):
         code, out, err = evaluate(words)
         assert (code, err) == (0, "")
         after = runs.contents(finished)
         assert {key: after[key] for key in before} == before
-        assert set(after) - set(before) == {name}
+        answers = [f"predictions-{number}/{split}.parquet" for split in result["metrics"]]
+        assert set(after) - set(before) == {name, *answers}
+        for file in answers:
+            tables = [pq.read_table(finished / place / Path(file).name) for place in ("predictions", Path(file).parent)]
+            own, again = (table.select(["row", "answer", "right", "gold"]) for table in tables)
+            assert again.equals(own)
         evaluation = json.loads(after[name])
+        assert evaluation["predictions"] == f"predictions-{number}"
         for split, values in result["metrics"].items():
             assert evaluation["metrics"][split] == pytest.approx(values, abs=1e-6)
         same = ("task", "method", "backbone", "fingerprint", "seed", "monitor", "majority", "rows", "best_epoch")
@@ -63,7 +71,8 @@ def test_another_checkpoint_and_other_data_are_evaluated_if_asked(finished, tmp_
     options = ["--run_dir", tmp_path / "other", "--data.path", path, "--trainer.accelerator", "cpu"]
     code, out, err = evaluate([finished, *options, "--ckpt_path", "last"])
     assert (code, err) == (0, "")
-    assert list(runs.contents(tmp_path)) == ["other/evaluation.json"]
+    written = {"other/evaluation.json", "other/predictions/validation.parquet", "other/predictions/test.parquet"}
+    assert set(runs.contents(tmp_path)) == written
     evaluation = json.loads((tmp_path / "other" / "evaluation.json").read_text())
     assert evaluation["rows"]["validation"] == 6
     assert evaluation["best_epoch"] == 2
@@ -117,7 +126,8 @@ def test_direct_use_is_evaluated_without_a_checkpoint_or_training_rows(tmp_path)
     (path / "validation.jsonl").write_bytes((runs.Path(runs.data()) / "validation.jsonl").read_bytes())
     code, out, err = evaluate(manual(tmp_path / "run", "--data.path", str(path)))
     assert (code, err) == (0, "")
-    assert {"evaluation.json", "config.yaml"} >= set(runs.contents(tmp_path / "run")) >= {"evaluation.json"}
+    files = {"evaluation.json", "predictions/validation.parquet"}
+    assert {*files, "config.yaml"} >= set(runs.contents(tmp_path / "run")) >= files
     result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert result["metrics"].keys() == {"validation"}
     assert (result["trained_parameters"], result["steps"], result["epochs"]) == (0, 0, 0)
@@ -144,9 +154,10 @@ def test_limits_hold_for_the_split_they_are_named_after_and_rows_are_those_score
 
 
 def test_direct_use_in_fewer_bits(tmp_path):
-    code, _, err = evaluate(manual(tmp_path / "run", "--model.backbone_dtype", "bf16"))
+    code, _, err = evaluate(manual(tmp_path / "run", "--model.backbone_dtype", "bf16", "--predictions", "false"))
     assert (code, err) == (0, "")
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["fingerprint"].endswith("-bf16")
+    assert not (tmp_path / "run" / "predictions").exists()
 
 
 def test_calibration_and_demonstrations_are_options_of_direct_use(tmp_path):

@@ -23,6 +23,7 @@ from ptune.run import catalog
 from ptune.tuning.tuner import PromptTuner
 
 FILES = {"config.yaml", "metrics.csv", "metrics.jsonl", "best.ckpt", "last.ckpt", "prompts.safetensors", "result.json"}
+FILES |= {"predictions/validation.parquet", "predictions/test.parquet"}
 MEASURED = {"seconds", "evaluation_seconds", "examples_per_second", "tokens_per_second", "peak_memory_mib"}
 NAMES = ("best", "last")
 METHODS = list(catalog.classes("model"))
@@ -173,6 +174,7 @@ def test_the_prompts_of_a_run_give_its_scores_again(finished):
         "rates     prompt 0.1, head 0.1; linear, weight decay 0",
         "length    3 epochs at most, 9 steps",
         "rows      10 an epoch; the checkpoint is chosen on validation",
+        "PEFT      cannot be exported: (1) shift_positions: false, but PEFT shifts the text",
         "seed      11",
         "metrics.csv (W&B is off)",
     ],

@@ -277,6 +277,10 @@ class TaskData(L.LightningDataModule, ABC):
         """The columns that a row's texts stand in."""
         return self.task.text
 
+    def row_numbers(self, split: str) -> Sequence[int]:
+        """The number that each item of `split` has among the rows that were read, from 0; call it after setup."""
+        return range(len(self._items[split]))
+
     def worded(self, answer: Any) -> Any:
         """An answer of the head as the data write it."""
         return answer

@@ -1,5 +1,6 @@
 """Facts whose object is one word at the template's mask, as LAMA asks for them (Petroni et al. 2019)."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
@@ -46,6 +47,8 @@ class Fill(Templated):
         self._words = set(whole_words(self.backbone).tolist())
         self.left_out: dict[str, int] = {}
         """Number of rows left out of each split; known after setup."""
+        self.kept: dict[str, list[int]] = {}
+        """Numbers of the rows of each split that are not left out."""
 
     def parse(self, row: dict) -> dict:
         """{columns, word: str, label: its token id, -1 where it is not one whole word of the vocabulary}."""
@@ -70,7 +73,8 @@ class Fill(Templated):
     def prepare_rows(self, parsed: "dict[str, Dataset]") -> None:
         """Leave out rows without a word of the vocabulary; an InputError where a split has no others."""
         for split, rows in parsed.items():
-            parsed[split] = rows.select([i for i, label in enumerate(rows["label"][:]) if label >= 0])
+            self.kept[split] = [i for i, label in enumerate(rows["label"][:]) if label >= 0]
+            parsed[split] = rows.select(self.kept[split])
             self.left_out[split] = len(rows) - len(parsed[split])
             if not len(parsed[split]):
                 raise InputError(
@@ -82,6 +86,10 @@ class Fill(Templated):
     def answer(self, parsed: dict) -> str:
         """The word."""
         return parsed["word"]
+
+    def row_numbers(self, split: str) -> Sequence[int]:
+        """The numbers of the rows that are not left out."""
+        return self.kept[split]
 
     def worded(self, answer: Any) -> Any:
         """The word of a token id."""

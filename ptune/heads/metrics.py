@@ -44,6 +44,11 @@ class Scores(TorchMetric):
         rows = self.head.rows(self.spec, scores, batch)
         self.rows.append(rows.float().flatten().to(scores.device))
 
+    @property
+    def last(self) -> Table:
+        """The rows of the batch that was added last."""
+        return self.rows[-1].reshape(-1, len(self.head.columns(self.spec)))
+
     def compute(self) -> dict[str, float]:
         """The metrics that the head names, over all rows of all processes."""
         columns = len(self.head.columns(self.spec))

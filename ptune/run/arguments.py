@@ -24,7 +24,8 @@ from ptune.tasks import task as find_task
 from ptune.tasks.spec import TaskSpec
 
 OWN = ("config", "print_config", "help", "seed_everything", "run_dir", "ckpt_path", "allow_change")
-OWN += ("every_n_steps", "every_minutes", "skip_nonfinite", "worker_timeout", "model", "data", "trainer", "wandb")
+OWN += ("every_n_steps", "every_minutes", "skip_nonfinite", "worker_timeout", "predictions")
+OWN += ("model", "data", "trainer", "wandb")
 """Options of no class."""
 
 LINKED = {

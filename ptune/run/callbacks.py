@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ptune.errors import printable
+from ptune.tuning.peft_gaps import gaps
 from ptune.tuning.tuner import PromptTuner, batch_rows
 
 
@@ -55,10 +56,20 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
         "batch": f"{effective} ({data.batch_size} x {trainer.world_size} processes x "
         f"{trainer.accumulate_grad_batches} batches)",
         "rows": _rows(trainer, data),
+        "PEFT": _exportable(model),
         "seed": os.environ.get("PL_GLOBAL_SEED", "none"),
         "logs": logs,
     }
     return "\n".join(map(printable, lines + [f"  {key:<10}{value}" for key, value in choices.items()]))
+
+
+def _exportable(model: PromptTuner) -> str:
+    """Whether `ptune.export` can write an adapter for PEFT, and all the options that stand in the way."""
+    reasons = gaps(model)
+    if not reasons:
+        return "can be exported"
+    listed = "; ".join(f"({i}) {reason.rstrip('.')}" for i, reason in enumerate(reasons, 1))
+    return f"cannot be exported: {listed}"
 
 
 def _epochs(trainer: L.Trainer) -> str:

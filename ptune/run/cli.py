@@ -29,6 +29,7 @@ from ptune.run.checkpoints import WholeCheckpoints
 from ptune.run.command import HELP, root
 from ptune.run.loggers import Wandb
 from ptune.run.options import Parser, refused_class
+from ptune.run.predictions import Predictions
 from ptune.run.result import Run
 from ptune.tuning.tuner import PromptTuner
 
@@ -101,6 +102,7 @@ class CLI(LightningCLI):
         parser.add_argument("--every_minutes", type=float, default=0.0, help=HELP["every_minutes"])
         parser.add_argument("--skip_nonfinite", type=int, default=0, help=HELP["skip_nonfinite"])
         parser.add_argument("--worker_timeout", type=float, default=600.0, help=HELP["worker_timeout"])
+        parser.add_argument("--predictions", type=bool, default=True, help=HELP["predictions"])
         parser.add_class_arguments(Wandb, "wandb")
         parser.link_arguments("model.init_args.backbone", "data.init_args.backbone")
         parser.link_arguments("model", "data.init_args.slots", compute_fn=slots_of)
@@ -187,7 +189,8 @@ class CLI(LightningCLI):
     def run(self, trainer: Trainer, changes: Sequence[dict[str, Any]] = ()) -> Run:
         """What result and report are told of this run; `changes` are those that were made when it was resumed."""
         seed = self.config.seed_everything
-        return Run(Path(self.run_dir), self.model, self.datamodule, trainer, seed, self.columns(), changes)
+        kept = Predictions(self.datamodule) if self.config.predictions else None
+        return Run(Path(self.run_dir), self.model, self.datamodule, trainer, seed, self.columns(), changes, kept)
 
     def resolved(self) -> str:
         """The resolved options as YAML, without those that say how a stopped run goes on.

@@ -42,6 +42,7 @@ HELP = {
     "skip_nonfinite": "Leave out up to so many steps whose loss or gradient is NaN or infinite; 0 stops at the first "
     "one (default: 0).",
     "worker_timeout": "Seconds that one of several processes waits for the others before the run ends (default: 600).",
+    "predictions": "Write what is answered to each evaluated row into run_dir/predictions (default: true).",
     "seed_everything": "Seed of everything that is drawn (default: 11).",
     "print_config": "Print the resolved configuration and exit; `=skip_default` prints what differs from the defaults.",
 }

@@ -4,10 +4,10 @@ import json
 import math
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, final
 
@@ -19,6 +19,7 @@ from ptune.data.base import TaskData
 from ptune.errors import printable
 from ptune.run import checkpoints
 from ptune.run.callbacks import peak_memory
+from ptune.run.predictions import FOLDER, Predictions
 from ptune.tuning import resume
 from ptune.tuning.saving import write_whole
 from ptune.tuning.tuner import PromptTuner
@@ -40,6 +41,8 @@ class Run:
     """The run's choices, flat."""
     changes: Sequence[dict[str, Any]] = ()
     """Options that were changed when the run was resumed: `step`, and `options` with the values before and since."""
+    predictions: Predictions | None = None
+    """Keeps what is answered in the evaluation, if that is to be written."""
 
 
 @final
@@ -74,6 +77,7 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
     model, data, trainer, work = run.model, run.data, run.trainer, progress.work
     metrics, majority, start = {}, {}, time.perf_counter()
     rows, limit = {}, trainer.limit_val_batches
+    trainer.callbacks += [run.predictions] if run.predictions else []  # type: ignore[attr-defined]
     for i, split in enumerate(data.splits):
         trainer.limit_val_batches = trainer.limit_test_batches if i else limit  # all but the monitored split are tests
         if not trainer.limit_val_batches:
@@ -119,19 +123,29 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
 
 
 def write(run: Run, result: dict[str, Any]) -> None:
-    """`prompts.safetensors` and `result.json` into the run directory, the result into W&B's summary."""
+    """`prompts.safetensors`, `predictions` and `result.json` into the run directory, the result into W&B's summary."""
     run.model.save_prompts(run.directory / "prompts.safetensors")
+    if run.predictions:
+        run.predictions.write(run.directory / FOLDER)
     _save(run, result, run.directory / "result.json")
 
 
 def write_evaluation(run: Run, result: dict[str, Any]) -> None:
-    """`evaluation.json`, or `evaluation-2.json` and so on beside earlier ones, and the result into W&B's summary."""
-    _save(run, result, next(path for path in _names(run.directory) if not path.exists()))
+    """`evaluation.json`, or `evaluation-2.json` and so on beside earlier ones, and the result into W&B's summary.
+
+    So are the predictions, whose folder the file names.
+    """
+    if run.predictions:
+        folder = _free(run.directory, FOLDER)
+        run.predictions.write(folder)
+        result = result | {"predictions": folder.name}
+    _save(run, result, _free(run.directory, "evaluation", ".json"))
 
 
-def _names(run_dir: Path) -> Iterator[Path]:
-    yield run_dir / "evaluation.json"
-    yield from (run_dir / f"evaluation-{i}.json" for i in count(2))
+def _free(run_dir: Path, name: str, suffix: str = "") -> Path:
+    """The first of name, name-2, name-3 and so on that is not there."""
+    names = chain([name], (f"{name}-{i}" for i in count(2)))
+    return next(path for path in (run_dir / f"{name}{suffix}" for name in names) if not path.exists())
 
 
 def _save(run: Run, result: dict[str, Any], path: Path) -> None:

@@ -31,7 +31,15 @@ OF_THE_COMMAND = ("run_dir", "ckpt_path", "allow_change")
 """Options that say where a run lies and how it goes on."""
 
 FREE = (
-    *(*OF_THE_COMMAND, "every_n_steps", "every_minutes", "skip_nonfinite", "worker_timeout", "data.workers"),
+    *(
+        *OF_THE_COMMAND,
+        "every_n_steps",
+        "every_minutes",
+        "skip_nonfinite",
+        "worker_timeout",
+        "predictions",
+        "data.workers",
+    ),
     *("wandb.enabled", "wandb.project", "wandb.timeout"),
     *(f"trainer.{name}" for name in ("logger", "callbacks", "enable_progress_bar", "enable_model_summary", "max_time")),
     *(f"trainer.{name}" for name in ("log_every_n_steps", "profiler", "default_root_dir", "enable_autolog_hparams")),

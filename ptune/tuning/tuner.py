@@ -294,14 +294,15 @@ class PromptTuner(L.LightningModule, ABC):
         if 0 <= self.trainer.max_steps <= self.trainer.global_step:
             self.trainer.should_stop = True
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add the scores to the task's metrics."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add the scores to the task's metrics, and return them."""
         scores = self(batch)
         self.metrics.update(scores, batch)
         if "labels" in batch:
             total, count = self.head.loss(scores, batch)
             self.loss_sum.update(total)
             self.loss_count.update(count)
+        return scores
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the split; torchmetrics has gathered every row of every process once."""
@@ -318,9 +319,9 @@ class PromptTuner(L.LightningModule, ABC):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.split = "test" if data is None else data.splits[-1]
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add the scores to the task's metrics."""
-        self.validation_step(batch, batch_idx)
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add the scores to the task's metrics, and return them."""
+        return self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the split."""

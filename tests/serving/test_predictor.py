@@ -4,6 +4,7 @@ import json
 import types
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 import runs
 import torch
@@ -11,6 +12,7 @@ from methods_table import TABLE
 
 import ptune
 from ptune.errors import InputError
+from ptune.heads.metrics import measure
 from ptune.tasks import toy
 from ptune.tuning import saving
 
@@ -22,6 +24,10 @@ RUNS = {
     "qa": ("BitFit", "toy/qa", {}),
     "tagging": ("LoRA", "toy/tagging", {}),
 }
+
+
+KEYS = ("label", "answers", "tags")
+COLUMNS = ("row", "answer", "score", "right", "gold")
 
 
 @pytest.fixture(scope="module", params=RUNS)
@@ -49,7 +55,7 @@ def run(request, tmp_path_factory):
 def rows_of(run, split="test"):
     """The rows of a split without their labels."""
     rows = [json.loads(line) for line in (runs.Path(runs.data(run.task)) / f"{split}.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in ("label", "answers", "tags")} for row in rows]
+    return [{key: value for key, value in row.items() if key not in KEYS} for row in rows]
 
 
 @pytest.mark.parametrize("file", ["", "prompts.safetensors", "best.ckpt"])
@@ -88,10 +94,40 @@ def test_answers_are_what_the_evaluation_counts(run):
             case "tagging":
                 text = " ".join(gold["tokens"])
                 assert all(entity["word"] == text[entity["start"] : entity["end"]] for entity in answer)
-                words = [entity["word"] for entity in answer]
-                assert (
-                    words == [word for word, tag in zip(gold["tokens"], gold["tags"], strict=True) if tag]
-                ) >= correct
+                if correct:
+                    assert len(answer) == sum(tag.startswith("B-") for tag in gold["tags"])
+
+
+def test_the_predictions_of_a_run_are_its_answers_and_give_its_metrics(run):
+    result = json.loads((run.directory / "result.json").read_text())
+    asked = ptune.load(run.directory, batch_size=4)
+    for split, metrics in result["metrics"].items():
+        kept = pq.read_table(run.directory / "predictions" / f"{split}.parquet").to_pydict()
+        head, spec = asked.model.metrics.head, asked.model.head_spec
+        table = torch.tensor([kept[f"table/{name}"] for name in head.columns(spec)]).T
+        assert measure(spec, table) == pytest.approx({k: v for k, v in metrics.items() if k != "loss"}, abs=1e-7)
+        assert kept["row"] == list(range(result["rows"][split]))
+        if "accuracy" in metrics and run.name != "tagging":
+            assert sum(kept["right"]) / len(kept["right"]) == pytest.approx(metrics["accuracy"], abs=1e-7)
+        gold = toy.generate(run.task, split)
+        names = asked.data.task.labels
+        for row, answer, score, right, true in zip(*(kept[k] for k in COLUMNS), strict=True):
+            match run.name:
+                case "qa":
+                    assert true == gold[row]["answers"]["text"]
+                    assert right == (answer in true)
+                case "tagging":
+                    assert true == gold[row]["tags"]
+                    assert right == (answer == true)
+                    assert len(score) == len(answer)
+                case _:
+                    assert true == names[gold[row]["label"]]
+                    assert right == (answer == true)
+        if run.name != "tagging":
+            found = asked([{k: v for k, v in row.items() if k not in KEYS} for row in gold[: len(kept["row"])]])
+            assert [answer["score"] for answer in found] == kept["score"]
+            name = "answer" if run.name == "qa" else "label"
+            assert [answer[name] for answer in found] == kept["answer"]
 
 
 def test_lists_datasets_and_iterators_keep_the_order(run):

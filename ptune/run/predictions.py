@@ -1,0 +1,88 @@
+"""What a run answered, row by row: `predictions/<split>.parquet`, taken from the evaluation that measures it."""
+
+import io
+from itertools import chain
+from pathlib import Path
+from typing import Any, final
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, distributed
+
+from ptune.data.base import TaskData
+from ptune.heads import head_class
+from ptune.tuning.saving import write_whole
+from ptune.tuning.tuner import PromptTuner
+
+FOLDER = "predictions"
+
+
+@final
+class Predictions(Callback):
+    """Keeps the answers to each split that `Trainer.validate` goes through, for one file a split.
+
+    A file has a row for each row of the split that was evaluated, in the split's order, with these columns:
+
+    - `row`: its number in the split, from 0;
+    - `answer`, `gold`: a label's name, a number, a text (gold: the list of right ones), or a list with a tag a word;
+    - `score`: the answer's probability; a number is its own score, and tags have a list of them;
+    - `right`: whether the answer is right; null for numbers;
+    - `table/...`: the columns of the head's table (`Head.columns`), of which `ptune.heads.metrics.measure` makes the
+      metrics.
+
+    Args:
+        data: the data module of the run.
+    """
+
+    def __init__(self, data: TaskData) -> None:
+        self.data = data
+        self.rows: dict[str, dict[int, dict[str, Any]]] = {}
+        """For each split the columns of its rows by their numbers; complete in the first process."""
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: PromptTuner,  # type: ignore[override]
+        outputs: Tensor,  # type: ignore[override]
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the answers to a batch; `outputs` are its scores."""
+        spec, split = pl_module.head_spec, pl_module.split
+        head, word = head_class(spec.kind), self.data.worded
+        table = pl_module.metrics.last.cpu()
+        answers = head.answers(spec, outputs, batch)
+        columns = {
+            "answer": [word(answer["answer"]) for answer, *_ in answers],
+            "score": [answer["score"] for answer, *_ in answers],
+            "right": head.right(table) or [None] * len(table),
+            "gold": [word(gold) for gold in head.gold(spec, batch)],
+            **{f"table/{name}": values for name, values in zip(head.columns(spec), table.T.tolist(), strict=True)},
+        }
+        order = trainer.val_dataloaders.sampler.order()  # type: ignore[union-attr]
+        numbers, first = self.data.row_numbers(split), batch_idx * self.data.batch_size
+        for place, values in enumerate(zip(*columns.values(), strict=True)):
+            number = numbers[order[first + place]]
+            self.rows.setdefault(split, {})[number] = dict(zip(columns, values, strict=True))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:  # type: ignore[override]
+        """Bring the rows of all processes together."""
+        if trainer.world_size > 1:
+            found: list[dict[int, dict[str, Any]]] = [{} for _ in range(trainer.world_size)]
+            distributed.all_gather_object(found, self.rows.get(pl_module.split, {}))
+            self.rows[pl_module.split] = dict(chain.from_iterable(rows.items() for rows in found))
+
+    def write(self, folder: Path) -> None:
+        """Write a file for each split; the first process does it."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        folder.mkdir(exist_ok=True)
+        for split, rows in self.rows.items():
+            numbers = sorted(rows)
+            columns: dict[str, Any] = {name: [rows[i][name] for i in numbers] for name in rows[numbers[0]]}
+            columns["right"] = pa.array(columns["right"], pa.bool_())
+            file = io.BytesIO()
+            pq.write_table(pa.table({"row": numbers} | columns), file)
+            write_whole(folder / f"{split}.parquet", file.getvalue())
