@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import types
+from multiprocessing import forkserver
 from pathlib import Path
 
 FORKED = multiprocessing.get_context("forkserver")
@@ -21,8 +22,10 @@ LIMIT = 120
 """Seconds after which a command is taken for hung."""
 
 
-def _become(argv: list[str], folder: str, environment: dict[str, str]) -> None:
+def _become(argv: list[str], folder: str, environment: dict[str, str], server: str) -> None:
     """What a new process would be: `python ARGV`, with its output in two files of `folder`."""
+    forkserver._forkserver._forkserver_address = server  # for processes that the command starts
+    forkserver._forkserver.ensure_running = lambda: None
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -62,7 +65,10 @@ class Command:
     def __init__(self, argv: list, folder: Path, environment: dict[str, str] | None = None) -> None:
         environment = dict(os.environ if environment is None else environment)
         self.folder, self.rank = Path(folder), environment.get("LOCAL_RANK", "0")
-        self.process = FORKED.Process(target=_become, args=([str(word) for word in argv], str(folder), environment))
+        forkserver.ensure_running()
+        server = forkserver._forkserver._forkserver_address
+        words = [str(word) for word in argv]
+        self.process = FORKED.Process(target=_become, args=(words, str(folder), environment, server))
         self.process.start()
 
     def wait(self) -> types.SimpleNamespace:

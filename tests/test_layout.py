@@ -18,10 +18,12 @@ FLOORS = (
     {"data", "tuning"},
     {"methods"},
     {"run"},
-    {"serving"},
+    {"serving", "research"},
     {"commands"},
+    {"grid"},
 )
-"""Each floor imports from lower ones; a command is a module at the top, or a package's `__main__`."""
+"""Each floor imports from lower ones. A command is a module at the top, or a package's `__main__`; those of the last
+floor run other commands."""
 
 
 def imports(package: Path) -> Iterator[tuple[str, str]]:
@@ -93,7 +95,8 @@ def floor(module: str) -> int:
     """Number of the floor that a module lies on."""
     parts = module.split(".")
     place = parts[1]
-    if parts[-1] == "__main__" or (len(parts) == 2 and (PACKAGE / f"{place}.py").is_file() and place not in FLOORS[0]):
+    at_top = len(parts) == 2 and (PACKAGE / f"{place}.py").is_file() and place not in FLOORS[0] | FLOORS[-1]
+    if parts[-1] == "__main__" or at_top:
         place = "commands"
     return next(number for number, names in enumerate(FLOORS) if place in names)
 
@@ -127,7 +130,7 @@ def test_what_lies_at_the_top_can_be_run_but_for_prompts_and_errors():
         )
     }
     assert top - runnable == {"prompts", "errors"}
-    assert {path.parent.name for path in PACKAGE.glob("*/*.py")} == {name for names in FLOORS[1:-1] for name in names}
+    assert {path.parent.name for path in PACKAGE.glob("*/*.py")} == {name for names in FLOORS[1:-2] for name in names}
 
 
 @pytest.mark.parametrize(

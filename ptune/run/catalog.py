@@ -59,6 +59,16 @@ def classes(group: str) -> dict[str, Entry]:
     return found
 
 
+def reader(format: str) -> str:
+    """Name of the data module that reads a task format; the attribute `format` of its class says so."""
+    for name, found in classes("data").items():
+        for item in _class(found.module, name).body:
+            match item:
+                case ast.AnnAssign(target=ast.Name(id="format"), value=ast.Constant(value=value)) if value == format:
+                    return name
+    raise KeyError(format)
+
+
 def own(group: str, name: str) -> Entry | None:
     """The class of a name or dotted path; None for a class of the user's own."""
     found = classes(group).get(name.rpartition(".")[2])

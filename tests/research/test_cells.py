@@ -1,0 +1,114 @@
+"""A grid's file becomes command lines; a mistake in it is one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from ptune.errors import InputError
+from ptune.research.cells import read
+
+FILE = """
+options:
+  data.batch_size: 4
+axes:
+  method:
+    FineTuning: {lr: 2.0e-5}
+    PTuningV2: {length: 4, mlp: 8, layers: [0, 1]}
+  task: [rte, toy/tagging]
+  seed: [1, 2]
+exclude:
+  - {method: FineTuning, task: [rte], seed: 2}
+"""
+
+
+@pytest.fixture
+def cells(tmp_path):
+    def cells(text=FILE, **options):
+        file = tmp_path / "grid.yaml"
+        file.write_text(text)
+        return read(file, **options)
+
+    return cells
+
+
+def test_cells_are_the_combinations_but_for_the_excluded_ones(cells):
+    names = [cell.name for cell in cells()]
+    methods, tasks = ("FineTuning", "PTuningV2"), ("rte", "toy/tagging")
+    every = [f"{method} {task} {seed}" for method in methods for task in tasks for seed in (1, 2)]
+    assert names == [name for name in every if name != "FineTuning rte 2"]
+
+
+def test_a_cell_is_a_command_line_with_the_options_of_its_values(cells):
+    cell = next(cell for cell in cells() if cell.name == "PTuningV2 toy/tagging 1")
+    pairs = dict(zip(cell.words[::2], cell.words[1::2], strict=True))
+    assert pairs == {
+        "--model": "PTuningV2",
+        "--data": "Tagging",
+        "--data.batch_size": "4",
+        "--model.length": "4",
+        "--model.mlp": "8",
+        "--model.layers": "[0, 1]",
+        "--data.task": "toy/tagging",
+        "--seed_everything": "1",
+    }
+    assert list(pairs)[:2] == ["--model", "--data"], "options of a class stand behind it"
+    assert cell.run_dir == Path("runs/grid/PTuningV2/toy-tagging/seed=1")
+    assert cell.command.startswith("ptune fit --model PTuningV2 --data Tagging ")
+    assert "'[0, 1]'" in cell.command
+
+
+def test_an_option_is_an_axis_and_so_is_a_name_whose_values_give_options(cells):
+    text = (
+        "options: {method: x}\naxes:\n  model.lr: [1.0e-3, 2.0e-3]\n  size: {small: {length: 4}, large: {length: 64}}\n"
+    )
+    found = cells(text.replace("options: {method: x}", "options: {model: PTuningV2, data.task: rte}"))
+    assert [cell.run_dir.relative_to("runs/grid").as_posix() for cell in found] == [
+        f"lr={rate}/size={size}" for rate in ("0.001", "0.002") for size in ("small", "large")
+    ]
+    assert found[1].words[-2:] == ("--model.length", "64")
+    assert "--model.lr" in found[1].words
+    assert "--size" not in found[1].words
+
+
+def test_the_digest_is_that_of_the_options_and_of_the_configurations(cells, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: {class_path: PTuningV2}\n")
+    text = f"axes:\n  method: {{PTuningV2: {{config: {recipe}}}}}\n  task: [rte]\n"
+    (one,), (again,) = cells(text), cells(text)
+    recipe.write_text("model: {class_path: PTuningV2, init_args: {length: 7}}\n")
+    (other,) = cells(text)
+    assert one.digest == again.digest != other.digest
+    assert one.words[:2] == ("--config", str(recipe))
+    assert one.run_dir == other.run_dir
+    assert cells(text, place=tmp_path / "x")[0].run_dir == tmp_path / "x" / "PTuningV2" / "rte"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("axes:", "axis:"), "'axis' is no part of a grid, did you mean 'axes'?"),
+        (("seed: [1, 2]", "seed: 3"), "axis 'seed' must have a list of values"),
+        (("{lr: 2.0e-5}", "2.0e-5"), "the options of 'FineTuning' must be a mapping"),
+        (("{lr: 2.0e-5}", "{lrr: 2.0e-5}"), "cell FineTuning rte 1: option --model.lrr does not exist; did you mean"),
+        (("PTuningV2:", "PTuningV3:"), "cell PTuningV3 rte 1: "),
+        (("[rte, toy/tagging]", "[rte, toy/taging]"), "toy/taging"),
+        (("- {method", "- {methods"), "exclude names 'methods', which is no axis, did you mean 'method'?"),
+        (("seed: 2}", "seed: 4}"), "exclude: '4' is no seed of the grid"),
+        (("task: [rte], seed: 2", "task: [rte, toy/tagging]"), None),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_the_place(cells, change, sentence):
+    if sentence is None:
+        assert len(cells(FILE.replace(*change))) == 4
+        return
+    with pytest.raises(InputError) as error:
+        cells(FILE.replace(*change))
+    assert sentence in str(error.value)
+    assert "grid.yaml" in str(error.value)
+
+
+def test_a_grid_without_cells_is_refused(cells):
+    with pytest.raises(InputError, match="exclude leaves no cell"):
+        cells("axes:\n  seed: [1]\nexclude: [{seed: 1}]\n")
+    with pytest.raises(InputError, match="axes must name at least one axis"):
+        cells("options: {model: PTuningV2}\n")
