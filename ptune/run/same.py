@@ -163,10 +163,10 @@ class Provenance(Callback):
         refused = {name: pair for name, pair in wanted.items() if not may(name)}
         if refused:
             raise _refusal(refused, given, model)
+        if told and told["processes"] != trainer.world_size:  # dropout is drawn for each process, so it is told
+            changed["trainer.devices"] = (told["processes"], trainer.world_size)
         if checkpoint:
             order = [name for name in changed if name in ORDER]
-            if told and told["processes"] != trainer.world_size and "trainer.devices" not in order:
-                order.append("trainer.devices")
             _check_epoch(order + ["data"] * (self.data.task.train in splits), checkpoint)
             if changed:
                 step, pairs = checkpoint["global_step"], {name: list(pair) for name, pair in changed.items()}

@@ -236,7 +236,7 @@ def test_allowed_options_take_effect_and_are_reported(between):
 @pytest.mark.parametrize(
     ("given", "rates", "steps"),
     [
-        ({"model__schedule": "exponential", "model__decay": 0.5}, [0.025] * 3, 6),
+        ({"model__schedule": "exponential", "model__decay": 0.8}, [0.04] * 3, 6),
         ({"model__schedule": "constant", "trainer__max_epochs": 1}, [], 3),
         ({"data__batch_size": 2, "seed_everything": 99}, [0.05 * share for share in (0.7, 0.6, 0.5, 0.4, 0.3)], 8),
     ],
