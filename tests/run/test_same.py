@@ -448,20 +448,26 @@ def test_the_options_of_checkpoints_reach_them_and_are_checked(tmp_path):
         assert (code, err.startswith(f"error: {option}: ")) == (2, True), err
 
 
+@pytest.mark.parametrize("files", [(), (".lock",), (".lock", ".writer", "config.yaml")], ids=len)
+def test_a_directory_without_numbers_begins_anew(ran, tmp_path, files):
+    (tmp_path / "run").mkdir()
+    for name in files:
+        (tmp_path / "run" / name).write_bytes((ran / name).read_bytes() if (ran / name).exists() else b"")
+    assert folder.open_run(str(tmp_path / "run"), "auto") == folder.Start()
+    runs.built(line(tmp_path / "run"))  # it would train
+
+
 @pytest.mark.parametrize(
     ("files", "at"),
     [
-        ((), None),
-        ((".lock", ".writer"), None),
-        (("config.yaml",), None),
-        (("config.yaml", "metrics.jsonl", "best.ckpt"), None),
+        ((".lock", ".writer", "config.yaml", "metrics.jsonl", "best.ckpt"), None),
         (("config.yaml", "metrics.jsonl", "last.ckpt"), "step-step=2"),
         (("metrics.jsonl", "best.ckpt", "last.ckpt"), "epoch-step=6"),
         (("config.yaml", "metrics.jsonl", "metrics.csv", "best.ckpt", "last.ckpt", "prompts.safetensors"), None),
     ],
-    ids=["empty", "lock", "options", "numbers", "first checkpoint", "no options", "all but the result"],
+    ids=["numbers", "first checkpoint", "no options", "all but the result"],
 )
-def test_every_directory_can_be_gone_on_with(ran, tmp_path, files, at):
+def test_a_directory_can_be_gone_on_with_after_its_first_numbers(ran, tmp_path, files, at):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     for name in files:
