@@ -22,46 +22,49 @@ from ptune.data.digest import digest
 from ptune.errors import InputError
 from ptune.run import checkpoints, folder, same
 
-OPTIONS = {"trainer__max_epochs": 2, "model__lr": 0.05, "wandb__enabled": False}
-KEPT = {"step": "every_n_train_steps=2", "epoch": "save_on_train_epoch_end=true"}
+OPTIONS = {"trainer__max_epochs": 2, "model__lr": 0.05, "wandb__enabled": False, "every_n_steps": 2}
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The directory of a finished run, with the checkpoints of every second step and of every epoch."""
-    run_dir = tmp_path_factory.mktemp("ran") / "run"
-    words = runs.line(run_dir, **OPTIONS)
-    for name, when in KEPT.items():
-        given = (when, "save_top_k=-1", f"dirpath={run_dir}/kept", f"filename={name}-{{step}}")
-        words += ["--trainer.callbacks+=ModelCheckpoint", *(f"--trainer.callbacks.{option}" for option in given)]
-    code, _, err = runs.call(words)
+    """The directory of a finished run of two epochs of three steps, and by their step all its `last.ckpt`."""
+    run_dir, write = tmp_path_factory.mktemp("ran") / "run", checkpoints.write_whole
+
+    def keep(path, data):
+        write(path, data)
+        if Path(path).name == "last.ckpt":
+            step = torch.load(path, weights_only=True)["global_step"]
+            write(run_dir / f"kept-{step}", data)
+
+    with mock.patch.object(checkpoints, "write_whole", keep):
+        code, _, err = runs.call(runs.line(run_dir, **OPTIONS))
     assert code == 0, err
     return run_dir
 
 
-def stopped(ran: Path, run_dir: Path, at: str) -> Path:
+def stopped(ran: Path, run_dir: Path, step: int) -> Path:
     """The directory of that run, stopped at a checkpoint."""
-    shutil.copytree(ran, run_dir, ignore=shutil.ignore_patterns("result.json", "prompts.safetensors", "kept"))
-    shutil.copy(ran / "kept" / f"{at}.ckpt", run_dir / "last.ckpt")
+    shutil.copytree(ran, run_dir, ignore=shutil.ignore_patterns("result.json", "prompts.safetensors", "kept-*"))
+    shutil.copy(ran / f"kept-{step}", run_dir / "last.ckpt")
     return run_dir
 
 
 @pytest.fixture(scope="module")
 def refusing(ran, tmp_path_factory):
     """The directory of a run that was stopped within its first epoch, for commands that are refused."""
-    return stopped(ran, tmp_path_factory.mktemp("stopped") / "run", "step-step=2")
+    return stopped(ran, tmp_path_factory.mktemp("stopped") / "run", 2)
 
 
 @pytest.fixture
 def within(ran, tmp_path):
     """The directory of a run that was stopped within its first epoch."""
-    return stopped(ran, tmp_path / "run", "step-step=2")
+    return stopped(ran, tmp_path / "run", 2)
 
 
 @pytest.fixture
 def between(ran, tmp_path):
     """The directory of a run that was stopped at the end of its first epoch."""
-    return stopped(ran, tmp_path / "run", "epoch-step=3")
+    return stopped(ran, tmp_path / "run", 3)
 
 
 def line(run_dir, *words, **options) -> list:
@@ -170,7 +173,7 @@ def test_within_an_epoch_the_batches_left_cannot_become_others(refusing, given, 
 
 def test_what_changes_nothing_that_is_computed_is_free(ran, within, tmp_path):
     moved = shutil.copytree(runs.data(), tmp_path / "moved")
-    free = {"path": moved, "every_n_steps": 2, "every_minutes": 5, "trainer__max_time": "01:00:00:00"}
+    free = {"path": moved, "every_n_steps": 3, "every_minutes": 5, "trainer__max_time": "01:00:00:00"}
     free |= {"trainer__precision": "32-true", "trainer__default_root_dir": tmp_path, "trainer__devices": 1}
     err = resume(within, "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss", **free)
     assert "note: after step" not in err
@@ -461,8 +464,8 @@ def test_a_directory_without_numbers_begins_anew(ran, tmp_path, files):
     ("files", "at"),
     [
         ((".lock", ".writer", "config.yaml", "metrics.jsonl", "best.ckpt"), None),
-        (("config.yaml", "metrics.jsonl", "last.ckpt"), "step-step=2"),
-        (("metrics.jsonl", "best.ckpt", "last.ckpt"), "epoch-step=6"),
+        (("config.yaml", "metrics.jsonl", "last.ckpt"), 2),
+        (("metrics.jsonl", "best.ckpt", "last.ckpt"), 6),
         (("config.yaml", "metrics.jsonl", "metrics.csv", "best.ckpt", "last.ckpt", "prompts.safetensors"), None),
     ],
     ids=["numbers", "first checkpoint", "no options", "all but the result"],
@@ -475,7 +478,8 @@ def test_a_directory_can_be_gone_on_with_after_its_first_numbers(ran, tmp_path, 
         if (ran / name).exists():
             shutil.copy(ran / name, run_dir / name)
     if at:
-        shutil.copy(ran / "kept" / f"{at}.ckpt", run_dir / "last.ckpt")
+        shutil.copy(ran / f"kept-{at}", run_dir / "last.ckpt")
     resume(run_dir)
     assert outcome(run_dir) == outcome(ran)
     assert yaml.safe_load((run_dir / "config.yaml").read_text())["ckpt_path"] is None
+    assert not list(run_dir.glob("config-*"))
