@@ -148,7 +148,7 @@ REFUSED = {
     "MODEL OWN --data.task.label lable": "line 1: 'lable' 'label'",
     "MODEL OWN --data.task.text [sentense1]": "line 1: 'sentense1' 'sentence1'",
     "MODEL OWN --data.task.labels []": "--data.task.labels --data.task.metrics",
-    "MODEL OWN --data.task.text []": "--data.task.text",
+    "MODEL OWN --data.task.text [] --data.task.label sentence1": "--data.task.text @good/train.jsonl: sentence1, label",
     "MODEL OWN --data.task.metrics [acuracy]": "'acuracy' 'accuracy'",
     "MODEL OWN --data.task.monitor f1": "'f1' ['accuracy', 'macro_f1']",
     "MODEL OWN --data.task.format tag": "--data.task.format 'tag' 'tagging'",
@@ -189,7 +189,7 @@ REFUSED = {
     "MODEL DATA --model.mlp -1": "mlp: -1 0",
     "MODEL DATA --model.pool average": "--model.pool 'average' mean",
     "--model PromptTuning OWN --data.task.labels [] --data.task.metrics [pearson] --model.init labels": "init 'labels' "
-    "'custom' vocab",
+    "'good' vocab",
     "--model PTuning DATA --model.backbone_lr -1": "backbone_lr: -1.0 0",
     # adapters
     "--model LoRA DATA --model.rank 0": "rank: 0 1",

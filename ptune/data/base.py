@@ -14,8 +14,9 @@ from jsonargparse.typing import register_type
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ptune.backbone.pretrained import MINILM
 from ptune.backbone.tokenizer import load, stand_in, text_start
-from ptune.data import cache, modules, splits
+from ptune.data import cache, modules, open_task, splits
 from ptune.data.draws import DEV, HOLDOUT
 from ptune.data.loader import BucketSampler, EvalSampler, InOrder, Loader
 from ptune.data.rows import Rows
@@ -65,7 +66,8 @@ class TaskData(L.LightningDataModule, ABC):
     A subclass with arguments of its own sets them before it calls `super().__init__`, which ends with `check()`.
 
     Args:
-        task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec.
+        task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec; for files of one's own it may be left
+            out, or leave columns, labels and metrics open: they are read off the files.
         backbone: Whose tokenizer to use: a hub id, a local folder, or package:NAME/PATH; linked from the model.
         path: Folder with local files `<split>.jsonl`, `.csv`, `.tsv`, `.parquet`, ..., or one that `save_to_disk` of
             datasets has written; a file, which is the training split; or several of them: each split is read from the
@@ -91,13 +93,17 @@ class TaskData(L.LightningDataModule, ABC):
     """Number of answers to a row that are given without being asked for."""
     classless: ClassVar[str] = ""
     """Why a row of this format has no class of its own, which few shots could be drawn by; empty where it has one."""
+    usual_text: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Columns that the model reads, for a task that names none: the first of these that are there."""
+    usual_label: ClassVar[tuple[str, ...]] = ()
+    """Columns of the answer where there is no column `label`, in the same way."""
     reported: ClassVar[tuple[str, ...]] = ("accuracy",)
     """The metrics that the format's field reports, for a task that names none; the first one is monitored."""
 
     def __init__(
         self,
-        task: str | TaskSpec,
-        backbone: str,
+        task: str | TaskSpec | None = None,
+        backbone: str = MINILM,
         path: str | list[str] | None = None,
         batch_size: int = 32,
         max_length: int | None = None,
@@ -110,7 +116,12 @@ class TaskData(L.LightningDataModule, ABC):
     ):
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a split may have fewer rows than processes
-        self.task = find_task(task) if isinstance(task, str) else task
+        if task is None and path is None:
+            raise InputError(
+                "--data.task is missing: name a task, which python -m ptune.tasks lists, or give --data.path DIR with "
+                "files of your own."
+            )
+        self.task = find_task(task) if isinstance(task, str) else TaskSpec() if task is None else task
         self.backbone = backbone
         self.path = path
         self.batch_size = batch_size
@@ -121,14 +132,20 @@ class TaskData(L.LightningDataModule, ABC):
         self.pad_to_multiple_of = pad_to_multiple_of
         if self.task.format not in ("", self.format):
             self._wrong_format()
-        self.task = replace(self.task, format=self.format, metrics=self.task.metrics or self.field_metrics(self.task))
-        self.task.check()
         least = {"batch_size": 1, "slots": 0, "workers": 0, "shots": 0, "data_seed": 0, "pad_to_multiple_of": 1}
         for name, smallest in (least | {"max_length": 1}).items():
             if getattr(self, name) < smallest:
                 raise InputError(f"--data.{name} {getattr(self, name)}: must be at least {smallest}.")
             if getattr(self, name) > LARGEST:
                 raise InputError(f"--data.{name} {getattr(self, name)}: must be at most {LARGEST}.")
+        given = self.task
+        self.said: list[str] = []
+        """What was read off the data, in words."""
+        self.task = open_task.columns_and_labels(self)
+        self.task = replace(self.task, format=self.format, metrics=self.task.metrics or self.field_metrics(self.task))
+        self.completed = None if self.task == given else self.task
+        """The task with all that it left open; None where it left nothing open."""
+        self.task.check()
         if shots:
             self._check_shots()
         if holdout:
@@ -153,6 +170,27 @@ class TaskData(L.LightningDataModule, ABC):
             f"task {self.task.name!r} is a {self.task.format} task, not {self.format}: use --data"
             f" {known[self.task.format].__name__}."
         )
+
+    @property
+    def labels_open(self) -> bool:
+        """Whether the task leaves its labels to the training split."""
+        return False
+
+    def read_labels(self, rows: Rows) -> list[dict]:
+        """What the label column of the training split holds, as rows of plain values, which are kept in the cache."""
+        raise NotImplementedError
+
+    def take_labels(self, found: list[dict], origin: str) -> TaskSpec:
+        """The task with its labels; `said` tells which.
+
+        Args:
+            found: what `read_labels` has read.
+            origin: where.
+
+        Raises:
+            InputError: the column does not tell the labels.
+        """
+        raise NotImplementedError
 
     def _check_shots(self) -> None:
         """Raise an InputError where no few shots can be drawn by class."""
@@ -223,7 +261,7 @@ class TaskData(L.LightningDataModule, ABC):
         Raises:
             InputError: a mistake in the row; the caller adds its place.
         """
-        row = self._prepare(row)
+        row = self.prepared(row)
         return self.parse(row if labelled else self.unanswered(row))
 
     def items(self, checked: list[dict], train: bool = False) -> list[dict]:
@@ -333,7 +371,7 @@ class TaskData(L.LightningDataModule, ABC):
 
     @property
     def head(self) -> HeadSpec:
-        """The head this task needs; no I/O."""
+        """The head this task needs; no I/O: what the task left open was read when this module was made."""
         task = self.task
         return HeadSpec(task.name, self.task_head(task), task.labels, task.metrics, task.monitored)
 
@@ -380,7 +418,8 @@ class TaskData(L.LightningDataModule, ABC):
     def prepare_rows(self, parsed: "dict[str, Dataset]") -> None:
         """Change which checked rows the splits have before they are encoded; by default they stay as they are."""
 
-    def _prepare(self, row: dict) -> dict:
+    def prepared(self, row: dict) -> dict:
+        """The row with the columns that the task's function makes; an InputError where it lacks what that reads."""
         if self.task.prepare is None:
             return row
         try:
@@ -415,7 +454,7 @@ class TaskData(L.LightningDataModule, ABC):
         Codes are not accepted where a label's own name is a number: "1" would then have two meanings.
         """
         labels = self.task.labels
-        name = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+        name = open_task.label_name(value)
         if name in labels:
             return labels.index(name)
         number = str(int(value)) if isinstance(value, bool) else name

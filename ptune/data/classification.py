@@ -1,23 +1,27 @@
 """Classification and regression of one or two texts, by a task head or by a template's word."""
 
 import math
-import re
+from collections import Counter
 from dataclasses import replace
 from typing import Any, ClassVar, final
 
 import torch
 import xxhash
 
+from ptune.backbone.pretrained import MINILM
 from ptune.backbone.tokenizer import answers
+from ptune.data import open_task
 from ptune.data.base import Batch
+from ptune.data.open_task import NUMBER
+from ptune.data.rows import Rows
 from ptune.data.templated import Templated
 from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.tasks.spec import HeadSpec, TaskSpec
 from ptune.tasks.templates import Verbalizer
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-"""A number as text: Python's `float` would also take 1_000 and the digits of other scripts."""
+CORRELATIONS = {"pearson", "spearman"}
+"""The metrics of a number."""
 
 
 def number(column: str, value: object) -> float:
@@ -53,11 +57,19 @@ class Classification(Templated):
     format: ClassVar[str] = "classification"
     template_head = "cloze"
     reported = ("accuracy", "macro_f1")
+    usual_text = (
+        ("sentence1", "sentence2"),
+        ("premise", "hypothesis"),
+        ("question1", "question2"),
+        ("text",),
+        ("sentence",),
+    )
+    usual_label = ("labels",)
 
     def __init__(
         self,
-        task: str | TaskSpec,
-        backbone: str,
+        task: str | TaskSpec | None = None,
+        backbone: str = MINILM,
         verbalizer: dict[str, str | list[str]] | None = None,
         **common,
     ) -> None:
@@ -69,6 +81,30 @@ class Classification(Templated):
         """Kind of the head: classes, or a number where the task has no labels."""
         return "classify" if task.labels else "regress"
 
+    @property
+    def labels_open(self) -> bool:
+        """Whether the task has neither labels nor the metrics of a number."""
+        return not self.task.labels and not (self.task.metrics and {*self.task.metrics} <= CORRELATIONS)
+
+    def read_labels(self, rows: Rows) -> list[dict]:
+        """How often each label occurs: {name, count}."""
+        column, found = self.task.label, Counter[str]()
+        for place, value in open_task.answers(self, rows):
+            if isinstance(value, list | tuple):
+                raise InputError(f"{place}: column {column!r} holds a list of labels; use --data MultiLabel.")
+            found[open_task.label_name(value)] += 1
+        return [{"name": name, "count": count} for name, count in found.items()]
+
+    def take_labels(self, found: list[dict], origin: str) -> TaskSpec:
+        """The task with the classes as they are sorted, or with a number where the column has decimals."""
+        column, counts = self.task.label, {row["name"]: row["count"] for row in found}
+        labels = open_task.classes(counts, column, origin, number=not self.task.metrics)
+        if labels is None:
+            self.said.append(f"{column} has decimals and is a number (with --data.task.labels, a class)")
+            return replace(self.task, metrics=("pearson", "spearman"))
+        self.said.append(f"labels are those of the training split, sorted: {open_task.listed(labels)}")
+        return replace(self.task, labels=labels)
+
     def check(self) -> None:
         """Raise an InputError where columns, labels and template do not fit together."""
         name, metrics = self.task.name, self.task.metrics
@@ -78,7 +114,7 @@ class Classification(Templated):
             raise InputError(
                 f"task {name!r}: --data.task.labels {list(self.task.labels)} must name two or more classes."
             )
-        if not self.task.labels and not set(metrics) <= {"pearson", "spearman"}:
+        if not self.task.labels and not {*metrics} <= CORRELATIONS:
             raise InputError(
                 f"task {name!r} has no labels, so it predicts a number: give --data.task.labels '[no,yes]' for classes,"
                 " or --data.task.metrics '[pearson,spearman]' for numbers."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 
+from ptune.backbone.pretrained import MINILM
 from ptune.backbone.tokenizer import filled, pieces, whole_words
 from ptune.data.base import Batch
 from ptune.data.templated import Templated
@@ -31,7 +32,9 @@ class Fill(Templated):
     template_head = "fill"
     reported = ("precision_at_1",)
 
-    def __init__(self, task: str | TaskSpec, backbone: str, template: str = "task", **common) -> None:
+    def __init__(
+        self, task: str | TaskSpec | None = None, backbone: str = MINILM, template: str = "task", **common
+    ) -> None:
         super().__init__(task, backbone, template=template, **common)
 
     @classmethod

@@ -40,6 +40,8 @@ class SpanQA(TaskData):
     format: ClassVar[str] = "span_qa"
     classless = "an answer is a span of its context, not a class"
     reported = ("f1", "exact_match")
+    usual_text = (("question", "context"),)
+    usual_label = ("answers", "answer")
 
     def __init__(
         self, *args, stride: int | None = None, max_answer_length: int = 30, null_threshold: float = 0.0, **kwargs

@@ -1,7 +1,7 @@
 """`Rows`: the rows of one split as published, with their places."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import final
 
@@ -20,6 +20,8 @@ class Rows:
     """Reads them; an InputError names the place of what cannot be read."""
     digest: Callable[[], str]
     """Digest of the content they are read from, wherever it lies."""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names of the codes 0, 1, ... in a column, where a Dataset has them."""
 
     @cached_property
     def _all(self) -> list[tuple[str, dict]]:

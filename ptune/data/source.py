@@ -5,10 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from ptune.data import cache
+from ptune.data import cache, conll
 from ptune.data.readers import READERS, SUFFIXES, Reader
 from ptune.data.rows import Placed, Rows
 from ptune.errors import InputError, first_line, nearest
+from ptune.tasks import all_tasks
 from ptune.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -47,10 +48,23 @@ def read(task: TaskSpec, path: str | list[str] | None, lone: bool = False) -> di
         splits = {split: _generated(task.name, split) for split in wanted}
     else:
         splits = read_hub(task, wanted, needed)
+    splits = {split: _called(rows, task) for split, rows in splits.items()}
     if not task.where:
         return splits
     column, value = task.where
     return {split: _where(rows, task.name, column, value, split == needed) for split, rows in splits.items()}
+
+
+def _called(rows: Rows, task: TaskSpec) -> Rows:
+    """The rows of a column file, which names no column, with the words and the tags as a task of ptune calls them."""
+    if not rows.origin.removesuffix(".gz").endswith(conll.SUFFIXES) or task.name not in all_tasks():
+        return rows
+    names = {task.text[0]: conll.WORDS, task.label: conll.TAGS}
+
+    def called() -> Placed:
+        return ((place, {name: row[column] for name, column in names.items()} | row) for place, row in rows.read())
+
+    return Rows(rows.origin, called, lambda: cache.key(rows.digest(), names))
 
 
 def _where(rows: Rows, name: str, column: str, value: str, needed: bool) -> Rows:
@@ -67,7 +81,7 @@ def _where(rows: Rows, name: str, column: str, value: str, needed: bool) -> Rows
                 f"task {name!r}: {rows.origin} has no row with {column} {value!r}; give the file that has them."
             )
 
-    return Rows(rows.origin, chosen, lambda: cache.key(rows.digest(), column, value))
+    return Rows(rows.origin, chosen, lambda: cache.key(rows.digest(), column, value), rows.names)
 
 
 def _generated(name: str, split: str) -> Rows:
@@ -194,11 +208,18 @@ def _saved(folder: Path) -> Rows:
     if not len(saved):
         raise InputError(f"{folder}: the dataset has no rows; add some or remove it.")
     files = sorted(file for file in folder.iterdir() if file.suffix in (".arrow", ".json"))
-    return Rows(str(folder), partial(_walk, cast("Dataset", saved)), partial(_content, files, "datasets"))
+    saved = cast("Dataset", saved)
+    return Rows(str(folder), partial(_walk, saved), partial(_content, files, "datasets"), _names(saved))
 
 
 def _walk(dataset: "Dataset") -> Placed:
     return _numbered(_blockwise(dataset))
+
+
+def _names(dataset: "Dataset") -> dict[str, tuple[str, ...]]:
+    """The names of the codes in each column of codes, or of lists of codes."""
+    inner = {name: getattr(feature, "feature", feature) for name, feature in dataset.features.items()}
+    return {name: tuple(feature.names) for name, feature in inner.items() if hasattr(feature, "names")}
 
 
 def _numbered(rows: Iterable[dict]) -> Placed:
@@ -237,7 +258,8 @@ def read_hub(task: TaskSpec, wanted: list[str], needed: str) -> dict[str, Rows]:
         )
         if there:
             rows = loaded[there]
-            splits[split] = Rows(f"{'/'.join(task.hub)} {there}", partial(_walk, rows), partial(_made, rows))
+            origin = f"{'/'.join(task.hub)} {there}"
+            splits[split] = Rows(origin, partial(_walk, rows), partial(_made, rows), _names(rows))
     if needed not in splits:
         raise InputError(
             f"task {task.name!r}: the hub's dataset has no split {needed!r}, {nearest(needed, map(str, loaded))}"

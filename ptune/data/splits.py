@@ -6,7 +6,7 @@ TaskData whose split it is.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ptune.data import cache
@@ -33,12 +33,24 @@ def checked(data: Any, split: str, source: Rows) -> "Dataset":
         InputError: a mistake in a row, with its file and line, or the file cannot be read.
     """
     optional = split not in (data.task.train, data.chosen_on)
+    return _kept(data, split, "rows", source, lambda: _parsed(data, source, optional), optional)
+
+
+def labels(data: Any, source: Rows) -> list[dict]:
+    """What the data module reads in the label column of the training split."""
+    return _kept(data, data.task.train, "labels", source, lambda: iter([data.read_labels(source)])).to_list()
+
+
+def _kept(
+    data: Any, split: str, what: str, source: Rows, blocks: Callable[[], cache.Blocks], *more: object
+) -> "Dataset":
+    """The rows of `blocks`, from the cache where the code that makes them is this package's."""
     code = (type(data), *filter(None, [data.task.prepare]))
     if not all(str(part.__module__).startswith("ptune.") for part in code):
-        return cache.in_memory(_parsed(data, source, optional))
+        return cache.in_memory(blocks())
     task = {name: value for name, value in plain(data.task).items() if name not in NOT_READ}
-    key = cache.key(cache.release(), data.format, task, data.row_settings(), optional, source.digest())
-    return cache.cached(_entry(data, split, "rows", key), lambda: _parsed(data, source, optional), f"reading {split}")
+    key = cache.key(cache.release(), data.format, task, data.row_settings(), *more, source.digest())
+    return cache.cached(_entry(data, split, what, key), blocks, f"reading {what} of {split}")
 
 
 def _parsed(data: Any, source: Rows, optional: bool) -> Iterator[list[dict]]:

@@ -4,12 +4,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 
+from ptune.data import open_task
 from ptune.data.base import Batch, TaskData
+from ptune.data.rows import Rows
+from ptune.data.schemes import HELP, labels_of, mistake, scheme_of
 from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.heads.linear import groups, plain_tag
@@ -40,6 +44,40 @@ class Tagging(TaskData):
         """Kind of the head: one tag a word."""
         return "tag"
 
+    usual_text = (("tokens",), ("words",))
+    usual_label = ("tags", "ner_tags", "labels")
+    scheme = ""
+    """The scheme of the training split's tags, which the other splits must follow; "" where the labels are given."""
+
+    @property
+    def labels_open(self) -> bool:
+        """Whether the task has no labels."""
+        return not self.task.labels
+
+    def read_labels(self, rows: Rows) -> list[dict]:
+        """The labels in their order, with the scheme of the tags: {name, scheme}."""
+        sentences = []
+        for place, value in open_task.answers(self, rows):
+            try:
+                tags = self._list({self.task.label: value}, self.task.label)
+            except InputError as error:
+                raise InputError(f"{place}: {error}") from error
+            sentences.append((place, [open_task.label_name(tag) for tag in tags]))
+        scheme, names = scheme_of(sentences), {tag for _, tags in sentences for tag in tags}
+        labels = labels_of(names, scheme) if scheme else open_task.in_order(names)
+        return [{"name": label, "scheme": scheme} for label in labels]
+
+    def take_labels(self, found: list[dict], origin: str) -> TaskSpec:
+        """The task with the tags: O first and the kinds of entities sorted; or all of them, sorted."""
+        labels, self.scheme = tuple(row["name"] for row in found), found[0]["scheme"]
+        how = f"{self.scheme} tags, O first" if self.scheme else "sorted"
+        self.said.append(f"labels are those of the training split, {how}: {open_task.listed(labels)}")
+        return replace(self.task, labels=labels)
+
+    def row_settings(self) -> dict[str, Any]:
+        """The scheme that every row is checked by."""
+        return {"scheme": self.scheme}
+
     @classmethod
     def field_metrics(cls, task: TaskSpec) -> tuple[str, ...]:
         """Those of entities, or the accuracy where a tag does not say where an entity begins."""
@@ -62,6 +100,8 @@ class Tagging(TaskData):
             raise InputError(
                 f"column {self.task.label!r} has {len(tags)} tags for {len(words)} words in {column!r}; give each one."
             )
+        if self.scheme and (wrong := mistake(list(map(str, tags)), self.scheme)):
+            raise InputError(f"column {self.task.label!r}: {wrong}; {HELP}.")
         return {"words": [str(word) for word in words], "tags": [self.code(tag) for tag in tags]}
 
     def unanswered(self, row: dict) -> dict:

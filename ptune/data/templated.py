@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from ptune.backbone.pretrained import describe
+from ptune.backbone.pretrained import MINILM, describe
 from ptune.backbone.tokenizer import pieces
 from ptune.data import loader
 from ptune.data.base import Batch, TaskData
@@ -32,7 +32,7 @@ class Templated(TaskData):
     """Abstract class of rows that a task head reads, or, with a template, the language model's head.
 
     Args:
-        task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec.
+        task: Name of a task (`python -m ptune.tasks` lists them) or a TaskSpec, or nothing for files of one's own.
         backbone: Whose tokenizer to use: a hub id, a local folder, or package:NAME/PATH; linked from the model.
         template: Text that a language model completes, such as '{sentence} It was [MASK].'; `task` is the task's own.
             By default there is none and a task head reads the row. `ptune.tasks.templates` explains the notation.
@@ -44,8 +44,8 @@ class Templated(TaskData):
 
     def __init__(
         self,
-        task: str | TaskSpec,
-        backbone: str,
+        task: str | TaskSpec | None = None,
+        backbone: str = MINILM,
         template: str = "",
         demonstrations: int = 0,
         **common,

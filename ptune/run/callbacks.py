@@ -46,6 +46,7 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
     ramp = "" if not warmup else f", warm-up {f'{100 * warmup:g} %' if warmup < 1 else f'{warmup:g} steps'}"
     steps = trainer.estimated_stepping_batches
     choices = {
+        **({"data": "; ".join(data.said)} if data.said else {}),
         "weights": f"{backbone.dtype}, attention {backbone.attention}",
         "reading": model.head_spec.template or (f"pooled: {backbone.pooling}" if model.head.pools else "every token"),
         "positions": f"{backbone.room or 'unlimited'}, text from {model.shift}",

@@ -127,6 +127,8 @@ class CLI(LightningCLI):
             raise InputError(f"trainer: {name.rpartition('.')[2]} cannot be built ({first_line(cause)}).") from error
         self.model: PromptTuner = self.config_init["model"]
         self.datamodule: TaskData = self.config_init["data"]
+        if self.datamodule.completed:  # config.yaml holds what was read off the data, so that it is not read again
+            self.config.data.init_args.task = Namespace(vars(self.datamodule.completed))
 
     @property
     def run_dir(self) -> str:
