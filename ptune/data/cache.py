@@ -159,7 +159,7 @@ def _locked(name: str) -> Iterator[None]:
             lock.acquire(timeout=1)
         except Timeout:
             note(f"another process makes {folder() / name}, this one waits for it")
-            lock.acquire()
+            lock.acquire(poll_interval=0.5)
     except NotImplementedError:
         yield
         return

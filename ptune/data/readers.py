@@ -185,8 +185,10 @@ def parquet(file: Path) -> Placed:
                 for row in _values(block, file, number):
                     number += 1
                     yield f"row {number}", row
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{file}: not a Parquet file ({first_line(error)}).") from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({first_line(error)}); make it again.") from error
 
 
 def _values(block: Any, file: Path, before: int) -> list[dict]:

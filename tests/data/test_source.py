@@ -1,3 +1,4 @@
+import csv
 import gzip
 import json
 from dataclasses import replace
@@ -119,6 +120,43 @@ def test_a_time_of_parquet_that_python_cannot_hold_is_named_by_row_and_column(tm
     pq.write_table(pa.table(columns | {"when": times}), tmp_path / "validation.parquet")
     with pytest.raises(InputError, match=r"validation.parquet, row 2: column 'when' holds a value that cannot be read"):
         load(str(tmp_path), backbone)
+
+
+def test_a_parquet_file_with_a_damaged_page_says_to_make_it_again(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "validation.parquet"
+    pq.write_table(pa.table({"a": [str(i) for i in range(3500)]}), file, use_dictionary=False)
+    data = bytearray(file.read_bytes())
+    data[300:330] = b"\xff" * 30
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=r"validation.parquet: cannot be read \(.*\); make it again\.$"):
+        assert source.read(TASK, str(tmp_path))["validation"].rows
+
+
+def test_a_json_file_without_rows_says_so(tmp_path):
+    for text in ("", "\n\n ", "[]"):
+        (tmp_path / "validation.json").write_text(text)
+        with pytest.raises(InputError, match=r"validation.json: the file has no rows; add some or remove it\.$"):
+            assert source.read(TASK, str(tmp_path))["validation"].rows
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_texts_and_numbers_are_what_the_file_says(suffix, tmp_path):
+    """What the builders of `datasets` change: dates, NA, 1 beside 1.5, a column that a row lacks, large numbers."""
+    if suffix == "csv":
+        cells = [("NA", "null"), ("nan", ""), ("2020-01-01", "01"), (" 1 ", 'x "q"\r\ny')]
+        rows = [{"a": a, "b": b} for a, b in cells]
+        with (tmp_path / "validation.csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, ["a", "b"])
+            table.writeheader()
+            table.writerows(rows)
+    else:
+        rows = [{"a": "2020-01-01", "n": 1}, {"a": "x", "n": 1.5}, {"n": 10**30}, {"a": None, "n": "1", "d": {"k": []}}]
+        (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\r\n" for row in rows), newline="")
+    found = source.read(TASK, str(tmp_path))["validation"].rows
+    assert repr(found) == repr(rows)
 
 
 def test_a_folder_without_a_validation_file_says_how_to_choose_on_its_test_file(folder, backbone):
