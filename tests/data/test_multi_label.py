@@ -74,7 +74,7 @@ def test_what_cannot_be(folder, backbone):
     data = MultiLabel(
         TaskSpec(text=("text",), label="labels", labels=("art", "war")), backbone, path=folder(validation=ROWS)
     )
-    with pytest.raises(InputError, match=r"validation.jsonl, line 1: column 'labels': label 'sport' is none of"):
+    with pytest.raises(InputError, match=r"train.jsonl, line 1: column 'labels': label 'sport' is none of"):
         data.setup()
     with pytest.raises(InputError, match=r"--data.shots 2: a row has any number of labels, not one class"):
         module(folder, ROWS, backbone, shots=2)
