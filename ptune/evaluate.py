@@ -22,7 +22,7 @@ PURPOSE = "Evaluate a run's best checkpoint, or a method that trains nothing, on
 def run(args: list[str], source: str | None = None) -> None:
     """Options, checkpoint (of the run directory `source`), data, evaluation, `evaluation.json`."""
     # These take seconds to import: only when the options are known to exist.
-    from ptune.run import checkpoints, folder, result
+    from ptune.run import checkpoints, disk, folder, result
     from ptune.run.cli import CLI
 
     cli = CLI.of(args)
@@ -50,7 +50,8 @@ def run(args: list[str], source: str | None = None) -> None:
     measured = cli.run(trainer)
     found = result.report(measured, progress)
     if trainer.is_global_zero:
-        result.write_evaluation(measured, found)
+        with disk.told(run_dir, "make room, or choose another --run_dir."):
+            result.write_evaluation(measured, found)
         print(result.table(found))
 
 

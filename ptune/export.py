@@ -22,6 +22,7 @@ from ptune.errors import InputError, printable
 from ptune.heads.linear import LinearHead
 from ptune.methods.lora import peft_library
 from ptune.run.command import TRUST, Arguments, place, printed
+from ptune.run.disk import told
 from ptune.run.finished import read
 from ptune.tuning.peft_gaps import TASKS, added, gaps, one_text, other_pooling, prompt_gaps
 from ptune.tuning.tuner import PromptTuner
@@ -71,7 +72,8 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
             f"backbone {path!r}: PEFT's scores would differ from the run's by {difference:.2g}; "
             + (f"{other_pooling(model, type(base).__name__)}; use --no-head." if head else "it cannot be exported.")
         )
-    adapter.save_pretrained(str(folder))
+    with told(folder, "give another folder."):
+        adapter.save_pretrained(str(folder))
     more = "".join(f", {key}={value}" for key, value in outputs.items())
     return (
         f"from peft import PeftModel\nfrom transformers import {name}\n\n"

@@ -15,7 +15,7 @@ def run(args: list[str]) -> None:
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from ptune.run import callbacks, folder, result, same, slurm
+    from ptune.run import callbacks, disk, folder, result, same, slurm
     from ptune.run.checkpoints import RunCheckpoint
     from ptune.run.cli import CLI
     from ptune.run.finite import Finite
@@ -46,7 +46,8 @@ def run(args: list[str]) -> None:
     own = [workers, origin, callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), finite]
     own += [StopAtStep(last, workers), best, last]
     trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, start.step)], own)
-    with folder.made(run_dir), workers.watched(trainer):
+    full = disk.told(run_dir, "mend that, and go on with the same command and --ckpt_path auto.")
+    with full, folder.made(run_dir), workers.watched(trainer):
         folder.check_unchanged(run_dir, asked, start)
         origin.check(trainer, model, Path(run_dir), start.checkpoint, cli.config.allow_change)
         cli.fit(trainer, start.path)

@@ -19,6 +19,7 @@ from ptune.backbone.tokenizer import load
 from ptune.errors import InputError, printable, require
 from ptune.heads import Batch
 from ptune.run.command import TRUST, Arguments, place, printed
+from ptune.run.disk import told
 from ptune.run.finished import read
 from ptune.tuning.tuner import PromptTuner
 
@@ -238,7 +239,8 @@ def run(args: list[str] | None = None) -> str:
     text = tables(findings, f"{title}: {arguments.run_dir}")
     if arguments.no_picture:
         return text
-    picture(findings, title).savefig(file, dpi=150)
+    with told(file, "use --no-picture for the tables alone."):
+        picture(findings, title).savefig(file, dpi=150)
     return f"{text}\n\nPicture: {file}"
 
 
