@@ -138,6 +138,8 @@ def _of_config(path: str, word: int) -> Iterator[Given]:
             arguments = section.get("init_args", {key: value for key, value in section.items() if key != "class_path"})
             if "class_path" in section:
                 yield Given(name, section["class_path"], word, path)
+            if not isinstance(arguments or {}, dict):
+                raise OptionError(f"{name}.init_args", f"{arguments!r}: must be a mapping of options.")
             for key, value in (arguments or {}).items():
                 yield Given(f"{name}.{key}", value, word, path)
                 if key == "task" and isinstance(value, dict):

@@ -212,6 +212,7 @@ def test_a_command_without_words_shows_three_examples(command, capsys):
         ("trainer: null\n", "option --trainer None: must be a mapping of options"),
         ("trainer: [1]\n", "option --trainer [1]: must be a mapping of options"),
         ("wandb: 7\n", "option --wandb 7: must be a mapping of options"),
+        ("model: {class_path: PTuningV2, init_args: [1]}\n", "--model.init_args [1]: must be a mapping of options"),
         ("model: [1]\n", "option --model [1]: is neither a class nor a class with its options"),
         ("data: {class_path: Classification, init_args: {task: {lables: [a]}}}\n", "--data.task.lables does not exist"),
     ],

@@ -1,6 +1,9 @@
 """A run directory is data: whoever reads one executes nothing of it."""
 
+import io
+import json
 import re
+import shutil
 import sys
 from importlib import import_module
 
@@ -115,3 +118,40 @@ def test_an_internal_error_is_raised_as_it_is_and_ends(changed, monkeypatch):
     monkeypatch.setattr(cli.CLI, "of", broken)
     with pytest.raises(ValueError, match="internal"):
         read(changed(lambda config: None))
+
+
+class Answering(io.StringIO):
+    """A terminal at which somebody would say yes to everything; whoever reads from it is told of."""
+
+    def isatty(self):
+        return True
+
+    def readline(self, *_):
+        pytest.fail("standard input is read")
+
+
+@pytest.mark.parametrize("stdin", [None, Answering("y\ny\ny\n")], ids=["closed", "terminal"])
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [("export", "bert"), *((name, "unknown") for name in ("fit", "evaluate", "inspect", "export", "backbones"))],
+)
+def test_a_backbone_that_brings_code_is_not_executed_and_asks_nothing(
+    command, kind, stdin, changed, finished, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("standard input is read"))
+    shutil.copytree(runs.bert(), tmp_path / "bert")
+    names = ("AutoConfig", "AutoModel", "AutoTokenizer", "AutoModelForSequenceClassification", "AutoModelForMaskedLM")
+    for file in ("config.json", "tokenizer_config.json"):
+        config = json.loads((tmp_path / "bert" / file).read_text())
+        config["auto_map"] = {name: ["code.C", None] if name == "AutoTokenizer" else "code.C" for name in names}
+        config |= {"model_type": "unknown"} if kind == "unknown" and file == "config.json" else {}
+        (tmp_path / "bert" / file).write_text(json.dumps(config))
+    (tmp_path / "bert" / "code.py").write_text("open('trace', 'w').close()\n")
+    run_dir = changed(put("model", "init_args", "backbone", value="./bert"))
+    words = {"fit": runs.line("x", model__backbone="./bert"), "backbones": ["./bert"], "export": [run_dir, "adapter"]}
+    code, _, err = runs.call(words.get(command, [run_dir]), import_module(f"ptune.{command}").main)
+    assert not (tmp_path / "trace").exists()
+    if kind == "unknown" and command != "backbones":
+        assert (code, err.count("\n") - err.count("Seed set to")) == (2, 1), err
+        assert err.splitlines()[-1].startswith("error: backbone './bert': its config.json cannot be read (")
