@@ -114,3 +114,14 @@ def test_the_format_named_twice_is_no_mistake(tmp_path):
     words += ["--data.max_length", 32]
     data = runs.built([*words, "--data.task.text", "[tokens]", "--data.task.label", "tags"]).datamodule
     assert (data.task.labels, data.task.metrics[0]) == (("O", "B-X", "I-X"), "entity_f1")
+
+
+def test_the_command_repeated_goes_on_as_the_same_run(finished, tmp_path):
+    path, *_ = finished
+    words = [*WORDS, "--data.task.text", "[question]", "--data.task.label", "kind", "--data.path", path]
+    words += ["--run_dir", tmp_path / "run"]
+    assert runs.call(words)[0] == 0
+    (tmp_path / "run" / "result.json").unlink()
+    code, out, err = runs.call([*words, "--ckpt_path", "auto", "--trainer.max_steps", 2])
+    assert code == 0, err
+    assert "[DESC, HUM, NUM]" in out, "read again, and the same"
