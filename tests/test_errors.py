@@ -1,6 +1,7 @@
 """A mistake in the input: one sentence with the key, the value and the fix, exit code 2, and nothing written."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -374,3 +375,11 @@ def test_an_option_that_lightning_cannot_use_is_one_sentence_and_leaves_nothing(
     model = ["--model", "PTuningV2", "--model.backbone", runs.bert(), *FORMAT, "--data.path", f"{place}/good"]
     assert parts in refusal([*model, *words.split()], tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_whose_unknown_token_is_unknown_is_one_sentence(tmp_path):
+    shutil.copytree(runs.bert(), tmp_path / "bert")
+    file = tmp_path / "bert" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"unk_token": ""}))
+    sentence = refusal(["--model", "PTuningV2", "--model.backbone", f"{tmp_path}/bert", *FORMAT], tmp_path / "run")
+    assert "no tokenizer can be loaded from it (maximum recursion depth exceeded" in sentence

@@ -23,14 +23,13 @@ def load(backbone: str) -> PreTrainedTokenizerBase:
     place = locate(backbone)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)  # None would ask on stdin
+        special = tokenizer.all_special_ids  # an unknown token that is itself unknown is found here
     except Exception as error:  # of any kind: transformers does not check what the tokenizer's files hold
         raise InputError(
             f"backbone {backbone!r}: no tokenizer can be loaded from it ({first_line(error)}); when offline, give a "
             "local folder."
         ) from error
-    if len(tokenizer) <= len(
-        tokenizer.all_special_ids
-    ):  # where the files are missing, transformers builds an empty one
+    if len(tokenizer) <= len(special):  # where the files are missing, transformers builds an empty one
         raise InputError(f"backbone {backbone!r}: {place} holds no tokenizer; save it beside the model.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
