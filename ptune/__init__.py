@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ptune.data.choice import MultipleChoice
     from ptune.data.classification import Classification
     from ptune.data.fill import Fill
+    from ptune.data.multi_label import MultiLabel
     from ptune.data.qa import SpanQA
     from ptune.data.tagging import Tagging
     from ptune.errors import InputError

@@ -155,6 +155,7 @@ KINDS = {
     "regress": HeadSpec("toy/regress", "regress", (), ("pearson",), "pearson"),
     "choice": HeadSpec("toy/choice", "choice", (), ("accuracy",), "accuracy"),
     "span": HeadSpec("toy/span", "span", (), ("f1",), "f1"),
+    "multi_label": HeadSpec("toy/multi_label", "multi_label", ("a", "b", "c"), ("micro_f1",), "micro_f1"),
     "tag": HeadSpec("toy/tag", "tag", ("O", "B-X", "I-X"), ("accuracy",), "accuracy"),
 }
 

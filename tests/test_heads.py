@@ -14,6 +14,7 @@ from ptune.errors import InputError
 from ptune.heads import head_for, kinds
 from ptune.heads.linear import Choice, Classify, Regress, Span, Tag
 from ptune.heads.metrics import Scores, majority
+from ptune.heads.multi_label import MultiLabel
 from ptune.tasks.spec import HeadSpec
 
 WIDTH, LENGTHS = 32, (7, 5, 3, 6)
@@ -36,6 +37,7 @@ LABELS = {
     "span": torch.tensor([[1, 6], [0, 0], [2, 2], [4, 5]]),
     "tag": torch.tensor([[-100, 1, 2, -100, 0, 0, -100], [-100, 0, 1, -100, -100, -100, -100]] * 2),
 }
+LABELS["multi_label"] = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 1], [1, 1, 1]])
 each_kind = pytest.mark.parametrize("kind", LABELS)
 
 
@@ -46,6 +48,8 @@ def mean_by_torch(kind, scores, labels):
             return F.mse_loss(scores, labels)
         case "span":
             return (F.cross_entropy(scores[..., 0], labels[:, 0]) + F.cross_entropy(scores[..., 1], labels[:, 1])) / 2
+        case "multi_label":
+            return F.binary_cross_entropy_with_logits(scores, labels.float())
         case "tag":
             return F.cross_entropy(scores.permute(0, 2, 1), labels)
     return F.cross_entropy(scores, labels)
@@ -59,6 +63,7 @@ def mean_by_torch(kind, scores, labels):
         ("choice", Choice, 1, (2, 2)),
         ("span", Span, 2, (4, 7, 2)),
         ("tag", Tag, 3, (4, 7, 3)),
+        ("multi_label", MultiLabel, 3, (4, 3)),
     ],
 )
 def test_each_kind_is_one_linear_layer_with_scores_of_its_shape(
@@ -160,7 +165,7 @@ def test_a_head_starts_as_berts():
 
 
 def test_kinds_are_found_where_they_lie():
-    assert set(kinds()) == {"classify", "regress", "choice", "span", "tag", "cloze", "cloze_choice", "fill"}
+    assert set(kinds()) == {*LABELS, "cloze", "cloze_choice", "fill"}
     assert all(cls.kind == kind and cls.metrics for kind, cls in kinds().items())
 
 
@@ -169,7 +174,7 @@ def test_a_kind_that_is_nowhere_is_an_input_error(backbone):
         head_for(HeadSpec("x", "clasify", (), (), ""), backbone.spec, 0.0)
 
 
-MULTI_LABEL = '''
+EACH_LABEL = '''
 """Any of c labels: scores "b c", labels "b c" of 0 and 1; the table has c columns of right and c of wrong answers."""
 
 from typing import final
@@ -181,8 +186,8 @@ from ptune.heads.linear import LinearHead
 
 
 @final
-class MultiLabel(LinearHead):
-    kind = "multi_label"
+class EachLabel(LinearHead):
+    kind = "each_label"
     metrics = {"macro_accuracy": lambda table: table[:, : table.shape[1] // 2].mean(0).mean()}
 
     @classmethod
@@ -227,27 +232,27 @@ class MultiLabel(LinearHead):
 
 
 @pytest.fixture
-def multi_label(tmp_path, monkeypatch):
+def each_label(tmp_path, monkeypatch):
     """A kind of head that is one file more in the package."""
-    (tmp_path / "multi_label.py").write_text(MULTI_LABEL)
+    (tmp_path / "each_label.py").write_text(EACH_LABEL)
     monkeypatch.setattr(ptune.heads, "__path__", [*ptune.heads.__path__, str(tmp_path)])
     importlib.invalidate_caches()
-    yield HeadSpec("x", "multi_label", ("a", "b", "c"), ("macro_accuracy",), "macro_accuracy")
-    sys.modules.pop("ptune.heads.multi_label", None)
-    vars(ptune.heads).pop("multi_label", None)
+    yield HeadSpec("x", "each_label", ("a", "b", "c"), ("macro_accuracy",), "macro_accuracy")
+    sys.modules.pop("ptune.heads.each_label", None)
+    vars(ptune.heads).pop("each_label", None)
 
 
-def test_a_new_kind_is_one_file_whose_table_has_as_many_columns_as_the_task_needs(backbone, batch, hidden, multi_label):
-    module = head_for(multi_label, backbone.spec, 0.0)
+def test_a_new_kind_is_one_file_whose_table_has_as_many_columns_as_the_task_needs(backbone, batch, hidden, each_label):
+    module = head_for(each_label, backbone.spec, 0.0)
     labels = torch.tensor([[1, 0, 1], [0, 0, 1], [1, 1, 1], [0, 0, 0]])
     inputs = batch(LENGTHS, labels=labels)
     scores = module(hidden, inputs, backbone)
     total, count = module.loss(scores, inputs)
     assert_close(total / count, F.binary_cross_entropy_with_logits(scores, labels.float()))
-    metric = Scores(multi_label)
+    metric = Scores(each_label)
     for rows in (slice(0, 1), slice(1, 4)):
         metric.update(scores[rows], {"labels": labels[rows]})
     expected = float(((scores > 0) == labels.bool()).double().mean())
     assert metric.compute() == {"macro_accuracy": pytest.approx(expected)}
-    found = majority(multi_label, [[1, 0, 1], [1, 0, 0], [0, 0, 1]], labels.tolist())
+    found = majority(each_label, [[1, 0, 1], [1, 0, 0], [0, 0, 1]], labels.tolist())
     assert found == {"macro_accuracy": pytest.approx((3 + 2 + 2 + 1) / 12)}

@@ -463,6 +463,13 @@ class TaskData(L.LightningDataModule, ABC):
             return int(number)
         raise InputError(f"column {self.task.label!r}: label {name!r} is none of {list(labels)} nor their code.")
 
+    def encode_texts(self, texts: list[list[str]]) -> list[dict]:
+        """input_ids, and token_type_ids where the tokenizer has them, of rows of one text or two, cut to the budget."""
+        first, second = (*(list(column) for column in zip(*texts, strict=True)), None)[:2]
+        tokens = self.tokenizer(first, second, truncation=True, max_length=self.budget, return_attention_mask=False)
+        kept = {name: tokens[name] for name in ("input_ids", "token_type_ids") if name in tokens}
+        return [{name: values[i] for name, values in kept.items()} for i in range(len(texts))]
+
     def align(self, values: list[list], slot: Any, fill: Any) -> Shaped[Tensor, "n t *rest"]:
         """One value for each token, as a tensor: `slot` at the prompt slots, `fill` at the padding on the right."""
         at, p = self.slot_at, self.slots

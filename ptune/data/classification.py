@@ -57,13 +57,7 @@ class Classification(Templated):
     format: ClassVar[str] = "classification"
     template_head = "cloze"
     reported = ("accuracy", "macro_f1")
-    usual_text = (
-        ("sentence1", "sentence2"),
-        ("premise", "hypothesis"),
-        ("question1", "question2"),
-        ("text",),
-        ("sentence",),
-    )
+    usual_text = open_task.TEXTS
     usual_label = ("labels",)
 
     def __init__(
@@ -181,11 +175,8 @@ class Classification(Templated):
         if self.templated:
             texts = self.written(rows, [self.fills] * len(rows))
             return [text | more for text, more in zip(texts, rest, strict=True)]
-        columns = [list(texts) for texts in zip(*(row["texts"] for row in rows), strict=True)]
-        first, second = (*columns, None)[:2]
-        tokens = self.tokenizer(first, second, truncation=True, max_length=self.budget, return_attention_mask=False)
-        kept = {name: tokens[name] for name in ("input_ids", "token_type_ids") if name in tokens}
-        return [{name: values[i] for name, values in kept.items()} | rest[i] for i in range(len(rows))]
+        texts = self.encode_texts([row["texts"] for row in rows])
+        return [text | more for text, more in zip(texts, rest, strict=True)]
 
     def collate(self, items: list[dict]) -> Batch:
         """The padded texts with labels b (long, float for regression) and group b where the task has groups."""

@@ -23,6 +23,10 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 """A number as text: Python's `float` would also take 1_000 and the digits of other scripts."""
 
 
+TEXTS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text",), ("sentence",))
+"""Usual columns of one or two texts."""
+
+
 def columns_and_labels(data: Any) -> TaskSpec:
     """The task of a data module with name, columns and labels as its data have them, where it leaves them open.
 
@@ -78,12 +82,12 @@ def _usual(there: Iterable[str], candidates: Iterable[tuple[str, ...]], besides:
     return next((columns for columns in candidates if {*columns} <= names), ())
 
 
-def answers(data: Any, rows: Rows) -> Iterator[tuple[str, Any]]:
-    """The label column of every row, with the row's place; a row without a label is an InputError."""
+def answers(data: Any, rows: Rows, empty: bool = False) -> Iterator[tuple[str, Any]]:
+    """The label column of every row, with the row's place; a row without a label is an InputError unless `empty`."""
     for place, row in rows.read():
         try:
             value = data.column(data.prepared(row), data.task.label)
-            if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+            if value is None or (value == "" and not empty) or (isinstance(value, float) and math.isnan(value)):
                 raise InputError(f"column {data.task.label!r} is empty; fill it or remove the row.")
         except InputError as error:
             raise InputError(f"{rows.origin}, {place}: {error}") from error

@@ -61,11 +61,16 @@ def json_lines(file: Path) -> Placed:
         for number, line in enumerate(text, start=1):
             if not line.strip():
                 continue
-            row = _parsed(line, str(file), number)
-            if not isinstance(row, dict):
-                raise InputError(f"{file}, line {number}: expected a JSON object a line, got {type(row).__name__}.")
-            _check_text(line, row, f"{file}, line {number}")
-            yield f"line {number}", row
+            yield f"line {number}", json_row(line, str(file), number)
+
+
+def json_row(line: str, file: str, number: int) -> dict:
+    """The object on line `number` of a file; InputError with the place where there is none."""
+    row = _parsed(line, file, number)
+    if not isinstance(row, dict):
+        raise InputError(f"{file}, line {number}: expected a JSON object a line, got {type(row).__name__}.")
+    _check_text(line, row, f"{file}, line {number}")
+    return row
 
 
 def json_list(file: Path) -> Placed:

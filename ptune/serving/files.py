@@ -1,0 +1,124 @@
+"""Files of rows and of answers: rows are read so that a bad one does not hide the others, answers are written whole."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from ptune.data import readers
+from ptune.errors import InputError
+from ptune.tuning.saving import write_whole
+
+Read = Iterator[tuple[str, Any]]
+"""Rows with their places ("new.csv, line 3"): a dict, a text, or the InputError of a row that cannot be read."""
+
+
+def rows_of(source: str, words: bool) -> Read:
+    """The rows of a file by the end of its name, or of stdin ("-").
+
+    JSON lines and CSV go on behind a bad row. A .txt file and stdin have a text on each line; stdin may have a JSON
+    object instead.
+
+    Args:
+        source: the file, or "-".
+        words: whether the task reads words (tagging): a .txt file then has a word on each line.
+
+    Raises:
+        InputError: the file cannot be read on.
+    """
+    if source == "-":
+        yield from _lines(sys.stdin, "stdin", json_too=True)
+        return
+    file = Path(source)
+    match Path(file.name.removesuffix(".gz")).suffix:
+        case ".jsonl":
+            with readers.opened(file, newline="\n") as text:
+                yield from _lines(text, source, json_too=True, texts=False)
+        case ".txt" if not words:
+            with readers.opened(file, newline="\n") as text:
+                yield from _lines(text, source)
+        case ".csv" | ".tsv" as suffix:
+            tabs = suffix == ".tsv"
+            with readers.opened(file, newline="") as text:
+                table = (
+                    csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(text, strict=True)
+                )
+                yield from _table(table, source)
+        case suffix:
+            yield from ((f"{source}, {place}", row) for place, row in readers.READERS[suffix](file))
+
+
+def _lines(stream: TextIO, source: str, json_too: bool = False, texts: bool = True) -> Read:
+    for number, line in enumerate(stream, start=1):
+        place, line = f"{source}, line {number}", line.rstrip("\r\n")
+        if not line.strip():
+            continue
+        if json_too and (line.lstrip().startswith("{") or not texts):
+            try:
+                yield place, readers.json_row(line, source, number)
+            except InputError as error:
+                yield place, error
+        else:
+            yield place, line
+
+
+def _table(table: Any, source: str) -> Read:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        header = next(table, [])
+        start = table.line_num + 1
+        for values in table:
+            place = f"{source}, line {start}"
+            start = table.line_num + 1
+            if len(values) == len(header):
+                yield place, dict(zip(header, values, strict=True))
+            elif values:
+                fields = f"{len(values)} fields where the header has {len(header)} ({', '.join(header)})."
+                yield place, InputError(f"{place}: {fields}")
+    except csv.Error as error:
+        raise InputError(f"{source}, line {table.line_num}: malformed row ({error}).") from error
+
+
+WRITTEN = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+"""How the names of files of answers end."""
+
+
+def write(target: str, answers: list[dict[str, Any]]) -> None:
+    """Write answers by the end of the file's name, whole or not at all; "-" prints JSON lines.
+
+    In CSV, what is a list is JSON.
+    """
+    if target == "-":
+        for answer in answers:
+            print(json.dumps(answer, ensure_ascii=False))
+        return
+    write_whole(target, _bytes(Path(target).suffix, answers))
+
+
+def _bytes(suffix: str, answers: list[dict[str, Any]]) -> bytes:
+    match suffix:
+        case ".jsonl":
+            return "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers).encode()
+        case ".json":
+            return (json.dumps(answers, ensure_ascii=False, indent=1) + "\n").encode()
+        case ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            file = io.BytesIO()
+            pq.write_table(pa.Table.from_pylist(answers), file)
+            return file.getvalue()
+        case _:
+            text = io.StringIO()
+            names = list(dict.fromkeys(name for answer in answers for name in answer))
+            table = csv.DictWriter(text, names, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
+            table.writeheader()
+            table.writerows({name: _cell(value) for name, value in answer.items()} for answer in answers)
+            return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

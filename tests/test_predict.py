@@ -1,0 +1,242 @@
+"""`python -m ptune.predict`: rows of files and pipes answered in order, bad ones told, the benchmarks' own files."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import runs
+import torch
+
+import ptune
+from ptune.predict import main
+from ptune.serving.submissions import submission
+
+TEXTS = ["the nurse, the pilot", 'a "judge"', "the baker was thanked by the farmer who thanked the nurse", "é"]
+
+
+@pytest.fixture(scope="module")
+def prompt(tmp_path_factory):
+    """Builds the file of an untrained prompt: prompt(task)."""
+
+    def build(task, module=ptune.Classification):
+        data = module(task, runs.bert(), max_length=48)
+        torch.manual_seed(2)
+        model = ptune.LinearProbe(backbone=runs.bert(), head=data.head)
+        model.configure_model()
+        for value in model.trained().values():
+            torch.nn.init.normal_(value)
+        model.check_data(data)
+        file = tmp_path_factory.mktemp("prompt") / "prompts.safetensors"
+        model.save_prompts(file)
+        return str(file)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def single(prompt):
+    """A prompt that reads the column `a`."""
+    return prompt(ptune.TaskSpec("own", text=("a",), labels=("no", "yes")))
+
+
+def predict(*words, stdin=None):
+    """Exit code, stdout and stderr, with a text on stdin."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", io.StringIO(stdin or ""))
+        return runs.call([*words, "--device", "cpu"], main)
+
+
+def written(folder, kind):
+    """The texts as a file of this kind."""
+    file, rows = folder / f"in{kind}", [{"a": text, "other": i} for i, text in enumerate(TEXTS)]
+    match kind:
+        case ".jsonl":
+            runs.write(file, rows)
+        case ".json":
+            file.write_text(json.dumps(rows))
+        case ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), file)
+        case ".txt":
+            file.write_text("\n".join(TEXTS))
+        case _:
+            with file.open("w", newline="", encoding="utf-8") as out:
+                form = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None} if kind == ".tsv" else {}
+                table = csv.DictWriter(out, ["a", "other"], **form)
+                table.writeheader()
+                table.writerows(rows)
+    return file
+
+
+def read(file):
+    """The rows of a file of answers."""
+    match file.suffix:
+        case ".jsonl":
+            return [json.loads(line) for line in file.read_text().splitlines()]
+        case ".json":
+            return json.loads(file.read_text())
+        case ".parquet":
+            return pq.read_table(file).to_pylist()
+        case suffix:
+            with file.open(newline="") as text:
+                rows = list(csv.DictReader(text, delimiter="\t" if suffix == ".tsv" else ","))
+            return [{"row": int(r["row"]), "label": r["label"], "score": float(r["score"])} for r in rows]
+
+
+def test_every_kind_of_file_is_read_and_written_in_its_order(single, tmp_path):
+    asked = ptune.load(single, device="cpu")
+    expected = [{"row": i} | answer for i, answer in enumerate(asked(TEXTS))]
+    assert len({answer["label"] for answer in expected}) == 2, "the answers differ"
+    kinds = [".jsonl", ".csv", ".parquet", ".tsv", ".json"]
+    for kind, other in [*zip(kinds, kinds[1:] + kinds[:1], strict=True), (".txt", ".jsonl")]:
+        target = tmp_path / f"{kind[1:]}-out{other}"
+        assert predict(single, "--input", written(tmp_path, kind), "--output", target) == (0, "", ""), kind
+        assert read(target) == expected, kind
+
+
+def test_pipes_take_texts_and_rows(single):
+    asked = ptune.load(single, device="cpu")
+    code, out, err = predict(single, "--input", "-", stdin='the nurse\n\n{"a": "the pilot"}\n')
+    assert (code, err) == (0, "")
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"row": i} | answer for i, answer in enumerate(asked(["the nurse", {"a": "the pilot"}]))
+    ]
+    code, out, _ = predict(single, "--input", "-", "--top_k", "2", stdin="the nurse")
+    assert json.loads(out) == {"row": 0, "answers": asked("the nurse", top_k=2)}
+
+
+def test_a_bad_row_is_told_with_its_line_and_the_others_are_answered(single, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"a": "the nurse"}\n{"a": \n{"b": 1}\n[]\n{"a": "the pilot"}\n')
+    code, out, err = predict(single, "--input", tmp_path / "in.jsonl")
+    assert code == 1
+    assert [json.loads(line)["row"] for line in out.splitlines()] == [0, 4]
+    starts = ["line 2: malformed JSON", "line 3: no column 'a', choose one of: b", "line 4: expected a JSON object"]
+    for line, start in zip(err.splitlines(), starts, strict=True):
+        assert line.startswith(f"error: {tmp_path}/in.jsonl, {start}")
+    (tmp_path / "in.csv").write_text('a,b\n"the\nnurse",1\nx\nthe pilot,2\n')
+    code, out, err = predict(single, "--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv")
+    assert (code, [answer["row"] for answer in read(tmp_path / "out.csv")]) == (1, [0, 2])
+    assert err == f"error: {tmp_path}/in.csv, line 4: 1 fields where the header has 2 (a, b).\n"
+
+
+def test_spans_and_entities_are_answers_of_a_row(prompt, tmp_path):
+    file = prompt(ptune.TaskSpec("own", "tagging", text=("w",), labels=("O", "B-X", "I-X")), ptune.Tagging)
+    runs.write(tmp_path / "in.jsonl", [{"w": ["the", "nurse"]}, {"w": "the pilot thanked"}])
+    code, out, err = predict(file, "--input", tmp_path / "in.jsonl")
+    assert (code, err) == (0, "")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row.keys() for row in rows] == [{"row", "answers"}] * 2
+    assert sum(len(row["answers"]) for row in rows) > 1
+    target = tmp_path / "out.parquet"
+    assert predict(file, "--input", tmp_path / "in.jsonl", "--output", target)[0] == 0
+    assert pq.read_table(target).to_pylist() == rows
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["runs/none", "--input", "-"], "runs/none: there is no such folder here, and the hub does not give it"),
+        (["x", "--input", "-"], "x: there is no such run"),
+        (["@", "--input", "no.csv"], "--input no.csv: there is no such file."),
+        (["@"], "the following arguments are required: --input"),
+        (["@", "--input", "-", "--output", "x.xml"], "--output x.xml: ends with none of .jsonl"),
+        (["@", "--input", "-", "--output", "no/x.csv"], "--output no/x.csv: there is no folder no"),
+        (["@", "--input", "-", "--output", "there.csv"], "--output there.csv: exists; choose another, or add --overwr"),
+        (["@", "--input", "-", "--batch_size", "0"], "--batch_size 0: must be at least 1."),
+        (["@", "--input", "-", "--device", "GPU 1"], "--device GPU 1: is no device"),
+        (["@", "--input", "-", "--format", "glu"], "argument --format: invalid choice: 'glu'"),
+        (["@", "--input", "-", "--format", "glue"], "--output -: the benchmark's file goes into a folder"),
+        (
+            ["@", "--input", "-", "--format", "glue", "--output", "sub"],
+            "--format glue: task 'own' is none of ",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_everything(single, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: 1 / 0)
+    (tmp_path / "there.csv").write_text("mine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", io.StringIO(""))
+        code, out, err = runs.call([single if word == "@" else word for word in words], main)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {sentence}")
+    assert err.count("\n") == 1
+    assert runs.contents(tmp_path) == {"there.csv": b"mine"}
+
+
+def test_an_output_is_replaced_if_asked_and_whole(single, tmp_path):
+    source, target = written(tmp_path, ".csv"), tmp_path / "out.jsonl"
+    target.write_text("mine")
+    assert predict(single, "--input", source, "--output", target, "--overwrite")[0] == 0
+    assert len(read(target)) == len(TEXTS)
+    assert {file.name for file in tmp_path.iterdir()} == {"in.csv", "out.jsonl"}
+
+
+def test_a_mistake_is_told_before_anything_heavy_is_imported():
+    code = (
+        "import sys\nfrom ptune.predict import main\nassert main(['nowhere', '--input', '-']) == 2\n"
+        "assert not {'torch', 'transformers', 'lightning', 'datasets', 'pyarrow'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=runs.REPOSITORY)
+
+
+# ---- the benchmarks' files
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "row", "answer", "file", "text"),
+    [
+        ("cola", "test.jsonl", {"idx": 7}, {"label": "acceptable"}, "CoLA.tsv", "7\t1"),
+        ("sst2", "test.csv", {}, {"label": "negative"}, "SST-2.tsv", "0\t0"),
+        ("stsb", "test.csv", {"index": "3"}, {"label": "label", "score": 5.4}, "STS-B.tsv", "3\t5.000"),
+        ("mnli", "test_matched.jsonl", {}, {"label": "neutral"}, "MNLI-m.tsv", "0\tneutral"),
+        ("mnli", "test_mismatched.jsonl", {}, {"label": "neutral"}, "MNLI-mm.tsv", "0\tneutral"),
+        ("mnli", "ax.jsonl", {}, {"label": "contradiction"}, "AX.tsv", "0\tcontradiction"),
+        ("rte", "test.jsonl", {}, {"label": "not_entailment"}, "RTE.tsv", "0\tnot_entailment"),
+        ("wnli", "test.jsonl", {}, {"label": "entailment"}, "WNLI.tsv", "0\t1"),
+        ("boolq", "test.jsonl", {"idx": 1}, {"label": "True"}, "BoolQ.jsonl", {"idx": 1, "label": "true"}),
+        ("wsc", "test.jsonl", {"idx": 1}, {"label": "False"}, "WSC.jsonl", {"idx": 1, "label": "False"}),
+        ("copa", "test.jsonl", {"idx": 1}, {"label": "choice2"}, "COPA.jsonl", {"idx": 1, "label": 1}),
+        ("fewglue/cb", "test.jsonl", {"idx": 1}, {"label": "neutral"}, "CB.jsonl", {"idx": 1, "label": "neutral"}),
+        ("fewglue/rte", "AX-g.jsonl", {}, {"label": "entailment"}, "AX-g.jsonl", {"idx": 0, "label": "entailment"}),
+    ],
+)
+def test_a_submission_has_the_benchmarks_name_and_form(task, source, row, answer, file, text):
+    name, content = submission(ptune.task(task), source, [row], [answer])
+    assert name == file
+    if isinstance(text, dict):
+        assert json.loads(content) == text
+    else:
+        assert content == f"index\tprediction\n{text}\n"
+
+
+def test_multirc_is_nested_by_paragraph_and_question():
+    numbers = [(0, 0, 0), (0, 0, 1), (0, 1, 2), (3, 4, 5)]
+    rows = [{"idx": dict(zip(("paragraph", "question", "answer"), n, strict=True))} for n in numbers]
+    answers = [{"label": "True"}, {"label": "False"}, {"label": "True"}, {"label": "True"}]
+    name, content = submission(ptune.task("multirc"), "test.jsonl", rows, answers)
+    two = {"idx": 0, "answers": [{"idx": 0, "label": 1}, {"idx": 1, "label": 0}]}
+    first = [two, {"idx": 1, "answers": [{"idx": 2, "label": 1}]}]
+    assert name == "MultiRC.jsonl"
+    assert [json.loads(line) for line in content.splitlines()] == [
+        {"idx": 0, "passage": {"questions": first}},
+        {"idx": 3, "passage": {"questions": [{"idx": 4, "answers": [{"idx": 5, "label": 1}]}]}},
+    ]
+
+
+def test_a_run_writes_its_submission_into_a_folder(prompt, tmp_path):
+    file = prompt("sst2")
+    runs.write(tmp_path / "test.jsonl", [{"idx": i, "sentence": text, "label": -1} for i, text in enumerate(TEXTS)])
+    words = [file, "--input", tmp_path / "test.jsonl", "--format", "glue", "--output", tmp_path / "sub"]
+    assert predict(*words) == (0, f"{tmp_path}/sub/SST-2.tsv\n", "")
+    answers = ptune.load(file, device="cpu")(TEXTS)
+    lines = [f"{i}\t{int(answer['label'] == 'positive')}" for i, answer in enumerate(answers)]
+    assert (tmp_path / "sub" / "SST-2.tsv").read_text().splitlines() == ["index\tprediction", *lines]
+    code, _, err = predict(*words)
+    assert code == 2
+    assert "exists; choose another folder, or add --overwrite" in err
