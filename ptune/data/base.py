@@ -171,6 +171,10 @@ class TaskData(L.LightningDataModule, ABC):
             f" {known[self.task.format].__name__}."
         )
 
+    def remark(self, row: dict, origin: str) -> str:
+        """What a user should know of how such rows of this file are read; "" where it goes without saying."""
+        return ""
+
     @property
     def labels_open(self) -> bool:
         """Whether the task leaves its labels to the training split."""

@@ -165,6 +165,8 @@ class Classification(Templated):
         return super().unanswered(row) | ({self.task.group: ""} if self.task.group else {})
 
     def _label(self, value: object) -> int | float:
+        if isinstance(value, list | tuple):
+            raise InputError(f"column {self.task.label!r} holds a list of labels; use --data MultiLabel.")
         if self.task.labels:
             return self.code(value)
         return number(self.task.label, value)

@@ -42,7 +42,7 @@ def columns_and_labels(data: Any) -> TaskSpec:
         return task
     found = source.read(task, data.path, lone=bool(data.holdout))
     rows = found.get(task.train) or next(iter(found.values()))
-    data.task = task = _columns(data, task, rows)
+    task = _columns(data, task, rows)
     if not data.labels_open:
         return task
     if task.train not in found:
@@ -73,6 +73,8 @@ def _columns(data: Any, task: TaskSpec, rows: Rows) -> TaskSpec:
             raise InputError(f"{start}label must name the column of the answer, {names}")
         task = replace(task, label=found[0])
         data.said.append(f"label is {found[0]}")
+    data.task = task
+    data.said += filter(None, [data.remark(there, rows.origin)])
     return task
 
 

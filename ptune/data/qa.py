@@ -21,6 +21,8 @@ MAX_QUESTION = 64
 """Tokens of a question, as in run_squad; a longer one is cut, so that enough tokens are left for the context."""
 STRIDE = 128
 """Tokens that neighbouring windows share by default, as in run_squad."""
+FOUND = "the first occurrence of whole words, or else the first one"
+"""Which occurrence of an answer is taken that has no place."""
 REFERENCE = ("id", "context", "answers")
 
 
@@ -30,6 +32,8 @@ class SpanQA(TaskData):
 
     In training each window is a row. In evaluation a row is a question with all its windows. Token 0 means "no
     answer in this window"; a question gets no answer only where the data have such questions (SQuAD 2.0).
+
+    An answer without a place in its context is the first occurrence that is whole words, or else the first occurrence.
 
     Args:
         stride: Number of tokens that neighbouring windows share; by default 128, or half of a window if that is less.
@@ -50,6 +54,11 @@ class SpanQA(TaskData):
         self.max_answer_length = max_answer_length
         self.null_threshold = null_threshold
         super().__init__(*args, **kwargs)
+
+    def remark(self, row: dict, origin: str) -> str:
+        """Where answers without a place are taken to be."""
+        placed = _parts(row.get(self.task.label))[1] is not None
+        return "" if placed else f"answers are looked for in the context: {FOUND}"
 
     @classmethod
     def task_head(cls, task: TaskSpec) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 
-from ptune.data import open_task
+from ptune.data import conll, open_task
 from ptune.data.base import Batch, TaskData
 from ptune.data.rows import Rows
 from ptune.data.schemes import HELP, labels_of, mistake, scheme_of
@@ -48,6 +48,13 @@ class Tagging(TaskData):
     usual_label = ("tags", "ner_tags", "labels")
     scheme = ""
     """The scheme of the training split's tags, which the other splits must follow; "" where the labels are given."""
+
+    def remark(self, row: dict, origin: str) -> str:
+        """Which columns a column file has, and which lines are no words."""
+        if not origin.removesuffix(".gz").endswith(conll.SUFFIXES):
+            return ""
+        count = max([2, *(int(name) for name in row if name.isdecimal())])
+        return f"the file has {count} columns, tags the last one; {conll.BEGIN} lines and comments (#) are left out"
 
     @property
     def labels_open(self) -> bool:

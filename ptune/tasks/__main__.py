@@ -23,6 +23,8 @@ COLUMNS = ("task", "format", "labels", "metrics (monitored first)", "source", "v
 LONGEST = 200
 """Characters of a text that are shown of an example row."""
 FILES = ".jsonl, .json, .csv, .tsv, .parquet, .jsonl.gz or .csv.gz"
+MORE = {"tagging": ", or .conll, .bio, .iob2 or .txt of CoNLL's columns", "span_qa": ", or SQuAD's own .json"}
+"""Files of some formats."""
 
 
 def answer_kind(row: TaskSpec) -> str:
@@ -92,7 +94,7 @@ def page(row: TaskSpec, path: str | None = None) -> str:
         "template": row.template,
         "verbalizer": ", ".join(f"{label}: {_word(word)}" for label, word in row.verbalizer.items()),
         "source": source(row),
-        "--data.path": f"a folder with {_files(row)}, each {FILES}",
+        "--data.path": f"a folder with {_files(row)}, each {FILES}{MORE.get(row.format, '')}",
         "columns": _columns(row),
         "verified": "yes" if row.verified else "no",
         "example": _example(row, path) if path or row.name.startswith("toy/") else "",

@@ -157,6 +157,12 @@ def test_regression(folder, backbone):
         Classification(TaskSpec("own", text=("a",)), backbone)
 
 
+def test_a_list_of_labels_is_for_another_format(backbone):
+    data = Classification(OWN, backbone)
+    with pytest.raises(InputError, match="column 'y' holds a list of labels; use --data MultiLabel"):
+        data.parse({"a": "x", "y": ["no"]})
+
+
 @pytest.mark.parametrize(
     ("labels", "value", "code"),
     [

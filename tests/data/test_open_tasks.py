@@ -79,6 +79,12 @@ def test_usual_columns_of_answers(folder, backbone):
         ("f1", "exact_match"),
     )
     assert next(iter(data.loader("validation")))["references"][0]["answers"] == ["Ada"]
+    assert data.said[1:] == [
+        "label is answer",
+        "answers are looked for in the context: the first occurrence of whole words, or else the first one",
+    ]
+    placed = {"question": "Who?", "context": "Ada.", "answers": {"text": ["Ada"], "answer_start": [0]}}
+    assert SpanQA("squad", backbone, max_length=64).remark(placed, "train.json") == ""
 
 
 @pytest.mark.parametrize(
@@ -314,6 +320,7 @@ def test_a_column_is_chosen_by_its_number(tmp_path, backbone):
     path = written(tmp_path, "EU NNP I-NP I-ORG\nrejects VBZ I-VP O\n")
     data = Tagging(TaskSpec(label="2"), backbone, path=path)
     assert (data.task.text, data.task.labels) == (("tokens",), ("NNP", "VBZ"))
+    assert "the file has 4 columns, tags the last one; -DOCSTART- lines and comments (#) are left out" in data.said
     with pytest.raises(InputError, match=r"no column '7', choose one of: 1, 2, 3, 4, tags, tokens"):
         Tagging(TaskSpec(label="7"), backbone, path=path)
 
