@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
+from typing import final
 
 TEXT, WORD = 2000, 400
 """Largest number of letters in a message, and in a word of it: a path may be long, a value may be a whole file."""
@@ -48,6 +49,7 @@ class InputError(ValueError):
         super().__init__(printable(message))
 
 
+@final
 class TrainingError(RuntimeError):
     """Training that cannot go on, told in one sentence; the command line prints it and exits with code 1."""
 

@@ -153,6 +153,7 @@ def built(words: list) -> types.SimpleNamespace:
         except Built as built:
             (found,) = built.args
             found.run_dir = found.trainer.default_root_dir
+            Path(found.run_dir).mkdir(parents=True, exist_ok=True)  # an empty one is removed again
             return found
     raise AssertionError(err)
 

@@ -17,7 +17,8 @@ README = (ROOT / "README.md").read_text()
 BASH = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
 COMMANDS = [line for line in BASH.splitlines() if "-m ptune.fit" in line or "-m ptune.evaluate" in line]
 TABLES = runpy.run_path(str(ROOT / "experiments/table.py"))
-CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("experiments/*/*.yaml"))
+RECIPES = {*ROOT.glob("experiments/*/*.yaml")} - {*ROOT.glob("experiments/grids/*")}
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in RECIPES)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import runs
 
 from ptune.errors import InputError
 from ptune.research.cells import read
@@ -105,6 +106,12 @@ def test_a_mistake_is_one_sentence_that_names_the_place(cells, change, sentence)
         cells(FILE.replace(*change))
     assert sentence in str(error.value)
     assert "grid.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted(runs.REPOSITORY.glob("experiments/grids/*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_grid_has_cells_and_names_its_command(path):
+    assert len(read(path)) > 1
+    assert f"python -m ptune.grid experiments/grids/{path.name}" in path.read_text()
 
 
 def test_a_grid_without_cells_is_refused(cells):
