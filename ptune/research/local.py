@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
+from multiprocessing.context import SpawnContext
 from typing import final
 
 from filelock import FileLock, Timeout
@@ -74,8 +74,8 @@ def work(cells: list[Cell], run: Run, workers: int, threads: int) -> Iterator[Ce
         threads: number of torch's threads in each.
     """
     waiting, busy = deque(cells), {}
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: SpawnContext = multiprocessing.get_context(method)  # type: ignore[assignment]
     try:
         while waiting or busy:
             while waiting and len(busy) < workers:
@@ -104,7 +104,7 @@ def work(cells: list[Cell], run: Run, workers: int, threads: int) -> Iterator[Ce
 class _Worker:
     """A process, and the pipe that cells go through and sentences come back."""
 
-    def __init__(self, context: BaseContext, run: Run, threads: int) -> None:
+    def __init__(self, context: SpawnContext, run: Run, threads: int) -> None:
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, run, threads), daemon=True)
         self.process.start()
