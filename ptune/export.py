@@ -1,8 +1,9 @@
-"""`python -m ptune.export RUN_DIR FOLDER`: write a run's prompt as a PEFT adapter folder; `load_adapter` reads one.
+"""`python -m ptune.export RUN_DIR FOLDER`: write a run's prompt as a folder to pass on, also as a PEFT adapter.
 
-PEFT itself builds the adapter, and its scores of a text are compared with the run's before anything is written. A run
-that PEFT cannot express is refused, with all the reasons that `gaps` finds: PEFT shifts positions by the prefix, puts
-soft prompts in front of the whole text, has no gates, and pools a text as the heads of transformers do.
+The folder is what `ptune.load` reads, with a model card. Beside it, where that is possible, is an adapter that PEFT
+itself builds and whose scores of a text are compared with the run's before anything is written; `load_adapter` reads
+one. `gaps` finds all the reasons why PEFT cannot express a run: it shifts positions by the prefix, puts soft prompts in
+front of the whole text, has no gates, and pools a text as the heads of transformers do.
 """
 
 import json
@@ -23,7 +24,8 @@ from ptune.heads.linear import LinearHead
 from ptune.methods.lora import peft_library
 from ptune.run.command import TRUST, Arguments, place, printed
 from ptune.run.disk import told
-from ptune.run.finished import read
+from ptune.serving.folder import write_folder
+from ptune.serving.loading import of_folder
 from ptune.tuning.peft_gaps import TASKS, added, gaps, one_text, other_pooling, prompt_gaps
 from ptune.tuning.tuner import PromptTuner
 
@@ -46,8 +48,7 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
     """
     peft = peft_library()
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is not an empty folder; give another.")
+    _check_empty(folder)
     model.configure_model()
     _refuse(gaps(model, head))
     task, name = TASKS[model.head_spec.kind] if head else WITHOUT_HEAD
@@ -194,17 +195,44 @@ def _difference(model: PromptTuner, adapter: "PeftModel", head: bool) -> float:
 
 def run(args: list[str] | None = None) -> str:
     """Export the run that the command line names; the Python that loads it."""
-    parser = Arguments("python -m ptune.export", description="Write a run's prompt as a PEFT adapter folder.")
+    parser = Arguments("python -m ptune.export", description="Write a run's prompt as a folder to pass on.")
     parser.add_argument("run_dir", type=place, help="directory of a finished run")
     parser.add_argument("folder", type=place, help="folder to write, which must be empty or not there")
-    parser.add_argument("--no-head", action="store_true", help="for a plain AutoModel: hidden states, no scores")
+    parser.add_argument(
+        "--to",
+        choices=("both", "ptune", "peft"),
+        default="both",
+        help="for ptune.load, with a model card, for PEFT, or (default) for both; what PEFT cannot take is then told",
+    )
+    parser.add_argument("--license", default="unknown", help="the hub's name of the licence, such as apache-2.0")
+    parser.add_argument("--no-head", action="store_true", help="PEFT: for a plain AutoModel: hidden states, no scores")
     parser.add_argument("--trust", action="store_true", help=TRUST)
     arguments = parser.parse_args(args)
+    folder = arguments.folder
+    _check_empty(folder)
     warnings.filterwarnings("ignore", ".*is_gradient_checkpointing")  # PEFT asks transformers by its old name
-    model, _ = read(arguments.run_dir, trust=arguments.trust)
-    return f"# PEFT adapter in {printable(arguments.folder)}\n" + write_adapter(
-        model, arguments.folder, not arguments.no_head
-    )
+    asked = of_folder(arguments.run_dir, trust=arguments.trust)
+    lines, peft = [], ""
+    if arguments.to != "ptune":
+        try:
+            peft = write_adapter(asked.model, folder, not arguments.no_head)
+            lines = [f"# PEFT adapter in {printable(folder)}", peft]
+        except InputError as error:
+            if arguments.to == "peft":
+                raise
+            lines = [f"# No adapter for PEFT: {' '.join(str(error).split())}"]
+    if arguments.to != "peft":
+        with told(folder, "give another folder."):
+            write_folder(arguments.run_dir, asked.model, asked.data, folder, arguments.license, peft)
+        lines += [f"# For ptune, with a model card, in {printable(folder)}", "import ptune", ""]
+        lines += [f"ask = ptune.load({str(folder)!r})"]
+    return "\n".join(lines)
+
+
+def _check_empty(folder: Path) -> None:
+    """Raise InputError unless the folder is empty or not there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: is not an empty folder; give another.")
 
 
 def main(args: list[str] | None = None) -> int:

@@ -78,7 +78,8 @@ def _check(found: Namespace) -> None:
 def run(found: Namespace) -> bool:
     """Answer the rows; whether all of them could be read."""
     # These take seconds to import: only when the options are right.
-    from ptune.serving import files, submissions
+    from ptune.run.disk import told
+    from ptune.serving import submissions
     from ptune.serving.loading import load
 
     asked = load(found.run, found.device, found.batch_size, found.backbone, found.trust)
@@ -91,6 +92,17 @@ def run(found: Namespace) -> bool:
         rows.append(row)
         answers.append(answer)
         bad += answer is None
+    with told(found.output, "choose another --output."):
+        _write(asked, found, rows, answers, bad)
+    return not bad
+
+
+def _write(
+    asked: "Predictor", found: Namespace, rows: list[Any], answers: list[list[dict[str, Any]] | None], bad: int
+) -> None:
+    """Write the answers, as they are or as the benchmark's file."""
+    from ptune.serving import files, submissions
+
     if found.format == "rows":
         lists = asked.data.several or found.top_k
         files.write(
@@ -106,11 +118,12 @@ def run(found: Namespace) -> bool:
             f"--format glue: of {len(rows)} rows {bad or len(rows)} have no answer or no columns; it needs all."
         )
     else:
-        name, text = submissions.submission(asked.data.task, found.input, rows, [answer[0] for answer in answers])
+        name, text = submissions.submission(
+            asked.data.task, found.input, rows, [answer[0] for answer in answers if answer]
+        )
         Path(found.output).mkdir(parents=True, exist_ok=True)
         files.write_whole(Path(found.output, name), text.encode())
         print(Path(found.output, name))
-    return not bad
 
 
 def _answered(asked: "Predictor", found: Namespace) -> Iterator[tuple[Any, list[dict[str, Any]] | None]]:

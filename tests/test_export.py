@@ -1,17 +1,22 @@
 """Prompts to PEFT and back: the adapter gives the scores of the model it was written from, or is refused."""
 
+import json
 import logging
 from dataclasses import replace
 
+import huggingface_hub
 import peft
 import pytest
 import runs
 import torch
 import transformers
+import yaml
 from torch import nn
 from torch.testing import assert_close
 
+import ptune
 from ptune.errors import InputError
+from ptune.evaluate import main as evaluate
 from ptune.export import load_adapter, main, write_adapter
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.lora import peft_library
@@ -20,6 +25,8 @@ from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
 from ptune.prompts import Prompts
 from ptune.run import finished
+from ptune.serving.folder import eval_results
+from ptune.tasks import toy
 from ptune.tuning.peft_gaps import gaps
 from ptune.tuning.reparameterized import Reparameterized
 from ptune.tuning.tuner import PromptTuner
@@ -368,6 +375,67 @@ def test_the_command_exports_a_run_and_prints_python_that_loads_it(tmp_path, cap
     with torch.no_grad():
         assert_close(names["model"].eval()(**inputs).logits, model(batch), rtol=1e-5, atol=1e-5)
     assert runs.contents(tmp_path / "run") == before
+    card = check_folder(tmp_path / "run", tmp_path / "adapter")
+    assert "PeftModel.from_pretrained" in card.text
+
+
+def check_folder(run_dir, folder):
+    """The folder alone gives the run's scores, and its card says what the run measured."""
+    asked, again = ptune.load(run_dir, device="cpu"), ptune.load(folder, device="cpu")
+    rows = [asked.checked(row) for row in toy.generate(asked.data.task.name, "test")[:5]]
+    ((_, _, own),) = asked.scored(rows, batch_size=8)
+    for other in (again, ptune.load(folder / "prompts.safetensors", device="cpu")):
+        ((_, _, found),) = other.scored(rows, batch_size=8)
+        assert torch.equal(own, found)
+    card = huggingface_hub.ModelCard.load(folder / "README.md")
+    assert card.data.tags[:2] == ["ptune", "prompt-tuning"]
+    assert asked.model.backbone.fingerprint in card.text
+    assert "path" not in yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]
+    return card
+
+
+@pytest.mark.parametrize("method", ["LoRA", "ManualPrompt"])
+def test_what_peft_cannot_take_gets_the_folder_of_ptune(tmp_path, capsys, method):
+    if method == "LoRA":
+        result = runs.fit(tmp_path / "run", method, trainer__max_epochs=1)
+    else:
+        words = {"template": "{sentence1} who? {sentence2} [MASK]", "verbalizer": "{no: judge, yes: baker}"}
+        words |= {"demonstrations": 1, "max_length": 64}
+        options = {f"data__{name}": value for name, value in words.items()}
+        line = runs.line(tmp_path / "run", method, model__backbone=runs.bert(lm=True), **options)
+        assert runs.call(line, evaluate)[0] == 0
+        result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    names = [str(tmp_path / "run"), str(tmp_path / "folder"), "--license", "mit"]
+    assert main([*names, "--to", "peft"]) == 2
+    assert not (tmp_path / "folder").exists()
+    capsys.readouterr()
+    assert main(names) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# No adapter for PEFT: ")
+    exec(out, found := {})
+    assert found["ask"](("the nurse", "the pilot")).keys() == {"label", "score"}
+    assert {file.name for file in (tmp_path / "folder").iterdir()} == {
+        "README.md",
+        "config.yaml",
+        "prompts.safetensors",
+    }
+    card = check_folder(tmp_path / "run", tmp_path / "folder")
+    assert (card.data.license, card.data.pipeline_tag) == ("mit", "text-classification")
+    said = {(e.dataset_split, e.metric_type): (e.metric_value, e.dataset_args) for e in card.data.eval_results}
+    for split, values in result["metrics"].items():
+        assert said[split, "accuracy"] == (values["accuracy"], {"rows": result["rows"][split]})
+
+
+def test_the_hubs_own_results_name_its_data_set():
+    result = {
+        "monitor": "accuracy",
+        "metrics": {"validation": {"accuracy": 0.7, "loss": 1}},
+        "rows": {"validation": 277},
+    }
+    (entry,) = huggingface_hub.parse_eval_result_entries(eval_results(ptune.task("rte"), result))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("nyu-mll/glue", "rte", 0.7)
+    assert entry.notes == "accuracy on validation, 277 rows"
+    assert eval_results(ptune.task("toy/pair"), result) == []
 
 
 @pytest.mark.parametrize(

@@ -72,13 +72,20 @@ def test_the_lines_for_peft_run_as_written_one_after_the_other(minilm, monkeypat
         _, _, module, *args = shlex.split(line)
         code = console([module.removeprefix("ptune."), *args, *(few.split() if module == "ptune.fit" else ())])
         assert code == 0, capsys.readouterr().err
+    (line,) = (line for line in BASH.splitlines() if "ptune.predict" in line)
+    Path("new.csv").write_text("sentence1,sentence2\nwho?,the nurse thanked the pilot\n")
+    assert console(["predict", *shlex.split(line.replace("runs/x", "adapter"))[3:]]) == 0
+    assert '"label"' in Path("answers.jsonl").read_text()
+    assert {"README.md", "config.yaml", "prompts.safetensors"} <= {file.name for file in Path("adapter").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {file.name for file in Path("adapter").iterdir()}
     assert Path("runs/peft/inspect.png").exists()
 
 
 def test_every_command_of_the_readme_is_one_that_a_test_runs():
     modules = {line.split()[2] for line in BASH.splitlines() if line.startswith("python -m ptune.")}
-    assert modules == {f"ptune.{name}" for name in ("fit", "evaluate", "export", "inspect", "backbones", "tasks")}
+    assert modules == {
+        f"ptune.{name}" for name in ("fit", "evaluate", "predict", "export", "inspect", "backbones", "tasks")
+    }
     assert console(["tasks", "rte"]) == 0
     assert "ptune completion bash" in README
     assert console(["completion", "bash"]) == 0

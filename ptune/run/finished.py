@@ -27,6 +27,9 @@ def read(run_dir: Path, *options: str, trust: bool = False) -> tuple[PromptTuner
     config, prompts = run_dir / "config.yaml", run_dir / "prompts.safetensors"
     if not config.is_file():
         raise InputError(f"{run_dir}: there is no {config.name}; give the directory of a finished run of ptune.fit.")
+    unfinished = f"{run_dir}: there is no {prompts.name}; give the directory of a finished run of ptune.fit."
+    if not prompts.is_file() and not (run_dir / "evaluation.json").is_file():
+        raise InputError(unfinished)
     try:
         cli = CLI.of(words(run_dir, list(options), trust))
     except ValueError as error:
@@ -37,6 +40,6 @@ def read(run_dir: Path, *options: str, trust: bool = False) -> tuple[PromptTuner
     if prompts.is_file():
         cli.model.load_prompts(prompts)
     elif cli.model.trains:
-        raise InputError(f"{run_dir}: there is no {prompts.name}; give the directory of a finished run of ptune.fit.")
+        raise InputError(unfinished)
     cli.model.configure_model()
     return cli.model.eval(), cli.datamodule

@@ -59,6 +59,12 @@ def load(
     return Predictor(model, data, device, precision)
 
 
+def of_folder(folder: Path, trust: bool = False) -> Predictor:
+    """The prompt of a run directory, on the CPU."""
+    model, data, precision = _of_folder(folder, None, trust)
+    return Predictor(model, data, "cpu", precision)
+
+
 def _of_hub(name: str) -> Path:
     """The folder of a prompt on the hub, in the hub's cache."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.endswith((".safetensors", ".ckpt")):
