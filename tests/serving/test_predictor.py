@@ -295,6 +295,21 @@ def test_a_file_that_cannot_be_asked_is_one_sentence(built, tmp_path, change, se
         ptune.load(tmp_path / "q.safetensors")
 
 
+def test_a_hub_id_is_loaded_from_its_files_alone(built, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked, _ = built(("a",))
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "p.safetensors").rename(tmp_path / "snapshot" / "prompts.safetensors")
+
+    def download(name, allow_patterns):
+        assert (name, set(allow_patterns)) == ("me/prompt", {"prompts.safetensors", "config.yaml"})
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert ptune.load("me/prompt", device="cpu")("the nurse") == asked("the nurse")
+
+
 def test_what_is_nowhere_is_one_sentence(tmp_path, monkeypatch):
     import huggingface_hub
 
