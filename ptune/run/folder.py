@@ -22,6 +22,7 @@ from ptune.errors import InputError
 from ptune.run import same
 from ptune.run.checkpoints import read
 from ptune.run.loggers import Wandb
+from ptune.run.predictions import FOLDER as PREDICTIONS
 from ptune.tuning.saving import write_whole
 
 LOCK = ".lock"
@@ -156,7 +157,7 @@ def made(run_dir: str) -> Iterator[None]:
             f"note: {run_dir!r} was left by a run{_shown(writer)}, which is gone; this one takes it over.",
             file=sys.stderr,
         )
-    for torn in folder.glob(".*.tmp"):  # a run was killed while it wrote
+    for torn in (*folder.glob(".*.tmp"), *(folder / PREDICTIONS).glob(".*.tmp")):  # a run was killed while it wrote
         torn.unlink()
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     with suppress(OSError):  # a full disk: it is for others to read
