@@ -248,6 +248,7 @@ class Data(L.LightningDataModule):
     """The least a run asks of a data module."""
 
     chosen_on = chosen_how = "validation"
+    said = ()
 
     def __init__(self, inputs, slots=0, max_length=7):
         super().__init__()

@@ -128,9 +128,14 @@ def test_a_signal_while_the_result_is_measured_ends_at_once_and_costs_no_step(wh
     assert outcome(tmp_path / "run") == whole
 
 
-def test_the_handlers_of_the_process_are_what_they_were(stopped):
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+def test_the_handlers_of_the_process_are_what_they_were(handlers, stopped):
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+
+
+@pytest.fixture
+def handlers():
+    """The handlers before a run: a process that was started in the background ignores SIGINT."""
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
 
 
 @pytest.fixture
