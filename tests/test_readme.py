@@ -84,8 +84,9 @@ def test_the_lines_for_peft_run_as_written_one_after_the_other(minilm, monkeypat
 def test_every_command_of_the_readme_is_one_that_a_test_runs():
     modules = {line.split()[2] for line in BASH.splitlines() if line.startswith("python -m ptune.")}
     assert modules == {
-        f"ptune.{name}" for name in ("fit", "evaluate", "predict", "export", "inspect", "backbones", "tasks")
+        f"ptune.{name}" for name in ("fit", "grid", "evaluate", "predict", "export", "inspect", "backbones", "tasks")
     }
+    assert console(["grid", str(ROOT / "experiments/grids/quickstart.yaml"), "--dry-run"]) == 0
     assert console(["tasks", "rte"]) == 0
     assert "ptune completion bash" in README
     assert console(["completion", "bash"]) == 0
