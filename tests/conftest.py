@@ -43,7 +43,7 @@ docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=2, help="how many runs are killed at a random moment")
+    parser.addoption("--kills", type=int, default=1, help="how many runs are killed at a random moment")
     parser.addoption("--fuzz", type=int, default=0, metavar="N", help="N fuzzed inputs of each kind, and every attack")
 
 
