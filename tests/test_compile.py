@@ -23,9 +23,9 @@ def batch_of_length(batch, t, seed, slots):
     ("family", "method", "dynamic", "graphs"),
     [
         ("bert", "prefix", False, 3),
-        ("bert", "soft prompt", False, 3),
-        ("llama", "prefix", False, 3),
-        ("llama", "soft prompt", False, 3),
+        pytest.param("bert", "soft prompt", False, 3, marks=pytest.mark.deep),
+        pytest.param("llama", "prefix", False, 3, marks=pytest.mark.deep),
+        pytest.param("llama", "soft prompt", False, 3, marks=pytest.mark.deep),
         (
             "llama",
             "prefix, identity",

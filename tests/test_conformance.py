@@ -442,7 +442,9 @@ def test_a_family_whose_layers_would_not_read_the_prefix_is_refused(tiny, batch,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [*CACHELESS, "gemma3_text", "bert", "gpt2"])
+@pytest.mark.parametrize(
+    "family", [*(pytest.param(f, marks=pytest.mark.deep) for f in (*CACHELESS, "gemma3_text")), "bert", "gpt2"]
+)
 def test_it_compiles_into_one_graph(tiny, batch, prefix, family):
     backbone = Backbone(tiny(family))
     prompts, inputs = prompted(backbone, prefix(backbone.spec, P)), batch()

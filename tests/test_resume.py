@@ -99,7 +99,11 @@ def differences(one, other, path="") -> list[str]:
 one_case = pytest.mark.parametrize("whole", ["prefix and head dropout"], indirect=True)
 
 
-@pytest.fixture(scope="module", params=CASES)
+OFTEN = ("prefix and head dropout", "validation within the epoch", "max_steps within the second epoch")
+DEEP = [pytest.mark.slow, pytest.mark.deep]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(c, marks=[] if c in OFTEN else DEEP) for c in CASES])
 def whole(request, tmp_path_factory):
     """A run that was not stopped: its command line, directory, a copy of that, its outcome and what it said."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"

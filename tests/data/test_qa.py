@@ -229,7 +229,9 @@ def test_two_columns_are_needed():
         SpanQA(TaskSpec("own", "span_qa", text=("question",)), MINILM)
 
 
-@pytest.mark.parametrize(("split", "step"), [("train", 4), ("validation", 1)])
+@pytest.mark.parametrize(
+    ("split", "step"), [pytest.param("train", 4, marks=[pytest.mark.slow, pytest.mark.deep]), ("validation", 1)]
+)
 def test_answers_of_squad_are_found_again(split, step):
     if not SQUAD.is_dir():
         pytest.skip("the benchmark data of ../shared/data are not here")

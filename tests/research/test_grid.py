@@ -88,6 +88,7 @@ def test_a_grid_started_again_repeats_nothing(whole, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.deep
 def test_killed_at_random_moments_a_grid_goes_on_to_the_same_results(whole, tmp_path, request):
     expected, place = results(whole[0] / "runs"), tmp_path / "runs"
     seed = random.randrange(2**32)

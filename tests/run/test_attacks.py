@@ -1,10 +1,13 @@
 """Inputs and run directories that once ended in a traceback, never ended, were accepted wrongly, or executed code.
 
-By default the attacks on configurations are run, with `--fuzz 1` or more all of them, as `.ci/run` does;
+`-m deep` runs the attacks on configurations, with `--fuzz 1` or more all of them, as `.ci/run` does;
 `python tests/attacks.py` counts what comes of them.
 """
 
 import attacks
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
 
 
 def pytest_generate_tests(metafunc):

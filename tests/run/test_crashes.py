@@ -14,6 +14,8 @@ import runs
 import yaml
 from safetensors.torch import load_file
 
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
+
 OPTIONS = {"trainer__max_epochs": 2, "model__prefix_dropout": 0.3, "model__lr": 0.05, "every_n_steps": 2}
 RECORDER = """
 import os, shutil, sys
@@ -91,7 +93,6 @@ def recorded(tmp_path_factory):
     return folder, done.out.partition("ELSEWHERE\n")[2].splitlines()
 
 
-@pytest.mark.slow
 def test_killed_at_any_file_it_writes_a_run_goes_on_to_the_same_end(recorded):
     """The metrics may lack one line: a checkpoint is written before the metrics of its step."""
     folder, _ = recorded
@@ -118,7 +119,6 @@ def test_killed_at_any_file_it_writes_a_run_goes_on_to_the_same_end(recorded):
     assert not wrong
 
 
-@pytest.mark.slow
 def test_a_run_writes_into_its_directory_and_the_cache_alone(recorded):
     folder, elsewhere = recorded
     cache = str(folder / "cache")
@@ -127,7 +127,6 @@ def test_a_run_writes_into_its_directory_and_the_cache_alone(recorded):
     assert not list((folder / "temporary").iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 40])
 def test_a_torn_last_line_of_the_metrics_and_a_torn_temporary_file_cost_that_line_at_most(recorded, cut):
     folder, _ = recorded
@@ -145,7 +144,6 @@ def test_a_torn_last_line_of_the_metrics_and_a_torn_temporary_file_cost_that_lin
     assert lost(ended, whole) <= 1
 
 
-@pytest.mark.slow
 def test_killed_at_random_moments_a_run_goes_on_to_the_same_end(recorded, tmp_path, request):
     folder, _ = recorded
     whole = outcome(sorted((folder / "states").iterdir())[-1])
@@ -168,7 +166,6 @@ def test_killed_at_random_moments_a_run_goes_on_to_the_same_end(recorded, tmp_pa
         assert outcome(run_dir) == whole, f"seed {seed}, kill {i} after {delay:.2f} s"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("limit", [300, 3000, 9000])
 def test_a_full_disk_loses_nothing_that_was_written(recorded, tmp_path, limit):
     """No file may be longer than the limit, as on a disk that is full: the configuration, the metrics, a checkpoint."""
@@ -189,7 +186,6 @@ def test_a_full_disk_loses_nothing_that_was_written(recorded, tmp_path, limit):
     assert outcome(run_dir) == whole
 
 
-@pytest.mark.slow
 def test_of_two_runs_for_one_directory_one_writes(tmp_path):
     run_dir = tmp_path / "run"
     commands = []

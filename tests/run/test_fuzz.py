@@ -33,6 +33,8 @@ from ptune.run import command
 from ptune.run.arguments import TAKE_CLASSES, known_options
 from ptune.run.finished import read
 
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
+
 NUMBERS = {"options": 12, "configurations": 8, "rows": 6, "files": 6, "prompts": 3, "cache": 3, "backbones": 2}
 """Inputs of each kind by default; `.ci/run` tries 30 of each."""
 SECONDS = 20
