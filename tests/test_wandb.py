@@ -172,7 +172,7 @@ def test_a_server_that_is_there_but_silent_is_waited_for_no_longer_than_told(ser
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", ["absent", "refusing"], indirect=True)
+@pytest.mark.parametrize("server", ["absent", pytest.param("refusing", marks=pytest.mark.deep)], indirect=True)
 def test_a_key_that_cannot_be_used_costs_seconds_and_the_run_goes_on_offline_and_says_why(server, tmp_path, request):
     key = "0123456789abcdef0123456789abcdef01234567"
     words = runs.line("run", trainer__max_epochs=1, wandb__timeout=1)

@@ -20,6 +20,9 @@ SIZES = {
 }
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
+
+
 @pytest.fixture
 def masked(shared):
     """A real masked language model."""

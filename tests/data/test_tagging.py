@@ -197,6 +197,8 @@ def test_majority_answers_the_most_frequent_tag(tmp_path):
     assert data.majority("validation") == pytest.approx({"entity_f1": 0.0, "accuracy": 0.4})
 
 
+@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("folder", "label"),
     [("conll2003", "ner_tags"), ("conll2004", "ner_tags"), ("wnut17", "ner_tags"), ("conll2000", "chunk_tags")],
