@@ -1,6 +1,6 @@
 """Inputs and run directories that once ended in a traceback, never ended, were accepted wrongly, or executed code.
 
-`-m deep` runs the attacks on configurations, with `--fuzz 1` or more all of them, as `.ci/run` does;
+`-m deep` runs the attacks on configurations and run directories, with `--fuzz 1` or more all of them;
 `python tests/attacks.py` counts what comes of them.
 """
 
@@ -10,9 +10,12 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.deep]
 
 
+GROUPS = {"configurations", "run directories"}
+
+
 def pytest_generate_tests(metafunc):
     every = metafunc.config.getoption("--fuzz")
-    chosen = [attack for attack in attacks.ATTACKS if every or attack.group == "configurations"]
+    chosen = [attack for attack in attacks.ATTACKS if every or attack.group in GROUPS]
     metafunc.parametrize("attack", chosen, ids=[f"{a.group}: {ascii(a.name)[1:80]}" for a in chosen])
 
 

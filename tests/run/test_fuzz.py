@@ -35,8 +35,8 @@ from ptune.run.finished import read
 
 pytestmark = [pytest.mark.slow, pytest.mark.deep]
 
-NUMBERS = {"options": 12, "configurations": 8, "rows": 6, "files": 6, "prompts": 3, "cache": 3, "backbones": 2}
-"""Inputs of each kind by default; `.ci/run` tries 30 of each."""
+NUMBERS = {"options": 60, "configurations": 40, "rows": 30, "files": 30, "prompts": 15, "cache": 15, "backbones": 10}
+"""Inputs of each kind by default, 200 in all."""
 SECONDS = 20
 """Limit of one input."""
 
