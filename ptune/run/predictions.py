@@ -38,6 +38,13 @@ class Predictions(Callback):
         self.data = data
         self.rows: dict[str, dict[int, dict[str, Any]]] = {}
         """For each split the columns of its rows by their numbers; complete in the first process."""
+        self._numbers: list[int] = []
+        """The rows' numbers in the order in which this process evaluates them."""
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:  # type: ignore[override]
+        """Find the order of the rows, once: all of them are sorted for it."""
+        numbers, loader = self.data.row_numbers(pl_module.split), trainer.val_dataloaders
+        self._numbers = [numbers[place] for place in loader.sampler.order()]  # type: ignore[union-attr]
 
     def on_validation_batch_end(
         self,
@@ -60,11 +67,10 @@ class Predictions(Callback):
             "gold": [word(gold) for gold in head.gold(spec, batch)],
             **{f"table/{name}": values for name, values in zip(head.columns(spec), table.T.tolist(), strict=True)},
         }
-        order = trainer.val_dataloaders.sampler.order()  # type: ignore[union-attr]
-        numbers, first = self.data.row_numbers(split), batch_idx * self.data.batch_size
-        for place, values in enumerate(zip(*columns.values(), strict=True)):
-            number = numbers[order[first + place]]
-            self.rows.setdefault(split, {})[number] = dict(zip(columns, values, strict=True))
+        rows, first = self.rows.setdefault(split, {}), batch_idx * self.data.batch_size
+        numbers = self._numbers[first : first + len(table)]
+        for number, values in zip(numbers, zip(*columns.values(), strict=True), strict=True):
+            rows[number] = dict(zip(columns, values, strict=True))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:  # type: ignore[override]
         """Bring the rows of all processes together."""
