@@ -8,9 +8,9 @@ from scipy import stats
 from seqeval.metrics import f1_score, precision_score, recall_score
 
 from ptune.errors import InputError
-from ptune.heads.linear import SCHEMES, entities
 from ptune.heads.metrics import Scores, majority
 from ptune.heads.spans import decode, exact_and_f1, normalise
+from ptune.heads.tags import SCHEMES, entities
 from ptune.tasks.spec import HeadSpec
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")

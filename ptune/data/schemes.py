@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from ptune.errors import InputError
-from ptune.heads.linear import SCHEMES, plain_tag
+from ptune.heads.tags import SCHEMES, plain_tag
 
 HELP = "mend it, or list the tags by --data.task.labels, and they are read as conlleval does"
 

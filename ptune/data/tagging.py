@@ -16,7 +16,7 @@ from ptune.data.rows import Rows
 from ptune.data.schemes import HELP, labels_of, mistake, scheme_of
 from ptune.errors import InputError
 from ptune.heads.base import Answer
-from ptune.heads.linear import groups, plain_tag
+from ptune.heads.tags import groups, plain_tag
 from ptune.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:

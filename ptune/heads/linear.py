@@ -1,13 +1,12 @@
 """Heads of one linear layer."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, final
 
 import torch
 from jaxtyping import Float, Num
-from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +17,7 @@ from ptune.heads.base import Answer, Batch, Head, Loss, Table, cross_entropy
 from ptune.heads.metrics import OF_CLASSES, accuracy, at_best_threshold, at_threshold, pearson, spearman
 from ptune.heads.one_of import OneOf
 from ptune.heads.spans import best_spans, decode, exact_and_f1
+from ptune.heads.tags import entities, plain_tag
 from ptune.tasks.spec import HeadSpec
 
 
@@ -285,42 +285,6 @@ class Tag(LinearHead):
             raise InputError(
                 f"task {spec.task!r}: metric {name!r} needs tags like B-X, I-X and O, not {plain!r}; use 'accuracy'."
             )
-
-
-SCHEMES = {"IOB": "BI", "IOBES": "BIES", "BILOU": "BILU"}
-"""Letters before the kind of an entity: it begins, goes on, ends, is a single word (BILOU: last, unit)."""
-
-
-def plain_tag(labels: Iterable[str]) -> str:
-    """The first tag that is none of an entity's, such as B-X, I-X or O, in any of the schemes; empty without one."""
-    return next((label for label in labels if label != "O" and (label[:1] not in "BIESLU" or label[1:2] != "-")), "")
-
-
-def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """The entities of a sentence as conlleval reads them: kind, first and last word.
-
-    Any sequence of tags in IOB1, IOB2, IOBES or BILOU has some: an entity begins at B, S and U, behind E, S, L and U,
-    and wherever the kind changes or no entity is before it. That is seqeval's default, which has no L and U.
-    """
-    letters = {"L": "E", "U": "S"}
-    return {*get_entities([letters.get(tag[0], tag[0]) + tag[1:] for tag in tags])}
-
-
-def groups(tags: Sequence[str], labels: Sequence[str]) -> list[tuple[str, int, int]]:
-    """The entities of a sentence in order: kind, first and last word.
-
-    Where `labels` has tags that are none of an entity's, neighbouring words of one tag are a group, as in transformers'
-    pipelines.
-    """
-    if not plain_tag(labels):
-        return sorted(entities(tags), key=lambda entity: entity[1])
-    found: list[tuple[str, int, int]] = []
-    for place, tag in enumerate(tags):
-        if found and found[-1][0] == tag and found[-1][2] == place - 1:
-            found[-1] = (tag, found[-1][1], place)
-        elif tag != "O":
-            found.append((tag, place, place))
-    return found
 
 
 def _by_sentence(batch: dict[str, Any], values: Num[Tensor, "n t"]) -> list[list]:
