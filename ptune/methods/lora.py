@@ -15,7 +15,8 @@ from torch import nn
 from ptune.backbone import Backbone
 from ptune.errors import InputError, nearest, require
 from ptune.heads import Batch
-from ptune.tuning.tuner import PromptTuner, check_positive, check_size
+from ptune.tuning.checks import check_positive, check_size
+from ptune.tuning.tuner import PromptTuner
 
 if TYPE_CHECKING:
     from peft import PeftConfig

@@ -18,8 +18,9 @@ from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.methods.prompt_tuning import SoftPrompt
 from ptune.prompts import Prompts
+from ptune.tuning.checks import check_not_negative, check_size
 from ptune.tuning.reparameterized import Reparameterized
-from ptune.tuning.tuner import PromptTuner, check_not_negative, check_size
+from ptune.tuning.tuner import PromptTuner
 
 
 @final

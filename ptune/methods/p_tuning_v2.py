@@ -19,8 +19,9 @@ from ptune.backbone.tokenizer import text_ids
 from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import KeysValues, Prompts
+from ptune.tuning.checks import check_size
 from ptune.tuning.reparameterized import Reparameterized
-from ptune.tuning.tuner import PromptTuner, check_size
+from ptune.tuning.tuner import PromptTuner
 
 
 @final

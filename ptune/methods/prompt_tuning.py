@@ -13,7 +13,8 @@ from ptune.backbone.tokenizer import load, text_ids
 from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import Prompts
-from ptune.tuning.tuner import PromptTuner, check_size
+from ptune.tuning.checks import check_size
+from ptune.tuning.tuner import PromptTuner
 
 COMMON = 5000
 """Lester et al. sample from the 5,000 most common words."""

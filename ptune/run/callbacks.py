@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from ptune.errors import printable
 from ptune.tuning.peft_gaps import gaps
-from ptune.tuning.tuner import PromptTuner, batch_rows
+from ptune.tuning.steps import batch_rows
+from ptune.tuning.tuner import PromptTuner
 
 
 def peak_memory() -> float:
