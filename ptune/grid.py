@@ -8,7 +8,6 @@ finished cells stay, an unfinished one goes on from its last checkpoint. A cell 
 the others; the exit code is then 1.
 """
 
-import json
 import os
 import sys
 import time
@@ -17,10 +16,12 @@ from statistics import mean
 
 from ptune.errors import InputError
 from ptune.research import local
-from ptune.research.cells import Cell, read
+from ptune.research.axes import read
+from ptune.research.cells import Cell, is_done
 from ptune.run.command import Arguments, guarded
 
 PURPOSE = "Run every cell of a grid; started again, it goes on where it was stopped."
+UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 
 def run(args: list[str]) -> int:
@@ -30,7 +31,7 @@ def run(args: list[str]) -> int:
     if options.workers < 1:
         raise InputError(f"--workers {options.workers}: must be at least 1.")
     cells = read(options.file, options.runs)
-    done = [cell for cell in cells if local.is_done(cell)]
+    done = [cell for cell in cells if is_done(cell)]
     left = [cell for cell in cells if cell not in done]
     if options.dry_run:
         print(_plan(cells, done, options.workers))
@@ -56,7 +57,7 @@ def run(args: list[str]) -> int:
             flush=True,
         )
     for end in failed:
-        print(f"failed: {end.cell.name}: {end.error.removeprefix('error: ')}", file=sys.stderr)
+        print(f"failed: {end.cell.name}: {end.error}", file=sys.stderr)
     place = os.path.commonpath([cell.run_dir for cell in cells])
     print(f"{len(done)} of {len(cells)} cells are done; their runs lie in {place}")
     return len(failed)
@@ -64,7 +65,7 @@ def run(args: list[str]) -> int:
 
 def _arguments() -> Arguments:
     arguments = Arguments("python -m ptune.grid", description=PURPOSE)
-    arguments.add_argument("file", type=Path, help="YAML file with axes of values; ptune/research/cells.py explains it")
+    arguments.add_argument("file", type=Path, help="YAML file with axes of values; ptune/research/axes.py explains it")
     arguments.add_argument("--runs", type=Path, help="directory of the runs, in place of the file's")
     arguments.add_argument("--workers", type=int, default=1, help="processes that run cells at the same time")
     arguments.add_argument("--dry-run", action="store_true", help="list the cells, their commands and what they cost")
@@ -90,18 +91,14 @@ def _expected(cell: Cell, done: list[Cell], taken: dict[str, float]) -> float:
 
 
 def _seconds(cell: Cell) -> float:
-    result = json.loads((cell.run_dir / "result.json").read_text(encoding="utf-8"))
+    result = cell.result or {}
     return result["seconds"] + result["evaluation_seconds"]
 
 
 def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    """A time in the largest unit that it has two of."""
+    size, unit = next((size, unit) for size, unit in UNITS if seconds >= 2 * size or size == 1)
+    return f"{seconds / size:.{int(unit == 'h')}f} {unit}"
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,12 +1,15 @@
 """A grid's file becomes command lines; a mistake in it is one sentence."""
 
+import json
+import shlex
 from pathlib import Path
 
 import pytest
 import runs
 
 from ptune.errors import InputError
-from ptune.research.cells import read
+from ptune.research.axes import read
+from ptune.research.cells import cell, is_done
 
 FILE = """
 options:
@@ -58,6 +61,43 @@ def test_a_cell_is_a_command_line_with_the_options_of_its_values(cells):
     assert "'[0, 1]'" in cell.command
 
 
+def test_the_command_of_a_cell_can_be_pasted_into_a_shell(cells):
+    (found,) = cells(
+        'options: {data.text: "it\'s {a}"}\naxes: {method: [PTuningV2], task: [rte]}\n'.replace(
+            "data.text", "data.template"
+        )
+    )
+    assert tuple(shlex.split(found.command)) == ("ptune", "fit", *found.words, "--run_dir", str(found.run_dir))
+
+
+def test_options_of_ptune_itself_are_axes(cells):
+    found = cells("options: {data.task: rte}\naxes:\n  model: [PTuningV2, BitFit]\n  seed_everything: [3, 4]\n")
+    assert [(each.words[1], each.words[-1]) for each in found] == [
+        (method, seed) for method in ("PTuningV2", "BitFit") for seed in ("3", "4")
+    ]
+    assert all(each.words[-2] == "--seed_everything" for each in found)
+
+
+def test_a_cell_is_made_from_options_alone(tmp_path):
+    found = cell({"trial": "7"}, [{"method": "PTuningV2", "task": "rte"}, {"lr": 0.01, "seed": 3}], tmp_path)
+    assert found.words == (
+        *("--model", "PTuningV2", "--data", "Classification", "--data.task", "rte"),
+        *("--model.lr", "0.01", "--seed_everything", "3"),
+    )
+    assert (found.name, found.run_dir, found.result) == ("7", tmp_path, None)
+    with pytest.raises(InputError, match=r"option 'run_dir' cannot be set here"):
+        cell({}, [{"method": "PTuningV2", "task": "rte", "run_dir": "x"}], tmp_path)
+
+
+@pytest.mark.parametrize("kept", ["cell.json", "result.json"])
+def test_a_torn_file_of_a_cell_is_named_in_one_sentence(tmp_path, kept):
+    found = cell({"trial": "7"}, [{"method": "PTuningV2", "task": "rte"}], tmp_path)
+    (tmp_path / "cell.json").write_text(json.dumps({"digest": found.digest, "words": found.words}))
+    (tmp_path / kept).write_text('{"digest": "12')
+    with pytest.raises(InputError, match=f"{kept} is damaged .* remove its directory"):
+        is_done(found) and found.result
+
+
 def test_an_option_is_an_axis_and_so_is_a_name_whose_values_give_options(cells):
     text = (
         "options: {method: x}\naxes:\n  model.lr: [1.0e-3, 2.0e-3]\n  size: {small: {length: 4}, large: {length: 64}}\n"
@@ -95,6 +135,25 @@ def test_the_digest_is_that_of_the_options_and_of_the_configurations(cells, tmp_
         (("[rte, toy/tagging]", "[rte, toy/taging]"), "toy/taging"),
         (("- {method", "- {methods"), "exclude names 'methods', which is no axis, did you mean 'method'?"),
         (("seed: 2}", "seed: 4}"), "exclude: '4' is no seed of the grid"),
+        (
+            ("seed: [1, 2]", "seed: [1, 2]\n  lr: [1.0e-3]"),
+            "axis 'lr' is no option, and its values give none: did you mean 'model.lr'?",
+        ),
+        (
+            ("seed: [1, 2]", "seed: [1, 2]\n  sizes: {a: {}, b: {}}"),
+            "axis 'sizes' is no option, and its values give none",
+        ),
+        (("data.batch_size: 4", "run_dir: x"), "option 'run_dir' cannot be set here"),
+        (("seed: [1, 2]", "seed: [1, 2]\n  data.template: [a b, a/b]"), "would share the directory"),
+        (("exclude:", "runs: 3\nexclude:"), "runs must be the path of a directory, not 3"),
+        (
+            ("- {method: FineTuning, task: [rte], seed: 2}", "  {method: FineTuning}"),
+            "exclude must be a list of mappings",
+        ),
+        (
+            ("- {method: FineTuning, task: [rte], seed: 2}", "  3"),
+            "exclude must be a list of mappings of axes to values, not 3",
+        ),
         (("task: [rte], seed: 2", "task: [rte, toy/tagging]"), None),
     ],
 )

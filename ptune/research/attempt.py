@@ -1,0 +1,99 @@
+"""One attempt at a cell, in the process that works on it: it goes on where an earlier one stopped, and is recorded."""
+
+import contextlib
+import io
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, final
+
+from filelock import FileLock, Timeout
+
+from ptune.errors import InputError, first_line
+from ptune.research.cells import CELL, FAILED, OUTPUT, RESULT, Cell
+
+Run = Callable[[list[str]], int]
+"""A command: it takes its words and returns its exit code. It is a function of a module, by whose name other processes
+find it."""
+LOCK = ".cell.lock"
+"""Locked by the process that works on a cell."""
+PATIENCE = 60
+"""Seconds that another process waits for it: where a grid was killed, its workers end a moment later."""
+
+
+@final
+@dataclass(frozen=True)
+class End:
+    """How a cell ended."""
+
+    cell: Cell
+    error: str
+    """The sentence of its failure; empty where it has a result."""
+    result: dict[str, Any] | None = None
+    """What `result.json` holds; None where the run has not ended."""
+
+
+def attempt(cell: Cell, run: Run) -> End:
+    """Run a cell, unless it has its result by now."""
+    try:
+        cell.run_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(cell.run_dir / LOCK, timeout=PATIENCE):
+            error = "" if (cell.run_dir / RESULT).exists() else _run(cell, run)
+            return End(cell, error, cell.result)
+    except InputError as error:
+        return End(cell, str(error))
+    except Timeout:
+        return End(cell, f"{cell.run_dir} is another grid's work; start this one again when that has ended.")
+    except OSError as error:
+        return End(cell, f"{cell.run_dir} cannot be written ({error.strerror}); mend that, and start the grid again.")
+
+
+def _run(cell: Cell, run: Run) -> str:
+    """The sentence of its failure, which is also kept in its directory; empty where it has its result."""
+    _write(cell, CELL, {"values": cell.values, "words": cell.words, "digest": cell.digest})
+    words = [*cell.words, "--run_dir", str(cell.run_dir), "--ckpt_path", "auto"]
+    errors, code = io.StringIO(), 0
+    with (
+        (cell.run_dir / OUTPUT).open("a", encoding="utf-8", buffering=1) as output,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        _called_as(run, words),
+    ):
+        try:
+            code = run(words)
+            error = "" if code == 0 else (errors.getvalue().splitlines() or [f"exit code {code}"])[-1]
+        except Exception as mistake:  # an error of ptune's own, or of a library: the next cell may be well
+            traceback.print_exc(file=errors)
+            error = f"{type(mistake).__name__}: {first_line(mistake)}; its traceback is in {cell.run_dir / OUTPUT}."
+        output.write(errors.getvalue())
+    error = error.removeprefix("error: ")
+    (cell.run_dir / FAILED).unlink(missing_ok=True)
+    if error and code < 128:  # a signal stops a run, which goes on when the grid is started again
+        record(cell, error)
+    return error
+
+
+@contextlib.contextmanager
+def _called_as(run: Run, words: list[str]) -> Iterator[None]:
+    """Let this process look like the command: Lightning starts the further processes of a run by its command line."""
+    main, argv, command = sys.modules["__main__"], sys.argv, sys.modules[run.__module__]
+    sys.modules["__main__"], sys.argv = command, [str(command.__file__), *words]
+    try:
+        yield
+    finally:
+        sys.modules["__main__"], sys.argv = main, argv
+
+
+def record(cell: Cell, error: str) -> None:
+    """Keep the sentence of a cell's failure in its directory."""
+    cell.run_dir.mkdir(parents=True, exist_ok=True)  # its process may have died before it has made it
+    _write(cell, FAILED, {"error": error, "date": datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def _write(cell: Cell, name: str, value: dict[str, Any]) -> None:
+    from ptune.tuning.saving import write_whole  # it imports torch, which a grid of finished cells does not need
+
+    write_whole(cell.run_dir / name, (json.dumps(value, indent=2) + "\n").encode())

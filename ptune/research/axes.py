@@ -1,0 +1,131 @@
+"""A grid's file: axes of values, whose combinations are cells."""
+
+import re
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ptune.errors import InputError, nearest
+from ptune.research.cells import Cell, cell, guess, is_option, text
+from ptune.run import configs
+
+KEYS = ("runs", "options", "axes", "exclude")
+
+
+def read(file: Path, place: Path | None = None) -> list[Cell]:
+    """The cells of a grid's file, in the order of its axes, the last of which varies fastest.
+
+        options:                       # of all cells
+          model.backbone: roberta-base
+        axes:
+          method:
+            FineTuning: {lr: 2e-5}     # options that come with a value; without a dot they are of the method
+            PTuningV2: {config: experiments/p_tuning_v2/rte.yaml}
+          task: [rte, sst2]
+          model.weight_decay: [0, 0.1]
+          size:                        # no option: a name of your own, all of whose values give options
+            small: {data.shots: 16}
+            large: {data.shots: 256}
+          seed: [1, 2, 3]
+        exclude:
+          - {method: FineTuning, task: sst2}
+        runs: runs/mine                # where the run directories lie; runs/<name of the file> by default
+
+    A path in it is read from the working directory, as on the command line.
+
+    Args:
+        file: the YAML file.
+        place: directory of the runs, in place of the file's.
+
+    Raises:
+        InputError: it is no such file, or the options of a cell have a mistake; the sentence names the cell.
+    """
+    grid = configs.read(str(file))
+    for key in grid:
+        if key not in KEYS:
+            raise InputError(f"{file}: {key!r} is no part of a grid, {nearest(str(key), KEYS)}")
+    axes = {str(name): _axis(file, str(name), values) for name, values in _mapping(file, grid, "axes").items()}
+    if not axes:
+        raise InputError(f"{file}: axes must name at least one axis and its values, e.g. seed: [1, 2, 3].")
+    common = _mapping(file, grid, "options")
+    excluded = [_exclusion(file, axes, each) for each in _listed(file, grid.get("exclude"))]
+    root = place or _root(file, grid.get("runs"))
+    cells: dict[Path, Cell] = {}
+    for names in product(*axes.values()):
+        values = dict(zip(axes, names, strict=True))
+        if any(all(values[axis] in wanted for axis, wanted in each.items()) for each in excluded):
+            continue
+        try:
+            found = cell(values, [common, *(axes[axis][name] for axis, name in values.items())], root / _place(values))
+        except InputError as error:
+            raise InputError(f"{file}, cell {' '.join(names)}: {error}") from error
+        other = cells.setdefault(found.run_dir, found)
+        if other is not found:
+            raise InputError(
+                f"{file}: cells {other.name!r} and {found.name!r} would share the directory {found.run_dir}; give "
+                "their values names that differ in letters or digits."
+            )
+    if not cells:
+        raise InputError(f"{file}: exclude leaves no cell; remove one of its lines.")
+    return list(cells.values())
+
+
+def _mapping(file: Path, grid: dict, key: str) -> dict:
+    value = grid.get(key) or {}
+    if not isinstance(value, dict):
+        raise InputError(f"{file}: {key} must be a mapping of names to values, not {type(value).__name__}.")
+    return value
+
+
+def _root(file: Path, runs: Any) -> Path:
+    if not isinstance(runs, str | None):
+        raise InputError(f"{file}: runs must be the path of a directory, not {runs!r}.")
+    return Path(runs or Path("runs", file.stem))
+
+
+def _axis(file: Path, axis: str, values: Any) -> dict[str, dict[str, Any]]:
+    """The values of an axis by name, with the options that each stands for: of its own, and those that come with it."""
+    if isinstance(values, list):
+        values = {text(value): None for value in values}
+    if not isinstance(values, dict) or not values:
+        raise InputError(f"{file}: axis {axis!r} must have a list of values, or a mapping of values to options.")
+    found: dict[str, dict[str, Any]] = {}
+    for name, options in values.items():
+        if options is not None and not isinstance(options, dict):
+            raise InputError(f"{file}: axis {axis!r}: the options of {name!r} must be a mapping, e.g. {{lr: 1e-3}}.")
+        own = {axis: text(name)} if is_option(axis) else {}
+        found[text(name)] = own | {str(key): value for key, value in (options or {}).items()}
+    if not any(found.values()):
+        raise InputError(f"{file}: axis {axis!r} is no option, and its values give none: {guess(axis)}")
+    return found
+
+
+def _listed(file: Path, exclude: Any) -> list:
+    if not isinstance(exclude, list | None):
+        raise InputError(f"{file}: exclude must be a list of mappings of axes to values, not {exclude!r}.")
+    return exclude or []
+
+
+def _exclusion(file: Path, axes: dict[str, dict], each: Any) -> dict[str, set[str]]:
+    """An entry of `exclude`: for each axis in it, the values that it is about."""
+    if not isinstance(each, dict) or not each:
+        raise InputError(f"{file}: exclude must list mappings of axes to values, e.g. {{method: FineTuning}}.")
+    found = {}
+    for axis, values in each.items():
+        if axis not in axes:
+            raise InputError(f"{file}: exclude names {axis!r}, which is no axis, {nearest(str(axis), axes)}")
+        found[axis] = {text(value) for value in (values if isinstance(values, list) else [values])}
+        for value in found[axis] - axes[axis].keys():
+            raise InputError(f"{file}: exclude: {value!r} is no {axis} of the grid, {nearest(value, axes[axis])}")
+    return found
+
+
+def _place(values: dict[str, str]) -> Path:
+    """The run directory of a cell below the grid's, without letters that a file system may not take."""
+    return Path(*(re.sub(r"[^\w.=-]+", "-", part).strip("-.") for part in _parts(values)))
+
+
+def _parts(values: dict[str, str]) -> Iterator[str]:
+    for axis, value in values.items():
+        yield value if axis in ("method", "task", "backbone") else f"{axis.rpartition('.')[2]}={value}"

@@ -1,0 +1,58 @@
+"""Worker processes take cells one by one, and tell how each ended."""
+
+import json
+
+import fakes
+import pytest
+
+from ptune.research import local
+from ptune.research.attempt import End, attempt
+from ptune.research.cells import cell
+
+
+@pytest.fixture
+def of_seed(tmp_path):
+    def of_seed(seed):
+        return cell({"seed": str(seed)}, [{"method": "LinearProbe", "task": "rte", "seed": seed}], tmp_path / str(seed))
+
+    return of_seed
+
+
+@pytest.mark.slow
+def test_workers_take_the_next_cell_when_they_are_free_and_survive_what_a_cell_does(of_seed):
+    asked, ended = [], []
+
+    def search():
+        """Each cell but the first is chosen by what ended before."""
+        for seed in (1, 13, 9, 2):
+            assert len(ended) == len(asked)
+            asked.append(seed)
+            yield of_seed(seed)
+
+    events = []
+    for event in local.work(search(), fakes.ends, workers=1, threads=1):
+        events.append(event)
+        if isinstance(event, End):
+            ended.append(event)
+    assert [isinstance(event, End) for event in events] == [False, True] * 4
+    assert [end.error for end in ended] == [
+        "",
+        "13 is no seed for a grid.",
+        "its process ended by signal SIGKILL; start the grid again to go on with it.",
+        "",
+    ]
+    assert [end.result and end.result["seed"] for end in ended] == [1, None, None, 2]
+    first, last = ended[0].result, ended[3].result
+    assert first["pid"] != last["pid"], "a worker that died is replaced"
+    assert first["argv"][1:] == [*of_seed(1).words, "--run_dir", str(of_seed(1).run_dir), "--ckpt_path", "auto"]
+    assert first["main"] == "fakes", "the further processes of a run are started as its command"
+    for end in ended[1:3]:
+        assert json.loads((end.cell.run_dir / "failed.json").read_text())["error"] == end.error
+    assert not (of_seed(1).run_dir / "failed.json").exists()
+
+
+def test_a_cell_that_has_its_result_meanwhile_is_not_run_again(of_seed):
+    done = of_seed(13)
+    done.run_dir.mkdir()
+    (done.run_dir / "result.json").write_text('{"seed": 13}')
+    assert attempt(done, fakes.ends) == End(done, "", {"seed": 13})
