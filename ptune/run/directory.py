@@ -17,6 +17,8 @@ from ptune.run.arguments import classes_in, prepare
 
 REPEATED = ("precision", "max_epochs", "accumulate_grad_batches", "limit_val_batches", "limit_test_batches")
 """Options of the trainer that a measurement repeats; they are numbers and words."""
+PREDICTIONS = "predictions"
+"""The folder of what a run answered, a file a split; `ptune.run.predictions` writes it."""
 
 
 def words(run_dir: str | Path, options: list[str], trust: bool = False) -> list[str]:

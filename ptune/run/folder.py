@@ -21,8 +21,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from ptune.errors import InputError
 from ptune.run import same
 from ptune.run.checkpoints import read
+from ptune.run.directory import PREDICTIONS
 from ptune.run.loggers import Wandb
-from ptune.run.predictions import FOLDER as PREDICTIONS
 from ptune.tuning.saving import write_whole
 
 LOCK = ".lock"

@@ -14,8 +14,6 @@ from ptune.heads import head_class
 from ptune.tuning.saving import write_whole
 from ptune.tuning.tuner import PromptTuner
 
-FOLDER = "predictions"
-
 
 @final
 class Predictions(Callback):

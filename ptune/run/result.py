@@ -19,7 +19,8 @@ from ptune.data.base import TaskData
 from ptune.errors import printable
 from ptune.run import checkpoints
 from ptune.run.callbacks import peak_memory
-from ptune.run.predictions import FOLDER, Predictions
+from ptune.run.directory import PREDICTIONS
+from ptune.run.predictions import Predictions
 from ptune.tuning import resume
 from ptune.tuning.saving import write_whole
 from ptune.tuning.tuner import PromptTuner
@@ -126,7 +127,7 @@ def write(run: Run, result: dict[str, Any]) -> None:
     """`prompts.safetensors`, `predictions` and `result.json` into the run directory, the result into W&B's summary."""
     run.model.save_prompts(run.directory / "prompts.safetensors")
     if run.predictions:
-        run.predictions.write(run.directory / FOLDER)
+        run.predictions.write(run.directory / PREDICTIONS)
     _save(run, result, run.directory / "result.json")
 
 
@@ -136,7 +137,7 @@ def write_evaluation(run: Run, result: dict[str, Any]) -> None:
     So are the predictions, whose folder the file names.
     """
     if run.predictions:
-        folder = _free(run.directory, FOLDER)
+        folder = _free(run.directory, PREDICTIONS)
         run.predictions.write(folder)
         result = result | {"predictions": folder.name}
     _save(run, result, _free(run.directory, "evaluation", ".json"))

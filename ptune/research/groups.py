@@ -1,0 +1,144 @@
+"""Groups of runs that differ in nothing but the seed: the rows of a report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, final
+
+from ptune.errors import InputError, nearest
+from ptune.research.records import Record
+
+USUAL = ("task", "method")
+NOT_CHOICES = (*USUAL, "seed", "run_dir", "path")
+"""Options that every row names, that it is averaged over, or that say where something lies."""
+ORDER = ("ManualPrompt", "LinearProbe", "PromptTuning", "PTuning", "PTuningV2", "BitFit", "LoRA", "FineTuning")
+"""The lecture's order of methods, from what trains nothing to what trains everything; others stand before the last."""
+
+
+@final
+@dataclass(frozen=True)
+class Group:
+    """The runs of one row: those that are equal in its columns."""
+
+    values: Mapping[str, str]
+    """What they have in common, by column; empty for an option that tells no runs of this method apart."""
+    runs: tuple[Record, ...] = ()
+    """The finished ones, by seed."""
+    open: tuple[Record, ...] = ()
+    """Those that failed or are not finished."""
+    missing: tuple[int, ...] = ()
+    """Seeds that other groups of the task have, and no run of this one."""
+
+    @property
+    def task(self) -> str:
+        """The task that its runs are measured on."""
+        return self.values["task"]
+
+    @property
+    def configuration(self) -> tuple[str, ...]:
+        """Its values but for the task's: what is compared over tasks."""
+        return tuple(value for column, value in self.values.items() if column != "task")
+
+    @property
+    def name(self) -> str:
+        """Its values but for the task's in one line, as `PTuningV2, length 20`."""
+        others = (f"{column} {value}" for column, value in self.values.items() if value and column not in USUAL)
+        return ", ".join([*filter(None, [self.values.get("method")]), *others])
+
+    @property
+    def monitor(self) -> str:
+        """The metric that chose its checkpoints; empty without a finished run."""
+        return self.runs[0].result["monitor"] if self.runs else ""
+
+
+def grouped(records: Sequence[Record], by: Sequence[str] = ()) -> tuple[Group, ...]:
+    """The groups, by task and in the lecture's order of methods, with one for each task that a configuration lacks.
+
+    Args:
+        records: the runs.
+        by: the columns of a group. `task` is always the first one, since metrics of tasks are not averaged. By default
+            they are task, method and each option in which finished runs of one task and method differ; a method whose
+            own runs are equal in such an option has no value in its column.
+
+    Raises:
+        InputError: a column of `by` is no option of any run.
+    """
+    known = {name for record in records for name in record.options} - {"seed"}
+    for name in by:
+        if name not in known:
+            raise InputError(f"--by {name}: no option of these runs; {nearest(name, known)}")
+    apart = {} if by else _apart(records)
+    names = tuple(dict.fromkeys(("task", *by) if by else (*USUAL, *chain.from_iterable(apart.values()))))
+
+    def key(record: Record) -> tuple[str, ...]:
+        own = names if by else (*USUAL, *apart.get(record.method, ()))
+        return tuple(shown(record.options.get(name)) if name in own else "" for name in names)
+
+    found: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        if record.state == "done":
+            found.setdefault(key(record), []).append(record)
+    for record in records:
+        if record.state != "done":
+            told = [name in record.options for name in names]
+            found.setdefault(_fitting(key(record), told, list(found)), []).append(record)
+    tasks, configurations = {each[0] for each in found}, {each[1:] for each in found}
+    every = [(task, *configuration) for task in tasks for configuration in configurations]
+    seeds = {task: {run.seed for each in found if each[0] == task for run in found[each]} - {None} for task in tasks}
+    return tuple(
+        _group(dict(zip(names, each, strict=True)), found.get(each, []), seeds[each[0]])
+        for each in sorted(every, key=lambda each: [_place(*pair) for pair in zip(names, each, strict=True)])
+    )
+
+
+def differing(records: Sequence[Record]) -> list[str]:
+    """The options in which runs differ, in their order; seed and places are not counted."""
+    seen: dict[str, set[str]] = {}
+    for record in records:
+        for name, value in record.options.items():
+            if name not in NOT_CHOICES:
+                seen.setdefault(name, set()).add(shown(value))
+    return [name for name, values in seen.items() if len(values) > 1]
+
+
+def _apart(records: Sequence[Record]) -> dict[str, list[str]]:
+    """By method, the options in which its finished runs of one task differ."""
+    cells: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        if record.state == "done":
+            cells.setdefault((record.method, record.task), []).append(record)
+    found: dict[str, dict[str, None]] = {}
+    for (method, _), runs in cells.items():
+        found.setdefault(method, {}).update(dict.fromkeys(differing(runs)))
+    return {method: list(names) for method, names in found.items()}
+
+
+def _group(values: dict[str, str], runs: list[Record], seeds: set) -> Group:
+    runs = sorted(runs, key=lambda run: (run.seed is None, run.seed or 0, run.place))
+    done = tuple(run for run in runs if run.state == "done")
+    left = tuple(run for run in runs if run.state != "done")
+    return Group(values, done, left, tuple(sorted(seeds - {run.seed for run in runs})))
+
+
+def _fitting(own: tuple[str, ...], told: list[bool], keys: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """The key of a run that is not finished and may not have said all its options: of the one group that it fits."""
+    fitting = [key for key in keys if all(a == b for a, b, known in zip(key, own, told, strict=True) if known)]
+    return fitting[0] if len(fitting) == 1 else own
+
+
+def _place(column: str, value: str) -> tuple[float, str]:
+    """Where a row stands: methods in the lecture's order, numbers by size, other values by name."""
+    if column == "method":
+        return (ORDER.index(value) if value in ORDER else len(ORDER) - 1.5), value
+    try:
+        return float(value), value
+    except ValueError:
+        return float("inf"), value
+
+
+def shown(value: Any) -> str:
+    """An option's value as a table shows it: `none` where it is null or an empty text."""
+    if value is None or value == "":
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,216 @@
+"""The runs that a report is about: run directories, and result files that were kept without them."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, final
+
+from ptune.errors import InputError
+from ptune.research.local import CELL, FAILED
+from ptune.run.directory import PREDICTIONS
+
+RESULTS = ("result.json", "evaluation.json")
+"""A run's record: that of training, or of a method that trains nothing."""
+MARKS = (*RESULTS, "config.yaml", CELL)
+"""Files of which each shows that a directory is a run's."""
+WHOLE = {"task": str, "method": str, "seed": int, "monitor": str, "metrics": dict, "config": dict}
+"""What every result has, of all versions."""
+AXES = {"method": "method", "task": "task", "backbone": "backbone", "seed": "seed"}
+"""The axes of a grid that name a column of a result."""
+
+
+@final
+@dataclass(frozen=True)
+class Record:
+    """One run as a report reads it, finished or not."""
+
+    place: str
+    """The directory or file that it was read from."""
+    options: Mapping[str, Any]
+    """Its choices by name (`lr`, `length`, `template`), with `method`, `task`, `backbone` and `seed`."""
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What `result.json` holds; {} where the run has none."""
+    state: Literal["done", "failed", "unfinished"] = "done"
+    error: str = ""
+    """The sentence of a failure."""
+    predictions: Mapping[str, Path] = field(default_factory=dict, repr=False)
+    """By split, the file of what was answered row by row."""
+
+    @property
+    def task(self) -> str:
+        """Name of the task, `?` where a run that failed does not say."""
+        return str(self.options.get("task", "?"))
+
+    @property
+    def method(self) -> str:
+        """Name of the method, `?` where a run that failed does not say."""
+        return str(self.options.get("method", "?"))
+
+    @property
+    def seed(self) -> int | None:
+        """The seed, None where a run that failed does not say."""
+        return self.options.get("seed")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The measured splits: the one that chooses the checkpoint, then those that are but tested."""
+        return tuple(self.result.get("metrics", ()))
+
+    def metric(self, split: str, name: str) -> float | None:
+        """A metric of a split, a fraction (a loss in nats); None where the run has none."""
+        return number(self.result.get("metrics", {}).get(split, {}).get(name))
+
+    def cost(self, name: str) -> float | None:
+        """A number of the result by its key, such as `seconds`; None where the run has none."""
+        return number(self.result.get(name))
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """The validations in their order, each with `epoch`, `step`, `seconds` and metrics; () where none is kept."""
+        return self.result.get("history") or ()
+
+
+def number(value: object) -> float | None:
+    """A finite number; None for anything else, such as a null."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None  # type: ignore[arg-type]
+
+
+def read(places: Sequence[Path]) -> tuple[list[Record], list[str]]:
+    """The runs at these places, in the order of their paths, and sentences about what was left out.
+
+    A place is a run directory, a result file, or a folder that is searched for both. What is found while searching and
+    is no run is left out with a sentence; what was named itself is refused.
+
+    Raises:
+        InputError: a place does not exist, is no run, or there is no run at all.
+    """
+    records: list[Record] = []
+    notes: list[str] = []
+    for place in places:
+        if not place.exists():
+            raise InputError(f"{place}: does not exist; give run directories, or folders of them.")
+        for found in [place] if place.is_file() else _search(place):
+            try:
+                records.append(_directory(found) if found.is_dir() else _file(found))
+            except InputError as error:
+                if found == place:
+                    raise
+                notes.append(f"left out: {error}")
+    if not records:
+        raise InputError(
+            f"{', '.join(map(str, places))}: no run there; give run directories, or folders of them."
+            + "".join(f" {note}" for note in notes[:1])
+        )
+    unique = {record.place: record for record in records}  # a place may be named twice, or lie in another
+    return _once(list(unique.values()), notes), notes
+
+
+def _search(folder: Path) -> Iterator[Path]:
+    """The run directories and JSON files below a folder, which may be a run directory itself."""
+    for name, folders, files in os.walk(folder):
+        folders.sort()
+        if any(mark in files for mark in MARKS):
+            folders.clear()  # what a run has written is no other run: W&B keeps a config.yaml, too
+            yield Path(name)
+        else:
+            yield from (Path(name, file) for file in sorted(files) if file.endswith(".json"))
+
+
+def _once(records: list[Record], notes: list[str]) -> list[Record]:
+    """The runs without repetitions: of those with one hash, which are one configuration, the first."""
+    first: dict[str, Record] = {}
+    kept = []
+    for record in records:
+        identity = record.result.get("hash")
+        same = first.setdefault(identity, record) if isinstance(identity, str) else record
+        if same is record:
+            kept.append(record)
+        else:
+            notes.append(f"counted once: {record.place} is the same run as {same.place} (hash {identity}).")
+    return kept
+
+
+def _file(file: Path) -> Record:
+    result = _result(file)
+    return Record(str(file), _options(result), result)
+
+
+def _directory(folder: Path) -> Record:
+    for name in RESULTS:
+        if (folder / name).exists():
+            result = _result(folder / name)
+            kept = folder / str(result.get("predictions") or PREDICTIONS)
+            predictions = {split: file for split in result["metrics"] if (file := kept / f"{split}.parquet").is_file()}
+            return Record(str(folder), _options(result), result, predictions=predictions)
+    options = _begun(folder)
+    if (folder / FAILED).exists():
+        error = str(_mapping(folder / FAILED).get("error", "")).removeprefix("error: ")
+        return Record(str(folder), options, state="failed", error=error)
+    return Record(str(folder), options, state="unfinished")
+
+
+def _result(file: Path) -> dict[str, Any]:
+    """A result file of any version.
+
+    Raises:
+        InputError: it is torn, or no result.
+    """
+    found = _mapping(file)
+    for name, kind in WHOLE.items():
+        if not isinstance(found.get(name), kind):
+            raise InputError(f"{file}: no result of ptune: it has no {name!r}; remove it, or give another folder.")
+    metrics = found["metrics"].values()
+    if not found["metrics"] or not all(isinstance(values, dict) and found["monitor"] in values for values in metrics):
+        raise InputError(f"{file}: no result of ptune: a split has no {found['monitor']!r}; give another folder.")
+    return found
+
+
+def _options(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices of a finished run; what the result itself says wins."""
+    return {**result["config"], **{name: result[name] for name in ("method", "task", "backbone", "seed")}}
+
+
+def _begun(folder: Path) -> dict[str, Any]:
+    """What is known of the choices of a run without a result: from its configuration, or its grid's command line."""
+    found: dict[str, Any] = {}
+    if (folder / CELL).exists():
+        cell = _mapping(folder / CELL)
+        words = [str(word) for word in cell.get("words", ())]
+        pairs = [(name, value) for name, value in zip(words[::2], words[1::2], strict=False) if name != "--config"]
+        found = _short({name.removeprefix("--"): _value(value) for name, value in pairs})
+        found = {AXES[axis]: value for axis, value in cell.get("values", {}).items() if axis in AXES} | found
+    from ptune.run import same  # imports Lightning, which takes seconds: only where a run is not finished
+
+    found |= _short(same.stored(folder / "config.yaml") or {})
+    found["seed"] = int(found["seed"]) if str(found.get("seed", "")).isdecimal() else None
+    return found
+
+
+def _short(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted options by the names that a result gives them."""
+    names = {"model": "method", "data.task": "task", "seed_everything": "seed"}
+    short = {names.get(name, name.rpartition(".")[2]): value for name, value in options.items() if name != "data"}
+    task = short.get("task")
+    return short | ({"task": task.get("name")} if isinstance(task, dict) else {})
+
+
+def _value(text: str) -> Any:
+    """A word of a command line as the value that it means."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: no whole JSON ({error}); remove it, or write it again.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: no result of ptune: it holds no mapping; remove it, or give another folder.")
+    return found
