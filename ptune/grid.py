@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 from statistics import mean
 
-from ptune.errors import InputError
-from ptune.research import local
+from ptune.research import executors
 from ptune.research.axes import read
 from ptune.research.cells import Cell, is_done
 from ptune.run.command import Arguments, guarded
@@ -27,9 +26,6 @@ UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 def run(args: list[str]) -> int:
     """Cells, workers, the display; the number of cells that failed."""
     options = _arguments().parse_args(args)
-    cores = os.cpu_count() or 1
-    if options.workers < 1:
-        raise InputError(f"--workers {options.workers}: must be at least 1.")
     cells = read(options.file, options.runs)
     done = [cell for cell in cells if is_done(cell)]
     left = [cell for cell in cells if cell not in done]
@@ -39,7 +35,7 @@ def run(args: list[str]) -> int:
     from ptune import fit
 
     start, failed, running, finished = time.monotonic(), [], [], 0
-    for event in local.work(left, fit.main, options.workers, max(1, cores // options.workers)):
+    for event in executors.work(left, fit.main, options):
         if isinstance(event, Cell):
             running.append(event)
             continue
@@ -67,7 +63,7 @@ def _arguments() -> Arguments:
     arguments = Arguments("python -m ptune.grid", description=PURPOSE)
     arguments.add_argument("file", type=Path, help="YAML file with axes of values; ptune/research/axes.py explains it")
     arguments.add_argument("--runs", type=Path, help="directory of the runs, in place of the file's")
-    arguments.add_argument("--workers", type=int, default=1, help="processes that run cells at the same time")
+    executors.add_arguments(arguments)
     arguments.add_argument("--dry-run", action="store_true", help="list the cells, their commands and what they cost")
     return arguments
 

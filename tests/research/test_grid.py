@@ -128,3 +128,9 @@ def test_a_directory_with_other_options_is_refused(whole, capsys):
     found = capsys.readouterr().err
     assert "holds a run of cell 'PTuningV2 toy/pair 1' with other options (" in found
     assert found.count("\n") == 1
+
+
+def test_the_number_of_workers_is_checked(tmp_path, capsys):
+    for value in ("0", "two"):
+        assert main([str(grid(tmp_path)), "--workers", value]) == 2
+        assert f"argument --workers: '{value}' must be a whole number, at least 1" in capsys.readouterr().err
