@@ -19,7 +19,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ptune.errors import InputError
-from ptune.run import same
+from ptune.run import resolved
 from ptune.run.checkpoints import read
 from ptune.run.directory import PREDICTIONS
 from ptune.run.loggers import Wandb
@@ -217,8 +217,8 @@ def write_config(folder: Path, config: str) -> None:
     A file that a full disk or a kill has torn is replaced, with a line that says so.
     """
     file = folder / "config.yaml"
-    before = same.stored(file)
-    if before is not None and before == same.options(config):
+    before = resolved.stored(file)
+    if before is not None and before == resolved.options(config):
         return
     if before is not None:
         kept = next(path for i in count(1) if not (path := folder / f"config-{i}.yaml").exists())

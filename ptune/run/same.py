@@ -12,40 +12,18 @@ from pathlib import Path
 from typing import Any, final
 
 import lightning as L
-import yaml
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ptune.data.base import TaskData
 from ptune.errors import InputError, nearest
-from ptune.run import catalog, configs
+from ptune.run import catalog
+from ptune.run.resolved import FREE, Options, options, stored
 from ptune.tuning.schedules import needs_total
 from ptune.tuning.tuner import PromptTuner
 
-Options = dict[str, Any]
-"""Options by their dotted names; `model` and `data` are names of classes."""
 Changes = dict[str, tuple[Any, Any]]
 """For each option that differs, its value before and now."""
-
-OF_THE_COMMAND = ("run_dir", "ckpt_path", "allow_change")
-"""Options that say where a run lies and how it goes on."""
-
-FREE = (
-    *(
-        *OF_THE_COMMAND,
-        "every_n_steps",
-        "every_minutes",
-        "skip_nonfinite",
-        "worker_timeout",
-        "predictions",
-        "data.workers",
-    ),
-    *("wandb.enabled", "wandb.project", "wandb.timeout"),
-    *(f"trainer.{name}" for name in ("logger", "callbacks", "enable_progress_bar", "enable_model_summary", "max_time")),
-    *(f"trainer.{name}" for name in ("log_every_n_steps", "profiler", "default_root_dir", "enable_autolog_hparams")),
-    *("trainer.accelerator", "trainer.strategy"),  # how many processes they give is compared
-)
-"""Options that may change, because they do not change what is computed."""
 
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 ROWS = ("data.", "seed_everything")
@@ -60,34 +38,6 @@ ACCUMULATED = "trainer.accumulate_grad_batches"
 
 PRECISIONS = {None: "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true"}
 """What Lightning makes of the short names of a precision."""
-
-
-def options(config: str) -> Options | None:
-    """The options of a resolved configuration, but for those of the command; None where the text holds no whole one."""
-    try:
-        found = configs.load(config)
-    except yaml.YAMLError:
-        return None
-    if not isinstance(found, dict) or not all(isinstance(found.get(group), dict) for group in catalog.GROUPS):
-        return None
-    flat: Options = {}
-    for section, value in found.items():
-        if not isinstance(value, dict):
-            flat[section] = value
-            continue
-        if "class_path" in value:
-            flat[section] = str(value["class_path"]).rpartition(".")[2]
-        arguments = (value.get("init_args") or {}) if "class_path" in value else value
-        flat |= {f"{section}.{name}": argument for name, argument in arguments.items()}
-    return {name: value for name, value in flat.items() if name not in OF_THE_COMMAND}
-
-
-def stored(file: Path) -> Options | None:
-    """The options in a `config.yaml`; None where it is not there, or torn."""
-    try:
-        return options(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 @final

@@ -1,0 +1,67 @@
+"""The options of a resolved configuration, and which of them say what is computed."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ptune.run import catalog, configs
+
+Options = dict[str, Any]
+"""Options by their dotted names; `model` and `data` are names of classes."""
+
+OF_THE_COMMAND = ("run_dir", "ckpt_path", "allow_change")
+"""Options that say where a run lies and how it goes on."""
+
+FREE = (
+    *OF_THE_COMMAND,
+    "data.workers",
+    "every_minutes",
+    "every_n_steps",
+    "predictions",
+    "skip_nonfinite",
+    "trainer.accelerator",  # how many processes it and the strategy give is compared
+    "trainer.callbacks",
+    "trainer.default_root_dir",
+    "trainer.enable_autolog_hparams",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.logger",
+    "trainer.max_time",
+    "trainer.profiler",
+    "trainer.strategy",
+    "wandb.enabled",
+    "wandb.project",
+    "wandb.timeout",
+    "worker_timeout",
+)
+"""Options that may change, because they do not change what is computed."""
+
+
+def options(config: str) -> Options | None:
+    """The options of a resolved configuration, but for those of the command; None where the text holds no whole one."""
+    try:
+        found = configs.load(config)
+    except yaml.YAMLError:
+        return None
+    if not isinstance(found, dict) or not all(isinstance(found.get(group), dict) for group in catalog.GROUPS):
+        return None
+    flat: Options = {}
+    for section, value in found.items():
+        if not isinstance(value, dict):
+            flat[section] = value
+            continue
+        if "class_path" in value:
+            flat[section] = str(value["class_path"]).rpartition(".")[2]
+        arguments = (value.get("init_args") or {}) if "class_path" in value else value
+        flat |= {f"{section}.{name}": argument for name, argument in arguments.items()}
+    return {name: value for name, value in flat.items() if name not in OF_THE_COMMAND}
+
+
+def stored(file: Path) -> Options | None:
+    """The options in a `config.yaml`; None where it is not there, or torn."""
+    try:
+        return options(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
