@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -33,22 +33,6 @@ if TYPE_CHECKING:
 
 # By default jsonargparse imports what the value names, and so runs the code of whoever wrote a config.yaml.
 register_type(Prepare, serializer=prepare_name, deserializer=prepare_of)
-
-
-def spec_of(values: dict[str, Any]) -> TaskSpec:
-    """The task whose fields `plain` wrote.
-
-    Raises:
-        InputError: a field that is none.
-    """
-    known = {field.name for field in fields(TaskSpec)}
-    unknown = next((name for name in values if name not in known), None)
-    if unknown is not None:
-        raise InputError(f"data.task.{unknown}: a task has no such field; the file is of another version of ptune.")
-    fixed: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in values.items()}
-    prepare = fixed.pop("prepare", None)
-    return TaskSpec(**fixed, prepare=None if prepare is None else prepare_of(prepare))
-
 
 LARGEST = 2**31 - 1
 """Largest value of an argument that is a whole number: NumPy's seeds and the tokenizers' lengths have such a limit."""

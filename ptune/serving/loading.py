@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from ptune.data.base import TaskData, spec_of
+from ptune.data.base import TaskData
 from ptune.errors import InputError, first_line
 from ptune.run import catalog, checkpoints, finished
 from ptune.serving.predictor import Predictor
+from ptune.tasks import spec_of
 from ptune.tuning import saving
 from ptune.tuning.tuner import PromptTuner
 

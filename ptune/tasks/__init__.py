@@ -9,7 +9,9 @@ from typing import Any
 from ptune.errors import InputError, nearest
 from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec, Unresolved
 
-__all__ = ["HeadSpec", "TaskSpec", "all_tasks", "known", "listed", "plain", "prepare_name", "prepare_of", "task"]
+__all__ = [
+    "HeadSpec", "TaskSpec", "all_tasks", "known", "listed", "plain", "prepare_name", "prepare_of", "spec_of", "task",
+]  # fmt: skip
 
 HUB = "hub:"
 """How the name of a task begins whose rows are those of a dataset of the hub."""
@@ -64,6 +66,21 @@ def plain(row: TaskSpec) -> dict[str, Any]:
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     words = {label: word if isinstance(word, str) else list(word) for label, word in row.verbalizer.items()}
     return values | {"verbalizer": words, "prepare": row.prepare and prepare_name(row.prepare)}
+
+
+def spec_of(values: dict[str, Any]) -> TaskSpec:
+    """The task whose fields `plain` wrote.
+
+    Raises:
+        InputError: a field that is none.
+    """
+    known = {field.name for field in fields(TaskSpec)}
+    unknown = next((name for name in values if name not in known), None)
+    if unknown is not None:
+        raise InputError(f"data.task.{unknown}: a task has no such field; the file is of another version of ptune.")
+    fixed: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in values.items()}
+    prepare = fixed.pop("prepare", None)
+    return TaskSpec(**fixed, prepare=None if prepare is None else prepare_of(prepare))
 
 
 def prepare_name(function: Prepare) -> str:

@@ -11,7 +11,7 @@ from ptune.data import modules
 from ptune.data.source import read_file
 from ptune.errors import InputError
 from ptune.heads.metrics import check
-from ptune.tasks import HeadSpec, TaskSpec, all_tasks, listed, plain, prepare_of, superglue, task
+from ptune.tasks import HeadSpec, TaskSpec, all_tasks, listed, plain, spec_of, superglue, task
 from ptune.tasks.__main__ import line, main
 from ptune.tasks.templates import Template, Verbalizer
 
@@ -218,6 +218,6 @@ def test_a_generated_row_or_one_of_the_users_files_is_shown(tmp_path, capsys):
 
 def test_a_task_is_a_mapping_of_plain_values_and_back():
     for row in all_tasks().values():
-        fields = json.loads(json.dumps(plain(row)))
-        fields["prepare"] = fields["prepare"] and prepare_of(fields["prepare"])
-        assert TaskSpec(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}) == row
+        assert spec_of(json.loads(json.dumps(plain(row)))) == row
+    with pytest.raises(InputError, match=r"data\.task\.colour: a task has no such field"):
+        spec_of({"name": "x", "colour": "red"})
