@@ -68,8 +68,7 @@ def main(file: str = str(HERE / "results/safety_cost.json")) -> None:
     L.Trainer.fit = clocked(L.Trainer.fit, epochs)
     with tempfile.TemporaryDirectory() as folder:
         config = ["--config", str(HERE / "quickstart.yaml"), "--trainer.max_epochs", "1", *QUIET]
-        assert fit([*config, "--run_dir", f"{folder}/run"]) == 0
-        result = json.loads(Path(folder, "run", "result.json").read_text())
+        result = fit([*config, "--run_dir", f"{folder}/run"])
     epoch = (epochs[0] - sum(seconds[LIGHTNING])) / result["epochs"]
     rows = {
         name: {

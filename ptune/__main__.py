@@ -23,7 +23,11 @@ def usage() -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run a command; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
+    """Run a command; the exit code: 0, or 2 for a mistake in the input, told in one sentence.
+
+    Raises:
+        SystemExit: with the exit code of `fit` and `evaluate`, where they do not end well.
+    """
     name, *rest = (sys.argv[1:] if args is None else args) or [""]
     if name in ("", "-h", "--help"):
         print(usage())
@@ -34,7 +38,8 @@ def main(args: list[str] | None = None) -> int:
     if name not in commands():
         return guarded(lambda: _refuse(name))
     package = Path(ptune.__path__[0], name, "__main__.py").is_file()
-    return import_module(f"ptune.{name}.__main__" if package else f"ptune.{name}").main(rest)
+    done = import_module(f"ptune.{name}.__main__" if package else f"ptune.{name}").main(rest)
+    return done if isinstance(done, int) else 0  # fit and evaluate return what they have measured
 
 
 def _refuse(name: str) -> None:

@@ -19,8 +19,8 @@ from ptune.run.arguments import prepare
 PURPOSE = "Evaluate a run's best checkpoint, or a method that trains nothing, on every labelled split."
 
 
-def run(args: list[str], source: str | None = None) -> None:
-    """Options, checkpoint (of the run directory `source`), data, evaluation, `evaluation.json`."""
+def run(args: list[str], source: str | None = None) -> command.Result:
+    """Options, checkpoint (of the run directory `source`), data, evaluation; what `evaluation.json` holds."""
     # These take seconds to import: only when the options are known to exist.
     from ptune.run import checkpoints, disk, folder, result
     from ptune.run.cli import CLI
@@ -53,6 +53,7 @@ def run(args: list[str], source: str | None = None) -> None:
         with disk.told(run_dir, "make room, or choose another --run_dir."):
             result.write_evaluation(measured, found)
         print(result.table(found))
+    return result.plain(found)
 
 
 def words(args: list[str]) -> list[str]:
@@ -62,12 +63,17 @@ def words(args: list[str]) -> list[str]:
     return directory.words(args[0], [word for word in args[1:] if word != "--trust"], "--trust" in args)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the command line `args`; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
+def main(args: list[str] | None = None) -> command.Result | None:
+    """Run the command line `args`, `sys.argv` by default; what `evaluation.json` holds, None for help.
+
+    Raises:
+        SystemExit: with the exit code of a command that does not end well, after one sentence on stderr: 2 for a
+            mistake in the input.
+    """
     args = sys.argv[1:] if args is None else args
     source = next((word for word in args[:1] if not word.startswith("-")), None)
     return command.main("evaluate", PURPOSE, partial(run, source=source), args, words)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

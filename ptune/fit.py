@@ -9,8 +9,8 @@ from ptune.run import command
 PURPOSE = "Train one method on one task, evaluate the best checkpoint, leave everything in run_dir."
 
 
-def run(args: list[str]) -> None:
-    """The life of a run: options, data, directory, training, evaluation, result."""
+def run(args: list[str]) -> command.Result | None:
+    """The life of a run: options, data, directory, training, evaluation, result; what `result.json` holds."""
     # These take seconds to import: only when the options are known to exist.
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import LearningRateMonitor
@@ -52,7 +52,7 @@ def run(args: list[str]) -> None:
         origin.check(trainer, model, Path(run_dir), start.checkpoint, cli.config.allow_change)
         cli.fit(trainer, start.path)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
+            return None
         if trainer.is_global_zero:
             folder.write_config(Path(run_dir), config)  # again: where no step was left, no training has begun
         finished = cli.run(trainer, origin.changes)
@@ -60,12 +60,18 @@ def run(args: list[str]) -> None:
         if trainer.is_global_zero:
             result.write(finished, found)
             print(result.table(found))
+        return result.plain(found)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the command line `args`; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
+def main(args: list[str] | None = None) -> command.Result | None:
+    """Run the command line `args`, `sys.argv` by default; what `result.json` holds, None for help and `fast_dev_run`.
+
+    Raises:
+        SystemExit: with the exit code of a run that does not end well, after one sentence on stderr: 2 for a mistake in
+            the input, 1 for training that cannot go on, 128 and the number of a signal that has ended it.
+    """
     return command.main("fit", PURPOSE, run, sys.argv[1:] if args is None else args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

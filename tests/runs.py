@@ -118,7 +118,7 @@ def line(run_dir, method="PTuningV2", name="toy/pair", path=None, **options) -> 
 
 
 class Exited(Exception):
-    """A command line ended the process, with this code and output, as `--help` does."""
+    """A command line that only prints has ended the process, with this code and output, as `--print_config` does."""
 
     def __init__(self, code: object, out: str) -> None:
         super().__init__(code, out)
@@ -126,7 +126,10 @@ class Exited(Exception):
 
 
 def call(words: list, command=fit_main) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command line run in this process, whose environment it leaves as it was."""
+    """Exit code, stdout and stderr of a command line run in this process, whose environment it leaves as it was.
+
+    `fit` and `evaluate` return what they have measured, and raise SystemExit where they do not end well.
+    """
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.dict(os.environ),
@@ -137,8 +140,10 @@ def call(words: list, command=fit_main) -> tuple[int, str, str]:
         try:
             code = command([str(word) for word in words])
         except SystemExit as end:
-            raise Exited(end.code or 0, out.getvalue()) from end
-    return code, out.getvalue(), err.getvalue()
+            if not end.code:
+                raise Exited(0, out.getvalue()) from end
+            code = end.code
+    return code if isinstance(code, int) else 0, out.getvalue(), err.getvalue()
 
 
 def built(words: list) -> types.SimpleNamespace:

@@ -18,6 +18,7 @@ from torch import nn
 
 import ptune
 from ptune.backbone import Backbone
+from ptune.fit import main
 from ptune.prompts import Prompts
 from ptune.run import catalog
 from ptune.tuning.tuner import PromptTuner
@@ -35,13 +36,14 @@ STEPS = EPOCHS * -(-ROWS // BATCH)
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run: its directory, its result.json, what it printed."""
+    """A finished run: its directory, its result.json, what it printed and what it returned."""
     run_dir = tmp_path_factory.mktemp("finished") / "run"
     path = runs.data(train=ROWS, validation=COUNTS["validation"], test=COUNTS["test"])
-    code, out, err = runs.call(runs.line(run_dir, path=path, trainer__max_epochs=EPOCHS, model__lr=0.1))
+    words, returned = runs.line(run_dir, path=path, trainer__max_epochs=EPOCHS, model__lr=0.1), []
+    code, out, err = runs.call(words, lambda words: returned.append(main(words)))
     assert code == 0, err
     result = json.loads((run_dir / "result.json").read_text())
-    return types.SimpleNamespace(path=path, run_dir=run_dir, result=result, out=out)
+    return types.SimpleNamespace(path=path, run_dir=run_dir, result=result, out=out, returned=returned)
 
 
 def comparable(result: dict) -> dict:
@@ -55,6 +57,19 @@ def comparable(result: dict) -> dict:
 
 def test_a_run_leaves_its_files_and_nothing_else(finished):
     assert set(runs.contents(finished.run_dir)) == FILES
+
+
+def test_a_caller_in_python_gets_the_result(finished):
+    assert finished.returned == [finished.result]
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 2), (["--modle", "PTuningV2"], 2), (["--help"], None)])
+def test_a_caller_in_python_gets_the_exit_code_of_a_command_that_does_not_end_well(words, code, capsys):
+    if code is None:
+        assert main(words) is None
+        return
+    with pytest.raises(SystemExit, match=rf"^{code}$"):
+        main(words)
 
 
 def test_the_result_says_what_was_run_on_what_with_what(finished):

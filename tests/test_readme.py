@@ -34,7 +34,7 @@ def test_every_command_parses(line, capsys, monkeypatch, tmp_path):
     if not any("help" in arg for arg in args):
         args.append("--print_config")
     try:
-        code = {"ptune.fit": fit, "ptune.evaluate": evaluate}[module](args)
+        code = {"ptune.fit": fit, "ptune.evaluate": evaluate}[module](args)  # None: it has printed help
     except SystemExit as done:  # of --print_config
         code = done.code
     assert not code

@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 from ptune.errors import InputError, first_line
 from ptune.research.cells import CELL, FAILED, OUTPUT, RESULT, Cell
 
-Run = Callable[[list[str]], int]
-"""A command: it takes its words and returns its exit code. It is a function of a module, by whose name other processes
-find it."""
+Run = Callable[[list[str]], object]
+"""A command: it takes its words, and raises SystemExit with its exit code where it does not end well. It is a function of
+a module, by whose name other processes find it."""
 LOCK = ".cell.lock"
 """Locked by the process that works on a cell."""
 PATIENCE = 60
@@ -55,7 +55,7 @@ def _run(cell: Cell, run: Run) -> str:
     """The sentence of its failure, which is also kept in its directory; empty where it has its result."""
     _write(cell, CELL, {"values": cell.values, "words": cell.words, "digest": cell.digest})
     words = [*cell.words, "--run_dir", str(cell.run_dir), "--ckpt_path", "auto"]
-    errors, code = io.StringIO(), 0
+    errors, error, code = io.StringIO(), "", 0
     with (
         (cell.run_dir / OUTPUT).open("a", encoding="utf-8", buffering=1) as output,
         contextlib.redirect_stdout(output),
@@ -63,8 +63,10 @@ def _run(cell: Cell, run: Run) -> str:
         _called_as(run, words),
     ):
         try:
-            code = run(words)
-            error = "" if code == 0 else (errors.getvalue().splitlines() or [f"exit code {code}"])[-1]
+            run(words)
+        except SystemExit as end:
+            code = int(end.code or 0)
+            error = (errors.getvalue().splitlines() or [f"exit code {code}"])[-1]
         except Exception as mistake:  # an error of ptune's own, or of a library: the next cell may be well
             traceback.print_exc(file=errors)
             error = f"{type(mistake).__name__}: {first_line(mistake)}; its traceback is in {cell.run_dir / OUTPUT}."

@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import TextWrapper
 from types import FrameType
-from typing import NoReturn, final
+from typing import Any, NoReturn, final
 
 from ptune.errors import InputError, TrainingError, printable
 from ptune.run import catalog
 from ptune.run.arguments import check_path, prepare
+
+Result = dict[str, Any]
+"""What `result.json` holds, or `evaluation.json`."""
 
 EXAMPLES = {
     "fit": (
@@ -94,31 +97,40 @@ def stoppable() -> Iterator[None]:
 def main(
     name: str,
     purpose: str,
-    run: Callable[[list[str]], None],
+    run: Callable[[list[str]], Result | None],
     args: list[str],
     words: Callable[[list[str]], list[str]] = prepare,
-) -> int:
-    """A command that takes a model and data: run it, or print its help or usage; the exit code.
+) -> Result | None:
+    """A command that takes a model and data: run it, or print its help or usage.
 
     Args:
         name: name of the command.
         purpose: what it does.
-        run: does it, with the checked command line.
+        run: does it, with the checked command line, and returns what it has measured.
         args: the command line.
         words: checks it.
+
+    Returns:
+        What was measured; None where nothing was: for help, and for a trial by `fast_dev_run`.
+
+    Raises:
+        SystemExit: with the exit code of `guarded`, where the command does not end well.
     """
     if not args:
         print(f"{purpose}\n\n{usage(name)}\n\nptune {name} --help lists the options.", file=sys.stderr)
-        return 2
+        raise SystemExit(2)
+    measured: list[Result | None] = []
 
     def work() -> None:
         text = explained(name, purpose, args)
         if text is None:
-            run(["--help"] if "--help=all" in args else words(args))
+            measured.append(run(["--help"] if "--help=all" in args else words(args)))
         else:
             print(text)
 
-    return guarded(work)
+    if code := guarded(work):
+        raise SystemExit(code)
+    return measured[0] if measured else None
 
 
 def guarded(work: Callable[[], object]) -> int:

@@ -150,7 +150,7 @@ def _free(run_dir: Path, name: str, suffix: str = "") -> Path:
 
 
 def _save(run: Run, result: dict[str, Any], path: Path) -> None:
-    write_whole(path, (json.dumps(_finite(result), indent=2, default=str, allow_nan=False) + "\n").encode())
+    write_whole(path, (json.dumps(plain(result), indent=2, allow_nan=False) + "\n").encode())
     for logger in run.trainer.loggers:
         if isinstance(logger, WandbLogger):
             metrics = {f"{split}/{k}": v for split, values in result["metrics"].items() for k, v in values.items()}
@@ -159,13 +159,15 @@ def _save(run: Run, result: dict[str, Any], path: Path) -> None:
             logger.experiment.finish()
 
 
-def _finite(value: Any) -> Any:
-    """A result without numbers that JSON does not have: they are null."""
+def plain(value: Any) -> Any:
+    """A result in JSON's types: a number that JSON does not have is None, an object is its text."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, int | str | None) else str(value)
 
 
 def table(result: dict[str, Any]) -> str:
