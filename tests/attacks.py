@@ -17,7 +17,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -286,19 +285,11 @@ CONFIGURATIONS = [of_yaml(name, text) for name, text in {
 # ---- run directories
 
 
-@cache
-def finished() -> Path:
-    """The directory of a finished run, which no attack changes."""
-    run_dir = runs.FOLDER / "attacked"
-    runs.fit(run_dir, trainer__max_epochs=1)
-    return run_dir
-
-
 def of_directory(name: str, change: Callable[[dict, Path], None], command: str, refused: bool | None = True) -> Attack:
     """A run directory, relative to the working one, with a changed configuration or changed files."""
 
     def make(folder: Path) -> list:
-        shutil.copytree(finished(), folder / "got")
+        shutil.copytree(runs.finished(), folder / "got")
         evil = "open('EXECUTED', 'w').close()\nfrom ptune import Classification as D, PTuningV2 as C\n"
         (folder / "got" / "evil.py").write_text(evil)
         (folder / "evil.py").write_text(evil)

@@ -17,6 +17,7 @@ os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # Lightning's, of jsona
 
 import lightning as L
 import torch
+from safetensors.torch import load_file
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     BertConfig,
@@ -172,6 +173,23 @@ def fit(run_dir, method="PTuningV2", name="toy/pair", path=None, **options) -> d
     code, _, err = call(line(run_dir, method, name, path, **options))
     assert code == 0, err
     return json.loads(Path(run_dir, "result.json").read_text())
+
+
+def outcome(run_dir) -> dict:
+    """What two equal runs share: metrics, every logged line but for its speed and memory, trained tensors."""
+    result = json.loads(Path(run_dir, "result.json").read_text())
+    rows = [json.loads(line) for line in Path(run_dir, "metrics.jsonl").read_text().splitlines()]
+    rows = [{k: v for k, v in row.items() if not k.startswith(("speed/", "memory/"))} for row in rows]
+    prompts = {name: value.tolist() for name, value in load_file(Path(run_dir, "prompts.safetensors")).items()}
+    return {key: result[key] for key in ("metrics", "best_epoch", "steps")} | {"rows": rows, "prompts": prompts}
+
+
+@cache
+def finished() -> Path:
+    """The directory of a finished run of one epoch, which no test changes."""
+    run_dir = FOLDER / "finished"
+    fit(run_dir, trainer__max_epochs=1)
+    return run_dir
 
 
 def rows(run_dir) -> list[dict[str, str]]:

@@ -274,19 +274,11 @@ def test_after_a_refusal_the_corrected_command_runs_in_the_same_directory(place,
 # ---- directories and checkpoints of other runs
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The directory of a finished run."""
-    run_dir = tmp_path_factory.mktemp("finished") / "run"
-    runs.fit(run_dir, trainer__max_epochs=1)
-    return run_dir
-
-
 @pytest.fixture
-def unfinished(finished, tmp_path):
+def unfinished(tmp_path):
     """The directory of a run that was stopped."""
     run_dir = tmp_path / "unfinished"
-    shutil.copytree(finished, run_dir)
+    shutil.copytree(runs.finished(), run_dir)
     for name in ("result.json", "prompts.safetensors"):
         (run_dir / name).unlink()
     return run_dir
@@ -296,7 +288,7 @@ def unfinished(finished, tmp_path):
     ("state", "parts"), [("finished", ["finished run"]), ("unfinished", ["unfinished run", "--ckpt_path auto"])]
 )
 def test_a_directory_that_holds_a_run_is_refused_and_stays_as_it_is(state, parts, request):
-    run_dir = request.getfixturevalue(state)
+    run_dir = runs.finished() if state == "finished" else request.getfixturevalue(state)
     before = runs.contents(run_dir)
     sentence = refusal(runs.line(run_dir), run_dir)
     assert all(part in sentence for part in [repr(str(run_dir)), "choose another", *parts]), sentence

@@ -12,7 +12,6 @@ import processes
 import pytest
 import runs
 import yaml
-from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.deep]
 
@@ -52,15 +51,6 @@ print("ELSEWHERE", *sorted(elsewhere), sep="\\n")
 """Copies a run directory as a kill would leave it: right before every file in it is opened, renamed or removed."""
 
 
-def outcome(run_dir: Path) -> dict:
-    """What two equal runs share."""
-    result = json.loads((run_dir / "result.json").read_text())
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    rows = [{k: v for k, v in row.items() if not k.startswith(("speed/", "memory/"))} for row in rows]
-    prompts = {name: value.tolist() for name, value in load_file(run_dir / "prompts.safetensors").items()}
-    return {key: result[key] for key in ("metrics", "best_epoch", "steps")} | {"rows": rows, "prompts": prompts}
-
-
 def lost(ended: dict, whole: dict) -> int:
     """Lines of the metrics that are missing; there are no others."""
     assert [row for row in ended["rows"] if row not in whole["rows"]] == []
@@ -95,7 +85,7 @@ def recorded(tmp_path_factory):
 def test_killed_at_any_file_it_writes_a_run_goes_on_to_the_same_end(recorded):
     """The metrics may lack one line: a checkpoint is written before the metrics of its step."""
     folder, _ = recorded
-    whole = outcome(folder / "run")
+    whole = runs.outcome(folder / "run")
     states, wrong = sorted((folder / "states").iterdir()), {}
     assert len(states) > 30
     different = {}  # of moments with the same files, the last one: a temporary file lies there as well
@@ -107,10 +97,10 @@ def test_killed_at_any_file_it_writes_a_run_goes_on_to_the_same_end(recorded):
         shutil.rmtree(folder / "run")
         shutil.copytree(state, folder / "run")
         if (state / "result.json").exists():
-            ended = outcome(state)
+            ended = runs.outcome(state)
         else:
             go_on(folder / "run")
-            ended = outcome(folder / "run")
+            ended = runs.outcome(folder / "run")
             assert not list((folder / "run").rglob(".*.tmp")), state.name
         differ = [key for key in whole if ended[key] != whole[key] and (key != "rows" or lost(ended, whole) > 1)]
         if differ:
@@ -129,7 +119,7 @@ def test_a_run_writes_into_its_directory_and_the_cache_alone(recorded):
 @pytest.mark.parametrize("cut", [1, 40])
 def test_a_torn_last_line_of_the_metrics_and_a_torn_temporary_file_cost_that_line_at_most(recorded, cut):
     folder, _ = recorded
-    whole = outcome(sorted((folder / "states").iterdir())[-1])
+    whole = runs.outcome(sorted((folder / "states").iterdir())[-1])
     with_line = [s for s in sorted((folder / "states").iterdir()) if (s / "metrics.jsonl").exists()]
     state = next(s for s in with_line if "last.ckpt" in s.name)
     shutil.rmtree(folder / "run")
@@ -138,14 +128,14 @@ def test_a_torn_last_line_of_the_metrics_and_a_torn_temporary_file_cost_that_lin
     metrics.write_bytes(metrics.read_bytes()[:-cut])
     (folder / "run" / ".last.ckpt.1.tmp").write_bytes(b"PK torn")
     go_on(folder / "run")
-    ended = outcome(folder / "run")
+    ended = runs.outcome(folder / "run")
     assert ended | {"rows": 0} == whole | {"rows": 0}
     assert lost(ended, whole) <= 1
 
 
 def test_killed_at_random_moments_a_run_goes_on_to_the_same_end(recorded, tmp_path, request):
     folder, _ = recorded
-    whole = outcome(sorted((folder / "states").iterdir())[-1])
+    whole = runs.outcome(sorted((folder / "states").iterdir())[-1])
     seed = random.randrange(2**32)
     draw = random.Random(seed)
     kills = request.config.getoption("--kills")
@@ -162,14 +152,14 @@ def test_killed_at_random_moments_a_run_goes_on_to_the_same_end(recorded, tmp_pa
         command.wait()
         if not (run_dir / "result.json").exists():
             go_on(run_dir)
-        assert outcome(run_dir) == whole, f"seed {seed}, kill {i} after {delay:.2f} s"
+        assert runs.outcome(run_dir) == whole, f"seed {seed}, kill {i} after {delay:.2f} s"
 
 
 @pytest.mark.parametrize("limit", [300, 3000, 9000])
 def test_a_full_disk_loses_nothing_that_was_written(recorded, tmp_path, limit):
     """No file may be longer than the limit, as on a disk that is full: the configuration, the metrics, a checkpoint."""
     folder, _ = recorded
-    whole = outcome(sorted((folder / "states").iterdir())[-1])
+    whole = runs.outcome(sorted((folder / "states").iterdir())[-1])
     (tmp_path / "full.py").write_text(
         "import resource, runpy, sys\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
@@ -182,7 +172,7 @@ def test_a_full_disk_loses_nothing_that_was_written(recorded, tmp_path, limit):
     assert not (run_dir / "result.json").exists()
     assert not list(run_dir.rglob(".*.tmp"))
     go_on(run_dir)
-    assert outcome(run_dir) == whole
+    assert runs.outcome(run_dir) == whole
 
 
 def test_of_two_runs_for_one_directory_one_writes(tmp_path):

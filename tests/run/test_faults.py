@@ -14,7 +14,6 @@ import torch
 from filelock import FileLock
 from lightning.pytorch.callbacks import Callback
 from processes import LIMIT, Command, two
-from safetensors.torch import load_file
 from test_finite import spoiling
 
 from ptune.run import folder
@@ -53,21 +52,12 @@ def sending(**arguments) -> list[str]:
     return words + [f"--trainer.callbacks.{name}={int(value)}" for name, value in arguments.items()]
 
 
-def outcome(run_dir) -> dict:
-    """What two equal runs share."""
-    result = json.loads((run_dir / "result.json").read_text())
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    rows = [{k: v for k, v in row.items() if not k.startswith(("speed/", "memory/"))} for row in rows]
-    prompts = {name: value.tolist() for name, value in load_file(run_dir / "prompts.safetensors").items()}
-    return {key: result[key] for key in ("metrics", "best_epoch", "steps")} | {"rows": rows, "prompts": prompts}
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The outcome of a run that nothing disturbed."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     runs.fit(run_dir, **OPTIONS)
-    return outcome(run_dir)
+    return runs.outcome(run_dir)
 
 
 @pytest.fixture
@@ -105,7 +95,7 @@ def test_a_signal_ends_a_run_with_its_code_and_a_line_and_the_resumed_run_is_the
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == step + 1
     assert not (tmp_path / "run" / "result.json").exists()
     resumed(words)
-    assert outcome(tmp_path / "run") == whole
+    assert runs.outcome(tmp_path / "run") == whole
 
 
 @pytest.mark.parametrize("when", [{"validation": 0}, {"validation": 1}, {"validated": 1}])
@@ -117,7 +107,7 @@ def test_a_signal_within_a_validation_or_behind_it_costs_no_step(whole, tmp_path
     assert err == f"stopped by SIGTERM at step {step}; go on with the same command and --ckpt_path auto.\n"
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == step
     resumed(words)
-    assert outcome(tmp_path / "run") == whole
+    assert runs.outcome(tmp_path / "run") == whole
 
 
 def test_a_signal_while_the_result_is_measured_ends_at_once_and_costs_no_step(whole, tmp_path):
@@ -125,7 +115,7 @@ def test_a_signal_while_the_result_is_measured_ends_at_once_and_costs_no_step(wh
     code, _, err = runs.call([*words, *sending(number=signal.SIGTERM, validation=EPOCHS)])
     assert (code, err) == (143, f"stopped by SIGTERM at step {STEPS}; {GO_ON}.\n")
     resumed(words)
-    assert outcome(tmp_path / "run") == whole
+    assert runs.outcome(tmp_path / "run") == whole
 
 
 def test_the_handlers_of_the_process_are_what_they_were(handlers, stopped):
@@ -172,7 +162,7 @@ def test_in_a_slurm_job_the_requeue_signal_starts_it_again_and_the_same_command_
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     code, _, err = runs.call(words)
     assert code == 0, err
-    assert outcome(tmp_path / "run") == whole
+    assert runs.outcome(tmp_path / "run") == whole
 
 
 def test_a_slurm_job_that_cannot_be_started_again_says_how_to_go_on(tmp_path, slurm, monkeypatch):
@@ -232,7 +222,7 @@ def test_a_stop_before_the_first_checkpoint_can_be_gone_on_with(whole, stopped):
     (run_dir / "last.ckpt").unlink()
     (run_dir / "best.ckpt").unlink(missing_ok=True)
     resumed(words)
-    assert outcome(run_dir) == whole
+    assert runs.outcome(run_dir) == whole
 
 
 def test_a_run_that_was_moved_goes_on_as_itself(whole, stopped, tmp_path):
@@ -241,7 +231,7 @@ def test_a_run_that_was_moved_goes_on_as_itself(whole, stopped, tmp_path):
     shutil.copytree(tmp_path / "elsewhere", run_dir)
     (run_dir / "best.ckpt").write_bytes(b"of another run")  # it would be read if a path were kept
     resumed(runs.line(tmp_path / "elsewhere", **OPTIONS))
-    assert outcome(tmp_path / "elsewhere") == whole
+    assert runs.outcome(tmp_path / "elsewhere") == whole
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "torn", "flipped"])
@@ -332,7 +322,7 @@ def test_a_directory_into_which_a_run_writes_is_refused(tmp_path):
 @pytest.mark.parametrize("given", ["last", "auto", "other"])
 def test_a_finished_directory_is_refused_whatever_checkpoint_is_given(stopped, tmp_path, given):
     run_dir, _ = stopped
-    runs.fit(tmp_path / "finished", trainer__max_epochs=1)
+    shutil.copytree(runs.finished(), tmp_path / "finished")
     before = runs.contents(tmp_path / "finished")
     path = run_dir / "last.ckpt" if given == "other" else given
     code, _, err = runs.call([*runs.line(tmp_path / "finished", **OPTIONS), "--ckpt_path", path])

@@ -15,16 +15,8 @@ from ptune.errors import InputError
 from ptune.run.finished import read
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The directory of a finished run."""
-    run_dir = tmp_path_factory.mktemp("finished") / "run"
-    runs.fit(run_dir, trainer__max_epochs=1)
-    return run_dir
-
-
 @pytest.fixture
-def changed(finished, tmp_path, monkeypatch):
+def changed(tmp_path, monkeypatch):
     """A run directory whose configuration is changed, with a module beside it that leaves a trace when imported."""
     (tmp_path / "evil.py").write_text("open('trace', 'w').close()\nfrom ptune import PTuningV2 as C\n")
     (tmp_path / "evil.yaml").write_text("class_path: evil.C\n")
@@ -36,8 +28,8 @@ def changed(finished, tmp_path, monkeypatch):
     def write(change):
         run_dir = tmp_path / "run"
         run_dir.mkdir()
-        (run_dir / "prompts.safetensors").write_bytes((finished / "prompts.safetensors").read_bytes())
-        config = yaml.safe_load((finished / "config.yaml").read_text())
+        (run_dir / "prompts.safetensors").write_bytes((runs.finished() / "prompts.safetensors").read_bytes())
+        config = yaml.safe_load((runs.finished() / "config.yaml").read_text())
         change(config)
         (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
         return run_dir
@@ -136,7 +128,7 @@ class Answering(io.StringIO):
     [("export", "bert"), *((name, "unknown") for name in ("fit", "evaluate", "inspect", "export", "backbones"))],
 )
 def test_a_backbone_that_brings_code_is_not_executed_and_asks_nothing(
-    command, kind, stdin, changed, finished, tmp_path, monkeypatch
+    command, kind, stdin, changed, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(sys, "stdin", stdin)
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("standard input is read"))

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from unittest import mock
 
@@ -128,10 +128,13 @@ WATCH = Watch()
 COUNTS: dict[str, Counter] = {}
 
 
-def until_training(words, main):
-    """Run a command line up to its first training step."""
+def until_training(words, main, load=False):
+    """Run a command line up to its first training step; with `load`, the backbone's weights are loaded, too."""
 
     def stop(trainer, model, data, **_):
+        if load:
+            model.configure_model()
+            model.check_data(data)
         raise runs.Built
 
     with mock.patch.object(L.Trainer, "fit", stop):
@@ -378,14 +381,14 @@ def test_a_data_file_is_one_sentence_or_the_run_goes_on(drawn):
 @cache
 def finished() -> tuple[Path, object]:
     """A finished run, and its model."""
-    run_dir = attacks.finished()
+    run_dir = runs.finished()
     return run_dir, read(run_dir)[0]
 
 
 @st.composite
 def prompts(draw):
     """A damaged file of prompts."""
-    data = (attacks.finished() / "prompts.safetensors").read_bytes()
+    data = (runs.finished() / "prompts.safetensors").read_bytes()
     length = int.from_bytes(data[:8], "little")
     if draw(st.booleans()):
         return draw(damaged(data))
@@ -445,19 +448,6 @@ def test_a_backbone_is_one_sentence_or_the_run_goes_on(drawn):
     with place() as folder:
         shutil.copytree(runs.bert(), folder / "bert")
         (folder / "bert" / name).write_bytes(data)
-        check("backbones", folder, [*runs.line("run"), "--model.backbone", "./bert"], load_too)
-
-
-def load_too(words, main):
-    """Run a command line up to its first step, the backbone's weights loaded."""
-
-    def stop(trainer, model, data, **_):
-        model.configure_model()
-        model.check_data(data)
-        raise runs.Built
-
-    with mock.patch.object(L.Trainer, "fit", stop):
-        try:
-            return runs.call(words, main)
-        except runs.Built:
-            return 0, "", ""
+        check(
+            "backbones", folder, [*runs.line("run"), "--model.backbone", "./bert"], partial(until_training, load=True)
+        )
