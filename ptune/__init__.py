@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ptune.methods.lora import PEFT, LoRA
     from ptune.methods.manual import ManualPrompt
     from ptune.methods.p_tuning import PromptEncoder, PTuning
-    from ptune.methods.p_tuning_v2 import PrefixEncoder, PTuningV2
+    from ptune.methods.p_tuning_v2 import PTuningV2
     from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
     from ptune.prompts import Prompts
     from ptune.serving.loading import load
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ptune.tasks import task
     from ptune.tasks.spec import HeadSpec, TaskSpec
     from ptune.tasks.templates import Template, Verbalizer
+    from ptune.tuning.prefix import PrefixEncoder
     from ptune.tuning.tuner import PromptTuner
 
 __version__ = "0.1.0"
@@ -38,7 +39,7 @@ _HOMES = {
     "Backbone": "ptune.backbone",
     "HeadSpec": "ptune.tasks.spec",
     "InputError": "ptune.errors",
-    "PrefixEncoder": "ptune.methods.p_tuning_v2",
+    "PrefixEncoder": "ptune.tuning.prefix",
     "PromptEncoder": "ptune.methods.p_tuning",
     "PromptTuner": "ptune.tuning.tuner",
     "Predictor": "ptune.serving.predictor",

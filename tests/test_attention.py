@@ -11,8 +11,8 @@ from transformers import AutoModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ptune.backbone import Backbone
-from ptune.methods.p_tuning_v2 import PrefixEncoder
 from ptune.prompts import Prompts
+from ptune.tuning.prefix import PrefixEncoder
 
 P = 4
 
