@@ -6,9 +6,11 @@ import pytest
 import torch
 from scipy import stats
 from seqeval.metrics import f1_score, precision_score, recall_score
+from sklearn import metrics
 
 from ptune.errors import InputError
-from ptune.heads.metrics import Scores, majority
+from ptune.heads import head_class
+from ptune.heads.metrics import Scores, majority, measure, resampled
 from ptune.heads.spans import decode, exact_and_f1, normalise
 from ptune.heads.tags import SCHEMES, entities
 from ptune.tasks.spec import HeadSpec
@@ -56,6 +58,61 @@ def test_constant_predictions_are_zero_not_undefined(constant):
     values = classify(("matthews", "f1"), [constant] * 4, [1, 1, 1, 0])
     assert values["matthews"] == 0.0
     assert classify(("f1", "matthews"), [0] * 4, [0] * 4) == {"f1": 0.0, "matthews": 0.0}
+
+
+def table_of(kind, rows=60):
+    """Random rows of a head's table; those of a head of classes belong to 20 groups of uneven sizes."""
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.randint(4, (rows, 5), generator=generator)
+    if kind == "regress":
+        return torch.randn(rows, 2, generator=generator).mul(4).round()  # with ties
+    if kind == "multi_label":
+        return (torch.rand(rows, 6, generator=generator) > 0.5).float()
+    if kind == "tag":
+        return torch.stack(
+            [counts[:, 0], counts[:, :2].sum(1), counts[:, [0, 2]].sum(1), counts[:, 3], counts[:, 3] + 1], 1
+        )
+    if kind == "span":
+        return torch.cat([torch.randn(rows, 1, generator=generator), counts[:, :3].clamp(max=1), counts[:, :1] * 0], 1)
+    group = torch.randint(20, (rows, 1), generator=generator)
+    return torch.cat([counts[:, :2].clamp(max=1), group, group * 0, group * 0], 1)
+
+
+@pytest.mark.parametrize("kind", ["classify", "cloze", "choice", "fill", "regress", "multi_label", "tag", "span"])
+def test_a_metric_of_resamples_is_that_of_the_repeated_rows(kind):
+    head, table = head_class(kind), table_of(kind).float()
+    units = head.units(table)
+    count = int(units.max()) + 1
+    assert count == (len(table[:, 2].unique()) if "question_em" in head.metrics or kind in ("choice", "fill") else 60)
+    weights = torch.multinomial(
+        torch.ones(7, count), count, replacement=True, generator=torch.Generator().manual_seed(0)
+    )
+    weights = torch.stack([row.bincount(minlength=count) for row in weights])[:, units]
+    labels = ("a", "b", "c") if kind == "multi_label" else ("no", "yes")
+    for name in head.metrics:
+        one = spec(kind, (name,), labels)
+        expected = []
+        for row in weights:
+            drawn = table.repeat_interleave(row, dim=0)
+            if name == "question_em":  # a group that is drawn twice is two groups
+                copy = torch.cat([torch.arange(int(times)) for times in row])
+                drawn[:, 3] = copy
+            expected.append(measure(one, drawn)[name])
+        assert resampled(one, name, table, weights.double()).tolist() == pytest.approx(expected, abs=1e-12), name
+        assert len(set(expected)) > 1
+
+
+def test_metrics_of_several_classes_are_scikit_learns():
+    table = torch.randint(5, (300, 5), generator=torch.Generator().manual_seed(0))
+    guess, gold = table[:, 0].numpy(), table[:, 1].numpy()
+    values = measure(spec("classify", ("macro_f1", "matthews", "accuracy"), tuple("abcde")), table)
+    assert values == pytest.approx(
+        {
+            "macro_f1": metrics.f1_score(gold, guess, average="macro"),
+            "matthews": metrics.matthews_corrcoef(gold, guess),
+            "accuracy": metrics.accuracy_score(gold, guess),
+        }
+    )
 
 
 def test_question_em_needs_every_answer_of_a_question():

@@ -10,6 +10,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -89,6 +90,14 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def right(cls, table: Table) -> list[bool] | None:
         """Whether each row of the table is answered right; None for a kind whose answers are more or less right."""
+
+    @classmethod
+    def units(cls, table: Table) -> Int[Tensor, " rows"]:
+        """Number of the unit that each row of the table belongs to, from 0. What is drawn at random is units.
+
+        Here each row is its own; rows that are parts of one question depend on each other.
+        """
+        return torch.arange(len(table))
 
     @classmethod
     @abstractmethod

@@ -14,7 +14,7 @@ from ptune.backbone import Backbone
 from ptune.backbone.pretrained import BackboneSpec
 from ptune.errors import InputError
 from ptune.heads.base import Answer, Batch, Head, Loss, Table, cross_entropy
-from ptune.heads.metrics import OF_CLASSES, accuracy, at_best_threshold, at_threshold, pearson, spearman
+from ptune.heads.metrics import OF_CLASSES, accuracy, at_best_threshold, at_threshold, of_counts, pearson, spearman
 from ptune.heads.one_of import OneOf
 from ptune.heads.spans import best_spans, decode, exact_and_f1
 from ptune.heads.tags import entities, plain_tag
@@ -220,10 +220,10 @@ class Tag(LinearHead):
     kind = "tag"
     pools = False
     metrics = {  # noqa: RUF012
-        "entity_f1": lambda table: 2 * table[:, 0].sum() / (table[:, 1] + table[:, 2]).sum(),
-        "entity_precision": lambda table: table[:, 0].sum() / table[:, 1].sum(),
-        "entity_recall": lambda table: table[:, 0].sum() / table[:, 2].sum(),
-        "accuracy": lambda table: table[:, 3].sum() / table[:, 4].sum(),
+        "entity_f1": of_counts(lambda right, given, gold, *_: 2 * right / (given + gold)),
+        "entity_precision": of_counts(lambda right, given, *_: right / given),
+        "entity_recall": of_counts(lambda right, given, gold, *_: right / gold),
+        "accuracy": of_counts(lambda *counts: counts[3] / counts[4]),
     }
 
     @classmethod

@@ -8,13 +8,15 @@ without positives) is 0.
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric as TorchMetric
-from torchmetrics.functional import pearson_corrcoef, spearman_corrcoef
-from torchmetrics.functional.classification import binary_f1_score, multiclass_confusion_matrix, multiclass_f1_score
 from torchmetrics.utilities.data import dim_zero_cat
 
 from ptune.errors import InputError, nearest
@@ -86,47 +88,93 @@ def majority(
     return {} if table is None else measure(spec, table)
 
 
+def resampled(spec: HeadSpec, name: str, table: Table, weights: Float[Tensor, "b rows"]) -> Float[Tensor, " b"]:
+    """A metric of b resamples of a finished table, which hold each of its rows as many times as `weights` says.
+
+    It is quick where the metric depends on sums over the rows alone, and `measure` of each resample otherwise. All rows
+    of one unit (`Head.units`) must have the same weight.
+    """
+    table, metric = table.double().cpu(), head_class(spec.kind).metrics[name]
+    if isinstance(metric, OfSums):
+        values = metric.of(weights.double() @ metric.statistics(table).double())
+    else:
+        values = torch.stack([metric(table.repeat_interleave(row.long(), dim=0)) for row in weights])
+    return values.nan_to_num(0.0, 0.0, 0.0)
+
+
+@final
+@dataclass(frozen=True)
+class OfSums:
+    """A metric that depends on nothing but the sums of some statistics over the rows of the table."""
+
+    statistics: Callable[[Table], Table]
+    """The statistics of every row: "rows s"."""
+    of: Callable[[Float[Tensor, "*b s"]], Float[Tensor, "*b"]]
+    """The metric from their sums."""
+
+    def __call__(self, table: Table) -> Tensor:
+        """The metric of a table."""
+        return self.of(self.statistics(table).double().sum(0))
+
+
+def mean(values: Callable[[Table], Tensor]) -> OfSums:
+    """The mean of a value of every row."""
+
+    def statistics(table: Table) -> Table:
+        value = values(table).double()
+        return torch.stack([value, torch.ones_like(value)], dim=1)
+
+    return OfSums(statistics, lambda sums: sums[..., 0] / sums[..., 1])
+
+
+def of_counts(metric: Callable[..., Tensor]) -> OfSums:
+    """A metric from the sums of the table's own columns, which count something."""
+    return OfSums(lambda table: table, lambda sums: metric(*sums.unbind(-1)))
+
+
 # One of several classes: prediction, label, group.
 
-
-def accuracy(table: Table) -> Tensor:
-    """The share of right predictions."""
-    return (table[:, 0] == table[:, 1]).double().mean()
+accuracy = mean(lambda table: table[:, 0] == table[:, 1])
+"""The share of right predictions."""
 
 
-def binary_f1(table: Table) -> Tensor:
-    """F1 of class 1."""
-    return binary_f1_score(*_classes(table))
+def _by_class(table: Table) -> Table:
+    """Of every row for each of c classes whether it is rightly given, given, and right: "rows 3c"."""
+    prediction, label = (F.one_hot(table[:, i].long(), max(2, int(table[:, :2].max()) + 1)) for i in (0, 1))
+    return torch.cat([prediction * label, prediction, label], dim=1)
 
 
-def macro_f1(table: Table) -> Tensor:
-    """Mean F1 over the classes."""
-    prediction, label = _classes(table)
-    return multiclass_f1_score(prediction, label, _count(table), average="macro")
+def _f1(sums: Float[Tensor, "*b s"]) -> Float[Tensor, "*b c"]:
+    """F1 of each of c classes from the sums of `_by_class`; NaN for one that is neither given nor right anywhere."""
+    both, given, right = sums.unflatten(-1, (3, -1)).unbind(-2)
+    return 2 * both / (given + right)
 
 
-def matthews(table: Table) -> Tensor:
-    """Matthews correlation. For constant predictions of two classes torchmetrics' epsilons give an arbitrary value."""
-    confusion = multiclass_confusion_matrix(*_classes(table), num_classes=_count(table)).double()
-    gold, guess, total = confusion.sum(1), confusion.sum(0), confusion.sum()
-    covariance = confusion.trace() * total - gold @ guess
-    return covariance / ((total**2 - gold @ gold) * (total**2 - guess @ guess)).sqrt()
+def _matthews(sums: Float[Tensor, "*b s"]) -> Float[Tensor, "*b"]:
+    both, given, right = sums.unflatten(-1, (3, -1)).unbind(-2)
+    total = right.sum(-1)
+    covariance = both.sum(-1) * total - (given * right).sum(-1)
+    return covariance / ((total**2 - right.square().sum(-1)) * (total**2 - given.square().sum(-1))).sqrt()
 
 
-def question_em(table: Table) -> Tensor:
-    """The share of groups whose predictions are all right (MultiRC's exact match)."""
-    groups, row_group = table[:, 2:].unique(dim=0, return_inverse=True)
+binary_f1 = OfSums(_by_class, lambda sums: _f1(sums)[..., 1])
+"""F1 of class 1."""
+macro_f1 = OfSums(_by_class, lambda sums: _f1(sums).nanmean(-1))
+"""Mean F1 over the classes that occur."""
+matthews = OfSums(_by_class, _matthews)
+"""Matthews correlation, of any number of classes (Gorodkin 2004)."""
+
+
+def _questions(table: Table) -> Table:
+    """The share of every row in its group, if all predictions of the group are right, and that share: "rows 2"."""
+    groups, of_row, sizes = table[:, 2:].unique(dim=0, return_inverse=True, return_counts=True)
     wrong = (table[:, 0] != table[:, 1]).double()
-    return (torch.zeros(len(groups)).double().index_add(0, row_group, wrong) == 0).double().mean()
+    right = torch.zeros(len(groups)).double().index_add(0, of_row, wrong) == 0
+    return torch.stack([right[of_row], torch.ones(len(table))], dim=1) / sizes[of_row, None].double()
 
 
-def _classes(table: Table) -> tuple[Tensor, Tensor]:
-    return table[:, 0].long(), table[:, 1].long()
-
-
-def _count(table: Table) -> int:
-    return max(2, int(table[:, :2].max()) + 1)
-
+question_em = OfSums(_questions, lambda sums: sums[..., 0] / sums[..., 1])
+"""The share of groups whose predictions are all right (MultiRC's exact match)."""
 
 OF_CLASSES: Mapping[str, Metric] = {
     "accuracy": accuracy,
@@ -141,17 +189,24 @@ OF_CLASSES: Mapping[str, Metric] = {
 # A number: prediction, label.
 
 
-def correlation(function: Callable[[Tensor, Tensor], Tensor]) -> Metric:
-    """A correlation of predictions and labels, undefined where one of them is constant."""
-
-    def of(table: Table) -> Tensor:
-        constant = (table == table[0]).all(0).any()  # rounding would give it a variance
-        return table.new_tensor(math.nan) if constant else function(table[:, 0], table[:, 1])
-
-    return of
+def _moments(table: Table) -> Table:
+    """One, both numbers less those of the first row, so that constants have no variance, their squares and product."""
+    x, y = (table - table[0]).double().T
+    return torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=1)
 
 
-pearson, spearman = correlation(pearson_corrcoef), correlation(spearman_corrcoef)
+def _pearson(sums: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b"]:
+    n, x, y, xx, yy, xy = sums.unbind(-1)
+    return (n * xy - x * y) / ((n * xx - x * x) * (n * yy - y * y)).sqrt()
+
+
+pearson = OfSums(_moments, _pearson)
+"""Pearson's correlation of predictions and labels."""
+
+
+def spearman(table: Table) -> Tensor:
+    """Spearman's correlation: Pearson's of the ranks, equal numbers sharing theirs."""
+    return pearson(torch.from_numpy(rankdata(table.numpy(), axis=0)))
 
 
 # Spans: null over span, exact if span, f1 if span, right if null, threshold.
@@ -159,7 +214,7 @@ pearson, spearman = correlation(pearson_corrcoef), correlation(spearman_corrcoef
 
 def at_threshold(metric: int) -> Metric:
     """Column `metric` where the span is given, right-if-null where no answer beats it by more than the threshold."""
-    return lambda table: torch.where(table[:, 0] > table[:, 4], table[:, 3], table[:, metric]).mean()
+    return mean(lambda table: torch.where(table[:, 0] > table[:, 4], table[:, 3], table[:, metric]))
 
 
 def at_best_threshold(metric: int) -> Metric:

@@ -13,25 +13,32 @@ from ptune.backbone import Backbone
 from ptune.backbone.pretrained import BackboneSpec
 from ptune.heads.base import Answer, Batch, Head, Loss, Table
 from ptune.heads.linear import LinearHead
+from ptune.heads.metrics import OfSums, mean
 from ptune.tasks.spec import HeadSpec
 
 
-def exact_match(table: Table) -> Tensor:
-    """The share of rows with all labels right, and no others (subset accuracy)."""
+def _counts(table: Table) -> Table:
+    """Of every row for each of c labels whether it is rightly given, given, and right: "rows 3c"."""
     predicted, gold = _halves(table)
-    return (predicted == gold).all(1).double().mean()
+    return torch.cat([predicted * gold, predicted, gold], dim=1)
 
 
-def micro_f1(table: Table) -> Tensor:
-    """F1 of all labels of all rows together."""
-    predicted, gold = _halves(table)
-    return 2 * (predicted * gold).sum() / (predicted + gold).sum()
+def _micro_f1(sums: Float[Tensor, "*b s"]) -> Float[Tensor, "*b"]:
+    both, given, right = sums.unflatten(-1, (3, -1)).sum(-1).unbind(-1)
+    return 2 * both / (given + right)
 
 
-def macro_f1(table: Table) -> Tensor:
-    """Mean F1 over the labels; that of a label which no row has and none is given is 0."""
-    predicted, gold = _halves(table)
-    return (2 * (predicted * gold).sum(0) / (predicted + gold).sum(0).clamp(min=1)).mean()
+def _macro_f1(sums: Float[Tensor, "*b s"]) -> Float[Tensor, "*b"]:
+    both, given, right = sums.unflatten(-1, (3, -1)).unbind(-2)
+    return (2 * both / (given + right).clamp(min=1)).mean(-1)
+
+
+exact_match = mean(lambda table: (_halves(table)[0] == _halves(table)[1]).all(1))
+"""The share of rows with all labels right, and no others (subset accuracy)."""
+micro_f1 = OfSums(_counts, _micro_f1)
+"""F1 of all labels of all rows together."""
+macro_f1 = OfSums(_counts, _macro_f1)
+"""Mean F1 over the labels; that of a label which no row has and none is given is 0."""
 
 
 def _halves(table: Table) -> tuple[Tensor, Tensor]:

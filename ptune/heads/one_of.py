@@ -58,6 +58,12 @@ class OneOf(Head):
         return (table[:, 0] == table[:, 1]).tolist()
 
     @classmethod
+    def units(cls, table: Table) -> Int[Tensor, " rows"]:
+        """The groups; the rows where the task has none, whose group is 0 everywhere."""
+        groups, of_row = table[:, 2:].unique(dim=0, return_inverse=True)
+        return of_row if len(groups) > 1 else super().units(table)
+
+    @classmethod
     def majority_rows(
         cls, spec: HeadSpec, train_labels: Sequence, eval_labels: Sequence, groups: Sequence[int] | None
     ) -> Table:

@@ -1,6 +1,8 @@
 """What a run answered, row by row: `predictions/<split>.parquet`, taken from the evaluation that measures it."""
 
 import io
+import json
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any, final
@@ -11,6 +13,7 @@ from torch import Tensor, distributed
 
 from ptune.data.base import TaskData
 from ptune.heads import head_class
+from ptune.tasks.spec import HeadSpec
 from ptune.tuning.saving import write_whole
 from ptune.tuning.tuner import PromptTuner
 
@@ -26,7 +29,7 @@ class Predictions(Callback):
     - `score`: the answer's probability; a number is its own score, and tags have a list of them;
     - `right`: whether the answer is right; null for numbers;
     - `table/...`: the columns of the head's table (`Head.columns`), of which `ptune.heads.metrics.measure` makes the
-      metrics.
+      metrics with the `HeadSpec` that stands as JSON in the file's metadata under `head`.
 
     Args:
         data: the data module of the run.
@@ -34,6 +37,7 @@ class Predictions(Callback):
 
     def __init__(self, data: TaskData) -> None:
         self.data = data
+        self.head: HeadSpec | None = None
         self.rows: dict[str, dict[int, dict[str, Any]]] = {}
         """For each split the columns of its rows by their numbers; complete in the first process."""
         self._numbers: list[int] = []
@@ -41,6 +45,7 @@ class Predictions(Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:  # type: ignore[override]
         """Find the order of the rows, once: all of them are sorted for it."""
+        self.head = pl_module.head_spec
         numbers, loader = self.data.row_numbers(pl_module.split), trainer.val_dataloaders
         self._numbers = [numbers[place] for place in loader.sampler.order()]  # type: ignore[union-attr]
 
@@ -82,11 +87,12 @@ class Predictions(Callback):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        head = {"head": json.dumps(asdict(self.head))} if self.head else None
         folder.mkdir(exist_ok=True)
         for split, rows in self.rows.items():
             numbers = sorted(rows)
             columns: dict[str, Any] = {name: [rows[i][name] for i in numbers] for name in rows[numbers[0]]}
             columns["right"] = pa.array(columns["right"], pa.bool_())
             file = io.BytesIO()
-            pq.write_table(pa.table({"row": numbers} | columns), file)
+            pq.write_table(pa.table({"row": numbers} | columns, metadata=head), file)
             write_whole(folder / f"{split}.parquet", file.getvalue())
