@@ -33,7 +33,7 @@ BLOCK = 1000
 FILE = "rows.arrow"
 """File of an entry that holds its rows."""
 ENTRY = "entry.json"
-"""File of an entry with the size of its rows' file and with their fingerprint."""
+"""File of an entry with the digest of its rows' file, which is compared when it is opened, and their fingerprint."""
 LOCKS = ".locks"
 """Folder of the cache whose files are locked while an entry is made."""
 
@@ -129,7 +129,7 @@ def _loaded(target: Path) -> "Dataset | None":
     """The entry, or None where a file of it is missing or damaged."""
     try:
         entry = json.loads((target / ENTRY).read_text())
-        if (target / FILE).stat().st_size == entry["bytes"]:
+        if content(target / FILE) == entry["content"]:  # pyarrow would read another bit, or crash
             return _mapped(target / FILE, entry["fingerprint"])
     except Exception:  # what datasets and pyarrow raise for a damaged file has no common base
         pass
@@ -178,7 +178,7 @@ def _make(target: Path, blocks: Blocks) -> None:
         made = temporary / "made"
         made.mkdir()
         _write(made / FILE, blocks)
-        entry = {"bytes": (made / FILE).stat().st_size, "fingerprint": digest(_mapped(made / FILE, "0"))}
+        entry = {"content": content(made / FILE), "fingerprint": digest(_mapped(made / FILE, "0"))}
         (made / ENTRY).write_text(json.dumps(entry))
         if os.path.lexists(target) and _loaded(target) is None:
             os.rename(target, temporary / "damaged")

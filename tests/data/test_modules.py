@@ -538,10 +538,17 @@ def rewritten(name, change):
     return damage
 
 
+def flipped(data):
+    """The file with one bit of the last column's values flipped; the end of the stream, 8 bytes, follows them."""
+    place = len(data[:-8].rstrip(b"\0")) - 1
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
 DAMAGES = {
     "arrow cut": rewritten("*.arrow", lambda data: data[: len(data) // 2]),
     "arrow without its end": rewritten("*.arrow", lambda data: data[:-8]),
     "arrow empty": rewritten("*.arrow", lambda data: b""),
+    "arrow with a flipped bit": rewritten("*.arrow", flipped),
     "arrow of zeros": rewritten("*.arrow", lambda data: bytes(len(data))),
     "arrow deleted": lambda entry: next(entry.glob("*.arrow")).unlink(),
     "entry empty": rewritten("entry.json", lambda data: b""),
