@@ -69,7 +69,7 @@ class Record:
 
     @property
     def history(self) -> Sequence[Mapping[str, Any]]:
-        """The validations in their order, each with `epoch`, `step`, `seconds` and metrics; () where none is kept."""
+        """The validations in their order, as `ptune.run.history` keeps them; () where the result has none."""
         return self.result.get("history") or ()
 
 
