@@ -50,7 +50,8 @@ def test_a_finished_run_is_evaluated_to_its_own_metrics_and_left_as_it_was(finis
         after = runs.contents(finished)
         assert {key: after[key] for key in before} == before
         answers = [f"predictions-{number}/{split}.parquet" for split in result["metrics"]]
-        assert set(after) - set(before) == {name, *answers}
+        errors = [f"predictions-{number}/{split}.errors.csv" for split in result["metrics"]]
+        assert set(after) - set(before) == {name, *answers, *errors}
         for file in answers:
             tables = [pq.read_table(finished / place / Path(file).name) for place in ("predictions", Path(file).parent)]
             own, again = (table.select(["row", "answer", "right", "gold"]) for table in tables)
@@ -71,8 +72,8 @@ def test_another_checkpoint_and_other_data_are_evaluated_if_asked(finished, tmp_
     options = ["--run_dir", tmp_path / "other", "--data.path", path, "--trainer.accelerator", "cpu"]
     code, out, err = evaluate([finished, *options, "--ckpt_path", "last"])
     assert (code, err) == (0, "")
-    written = {"other/evaluation.json", "other/predictions/validation.parquet", "other/predictions/test.parquet"}
-    assert set(runs.contents(tmp_path)) == written
+    written = {f"predictions/{split}.{end}" for split in ("validation", "test") for end in ("parquet", "errors.csv")}
+    assert set(runs.contents(tmp_path / "other")) == {"evaluation.json", *written}
     evaluation = json.loads((tmp_path / "other" / "evaluation.json").read_text())
     assert evaluation["rows"]["validation"] == 6
     assert evaluation["best_epoch"] == 2
@@ -126,7 +127,7 @@ def test_direct_use_is_evaluated_without_a_checkpoint_or_training_rows(tmp_path)
     (path / "validation.jsonl").write_bytes((runs.Path(runs.data()) / "validation.jsonl").read_bytes())
     code, out, err = evaluate(manual(tmp_path / "run", "--data.path", str(path)))
     assert (code, err) == (0, "")
-    files = {"evaluation.json", "predictions/validation.parquet"}
+    files = {"evaluation.json", "predictions/validation.parquet", "predictions/validation.errors.csv"}
     assert {*files, "config.yaml"} >= set(runs.contents(tmp_path / "run")) >= files
     result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert result["metrics"].keys() == {"validation"}

@@ -1,5 +1,6 @@
 """`python -m ptune.fit`: what a run leaves, says and repeats, and how its options reach it."""
 
+import csv
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from ptune.run import catalog
 from ptune.tuning.tuner import PromptTuner
 
 FILES = {"config.yaml", "metrics.csv", "metrics.jsonl", "best.ckpt", "last.ckpt", "prompts.safetensors", "result.json"}
-FILES |= {"predictions/validation.parquet", "predictions/test.parquet"}
+FILES |= {f"predictions/{split}.{end}" for split in ("validation", "test") for end in ("parquet", "errors.csv")}
 MEASURED = {"seconds", "evaluation_seconds", "examples_per_second", "tokens_per_second", "peak_memory_mib"}
 NAMES = ("best", "last")
 METHODS = list(catalog.classes("model"))
@@ -132,6 +133,25 @@ def test_the_metrics_file_has_a_row_for_every_step_and_validation(finished):
         assert min(values) > 0, name
     for name in ("speed/examples_per_second", "speed/tokens_per_second", "memory/peak_mib"):
         assert min(runs.column(run_dir, name)) > 0, name
+
+
+def test_what_is_logged_of_the_best_checkpoint_has_a_name_of_its_own_for_each_split(finished):
+    """In logs `val` is the split that chooses the checkpoint, during training and after it."""
+    for logged, split in {"final/val": "validation", "final/test": "test"}.items():
+        for name, value in finished.result["metrics"][split].items():
+            assert runs.column(finished.run_dir, f"{logged}/{name}") == [pytest.approx(value)]
+    names = {name.rpartition("/")[0] for row in runs.rows(finished.run_dir) for name in row}
+    of_splits = {name for name in names if name.startswith(("val", "final", "test"))}
+    assert of_splits == {"val", "final/val", "final/test"}
+
+
+def test_the_mistakes_of_each_split_are_a_table_beside_the_predictions(finished):
+    for split, count in COUNTS.items():
+        with (finished.run_dir / "predictions" / f"{split}.errors.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert sum(int(row["count"]) for row in rows) == count
+        right = sum(int(row["count"]) for row in rows if row["gold"] == row["answer"])
+        assert right / count == pytest.approx(finished.result["metrics"][split]["accuracy"])
 
 
 def test_the_checkpoint_with_the_best_validation_is_evaluated_and_saved(finished):

@@ -183,6 +183,7 @@ import torch
 from torch.nn import functional as F
 
 from ptune.heads.linear import LinearHead
+from ptune.heads.mistakes import of_labels
 
 
 @final
@@ -223,6 +224,10 @@ class EachLabel(LinearHead):
     @classmethod
     def right(cls, table):
         return table[:, : table.shape[1] // 2].all(1).tolist()
+
+    @classmethod
+    def mistakes(cls, spec, answers, gold):
+        return of_labels(spec.labels, [[answer] for answer in answers], gold)
 
     @classmethod
     def majority_rows(cls, spec, train_labels, eval_labels, groups):

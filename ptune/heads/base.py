@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ptune.backbone import Backbone
 from ptune.backbone.pretrained import BackboneSpec
 from ptune.errors import InputError, nearest
+from ptune.heads.mistakes import Mistakes
 from ptune.tasks.spec import HeadSpec
 
 Batch = dict[str, Tensor]
@@ -98,6 +99,14 @@ class Head(nn.Module, ABC):
         Here each row is its own; rows that are parts of one question depend on each other.
         """
         return torch.arange(len(table))
+
+    @classmethod
+    @abstractmethod
+    def mistakes(cls, spec: HeadSpec, answers: Sequence, gold: Sequence) -> Mistakes:
+        """What is right and wrong in the answers to a split, as a small table.
+
+        Both have an item a row of the split, in the forms of `answers` and `gold`.
+        """
 
     @classmethod
     @abstractmethod

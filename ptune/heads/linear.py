@@ -15,6 +15,7 @@ from ptune.backbone.pretrained import BackboneSpec
 from ptune.errors import InputError
 from ptune.heads.base import Answer, Batch, Head, Loss, Table, cross_entropy
 from ptune.heads.metrics import OF_CLASSES, accuracy, at_best_threshold, at_threshold, of_counts, pearson, spearman
+from ptune.heads.mistakes import Mistakes, confusion, of_entities, of_numbers, of_spans
 from ptune.heads.one_of import OneOf
 from ptune.heads.spans import best_spans, decode, exact_and_f1
 from ptune.heads.tags import entities, plain_tag
@@ -105,6 +106,11 @@ class Regress(LinearHead):
     @classmethod
     def right(cls, table: Table) -> None:
         """None: a number is more or less right."""
+
+    @classmethod
+    def mistakes(cls, spec: HeadSpec, answers: Sequence, gold: Sequence) -> Mistakes:
+        """The errors from small to large numbers."""
+        return of_numbers(answers, gold)
 
     @classmethod
     def majority_rows(
@@ -207,6 +213,11 @@ class Span(LinearHead):
         return torch.where(table[:, 0] > table[:, 4], table[:, 3], table[:, 1]).bool().tolist()
 
     @classmethod
+    def mistakes(cls, spec: HeadSpec, answers: Sequence, gold: Sequence) -> Mistakes:
+        """The answers by the length of the right one."""
+        return of_spans(answers, gold)
+
+    @classmethod
     def majority_rows(
         cls, spec: HeadSpec, train_labels: Sequence, eval_labels: Sequence, groups: Sequence[int] | None
     ) -> None:
@@ -268,6 +279,13 @@ class Tag(LinearHead):
     def right(cls, table: Table) -> list[bool]:
         """Whether every word has its tag."""
         return (table[:, 3] == table[:, 4]).tolist()
+
+    @classmethod
+    def mistakes(cls, spec: HeadSpec, answers: Sequence, gold: Sequence) -> Mistakes:
+        """The types of entities, or the confusions of tags that mark none."""
+        if plain_tag(spec.labels):
+            return confusion(chain.from_iterable(answers), chain.from_iterable(gold))
+        return of_entities(answers, gold)
 
     @classmethod
     def majority_rows(

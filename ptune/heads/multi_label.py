@@ -14,6 +14,7 @@ from ptune.backbone.pretrained import BackboneSpec
 from ptune.heads.base import Answer, Batch, Head, Loss, Table
 from ptune.heads.linear import LinearHead
 from ptune.heads.metrics import OfSums, mean
+from ptune.heads.mistakes import Mistakes, of_labels
 from ptune.tasks.spec import HeadSpec
 
 
@@ -102,6 +103,11 @@ class MultiLabel(LinearHead):
         """Whether all labels are right, and no others."""
         predicted, gold = _halves(table)
         return (predicted == gold).all(1).tolist()
+
+    @classmethod
+    def mistakes(cls, spec: HeadSpec, answers: Sequence, gold: Sequence) -> Mistakes:
+        """The rows of each label."""
+        return of_labels(spec.labels, answers, gold)
 
     @classmethod
     def majority_rows(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ptune.errors import InputError
 from ptune.heads.base import Answer, Batch, Head, Loss, Table, cross_entropy
+from ptune.heads.mistakes import Mistakes, confusion
 from ptune.tasks.spec import HeadSpec
 
 
@@ -62,6 +63,11 @@ class OneOf(Head):
         """The groups; the rows where the task has none, whose group is 0 everywhere."""
         groups, of_row = table[:, 2:].unique(dim=0, return_inverse=True)
         return of_row if len(groups) > 1 else super().units(table)
+
+    @classmethod
+    def mistakes(cls, spec: HeadSpec, answers: Sequence, gold: Sequence) -> Mistakes:
+        """The pairs of gold and answer."""
+        return confusion(answers, gold)
 
     @classmethod
     def majority_rows(

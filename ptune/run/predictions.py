@@ -1,5 +1,9 @@
-"""What a run answered, row by row: `predictions/<split>.parquet`, taken from the evaluation that measures it."""
+"""What a run answered: `predictions/<split>.parquet`, row by row, and `<split>.errors.csv`, what is right and wrong.
 
+Both are taken from the evaluation that measures the metrics.
+"""
+
+import csv
 import io
 import json
 from dataclasses import asdict
@@ -13,7 +17,7 @@ from torch import Tensor, distributed
 
 from ptune.data.base import TaskData
 from ptune.heads import head_class
-from ptune.tasks.spec import HeadSpec
+from ptune.heads.mistakes import Mistakes
 from ptune.tuning.saving import write_whole
 from ptune.tuning.tuner import PromptTuner
 
@@ -31,13 +35,19 @@ class Predictions(Callback):
     - `table/...`: the columns of the head's table (`Head.columns`), of which `ptune.heads.metrics.measure` makes the
       metrics with the `HeadSpec` that stands as JSON in the file's metadata under `head`.
 
+    Beside it is a table of the mistakes, in the form that its kind of head has (`ptune.heads.mistakes`).
+
     Args:
         data: the data module of the run.
+
+    Attributes:
+        split: name of the split that is evaluated; set it before.
     """
 
     def __init__(self, data: TaskData) -> None:
         self.data = data
-        self.head: HeadSpec | None = None
+        self.head = data.head
+        self.split = data.chosen_on
         self.rows: dict[str, dict[int, dict[str, Any]]] = {}
         """For each split the columns of its rows by their numbers; complete in the first process."""
         self._numbers: list[int] = []
@@ -45,8 +55,7 @@ class Predictions(Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: PromptTuner) -> None:  # type: ignore[override]
         """Find the order of the rows, once: all of them are sorted for it."""
-        self.head = pl_module.head_spec
-        numbers, loader = self.data.row_numbers(pl_module.split), trainer.val_dataloaders
+        numbers, loader = self.data.row_numbers(self.split), trainer.val_dataloaders
         self._numbers = [numbers[place] for place in loader.sampler.order()]  # type: ignore[union-attr]
 
     def on_validation_batch_end(
@@ -59,8 +68,7 @@ class Predictions(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the answers to a batch; `outputs` are its scores."""
-        spec, split = pl_module.head_spec, pl_module.split
-        head, word = head_class(spec.kind), self.data.worded
+        spec, head, word = self.head, head_class(self.head.kind), self.data.worded
         table = pl_module.metrics.last.cpu()
         answers = head.answers(spec, outputs, batch)
         columns = {
@@ -70,7 +78,7 @@ class Predictions(Callback):
             "gold": [word(gold) for gold in head.gold(spec, batch)],
             **{f"table/{name}": values for name, values in zip(head.columns(spec), table.T.tolist(), strict=True)},
         }
-        rows, first = self.rows.setdefault(split, {}), batch_idx * self.data.batch_size
+        rows, first = self.rows.setdefault(self.split, {}), batch_idx * self.data.batch_size
         numbers = self._numbers[first : first + len(table)]
         for number, values in zip(numbers, zip(*columns.values(), strict=True), strict=True):
             rows[number] = dict(zip(columns, values, strict=True))
@@ -79,20 +87,33 @@ class Predictions(Callback):
         """Bring the rows of all processes together."""
         if trainer.world_size > 1:
             found: list[dict[int, dict[str, Any]]] = [{} for _ in range(trainer.world_size)]
-            distributed.all_gather_object(found, self.rows.get(pl_module.split, {}))
-            self.rows[pl_module.split] = dict(chain.from_iterable(rows.items() for rows in found))
+            distributed.all_gather_object(found, self.rows.get(self.split, {}))
+            self.rows[self.split] = dict(chain.from_iterable(rows.items() for rows in found))
+
+    def columns(self, split: str) -> dict[str, list]:
+        """The columns of a split's file, by name, in the first process."""
+        rows = self.rows[split]
+        numbers = sorted(rows)
+        return {"row": numbers} | {name: [rows[i][name] for i in numbers] for name in rows[numbers[0]]}
+
+    def mistakes(self, split: str) -> Mistakes:
+        """What is right and wrong in the answers to a split."""
+        columns = self.columns(split)
+        return head_class(self.head.kind).mistakes(self.head, columns["answer"], columns["gold"])
 
     def write(self, folder: Path) -> None:
-        """Write a file for each split; the first process does it."""
+        """Write the files of each split; the first process does it."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        head = {"head": json.dumps(asdict(self.head))} if self.head else None
+        head = {"head": json.dumps(asdict(self.head))}
         folder.mkdir(exist_ok=True)
-        for split, rows in self.rows.items():
-            numbers = sorted(rows)
-            columns: dict[str, Any] = {name: [rows[i][name] for i in numbers] for name in rows[numbers[0]]}
+        for split in self.rows:
+            columns: dict[str, Any] = self.columns(split)
             columns["right"] = pa.array(columns["right"], pa.bool_())
             file = io.BytesIO()
-            pq.write_table(pa.table({"row": numbers} | columns, metadata=head), file)
+            pq.write_table(pa.table(columns, metadata=head), file)
             write_whole(folder / f"{split}.parquet", file.getvalue())
+            found, text = self.mistakes(split), io.StringIO(newline="")
+            csv.writer(text, lineterminator="\n").writerows([found.columns, *found.rows])
+            write_whole(folder / f"{split}.errors.csv", text.getvalue().encode())

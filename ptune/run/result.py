@@ -83,9 +83,11 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
         trainer.limit_val_batches = trainer.limit_test_batches if i else limit  # all but the monitored split are tests
         if not trainer.limit_val_batches:
             continue
-        model.split, loader = split, data.loader(split)
+        model.split, loader = f"final/{logged_as(split, data)}", data.loader(split)
+        if run.predictions:
+            run.predictions.split = split
         (values,) = trainer.validate(model, loader, verbose=False)
-        metrics[split] = {name.removeprefix(f"{split}/"): value for name, value in values.items()}
+        metrics[split] = {name.removeprefix(f"{model.split}/"): value for name, value in values.items()}
         majority[split] = data.majority(split)
         batches = int(sum(trainer.num_val_batches)) * trainer.world_size
         rows[split] = min(len(loader.dataset), batches * data.batch_size)  # type: ignore[arg-type]
@@ -123,6 +125,11 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
     }
 
 
+def logged_as(split: str, data: TaskData) -> str:
+    """The name of a split where numbers are logged: `val` for the one that chooses the checkpoint, else its own."""
+    return "val" if split == data.chosen_on else split
+
+
 def write(run: Run, result: dict[str, Any]) -> None:
     """`prompts.safetensors`, `predictions` and `result.json` into the run directory, the result into W&B's summary."""
     run.model.save_prompts(run.directory / "prompts.safetensors")
@@ -153,7 +160,8 @@ def _save(run: Run, result: dict[str, Any], path: Path) -> None:
     write_whole(path, (json.dumps(plain(result), indent=2, allow_nan=False) + "\n").encode())
     for logger in run.trainer.loggers:
         if isinstance(logger, WandbLogger):
-            metrics = {f"{split}/{k}": v for split, values in result["metrics"].items() for k, v in values.items()}
+            names = {split: logged_as(split, run.data) for split in result["metrics"]}
+            metrics = {f"{names[split]}/{k}": v for split, found in result["metrics"].items() for k, v in found.items()}
             numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
             logger.experiment.summary.update({f"final/{key}": value for key, value in (metrics | numbers).items()})
             logger.experiment.finish()

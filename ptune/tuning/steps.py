@@ -23,7 +23,7 @@ class Steps(L.LightningModule, ABC):
     loss_sum: SumMetric
     loss_count: SumMetric
     split: str = "val"
-    """The split that is evaluated, under whose name its metrics are logged."""
+    """Name under which metrics are logged; `val` is the split that chooses the checkpoint."""
     _gradients_checked = False
 
     @abstractmethod
