@@ -11,8 +11,9 @@ from typing import Any, Literal, final
 from ptune.errors import InputError
 from ptune.research.cells import CELL, FAILED
 from ptune.run.directory import PREDICTIONS
+from ptune.run.resolved import stored
 
-RESULTS = ("result.json", "evaluation.json")
+RESULTS = (RESULT, "evaluation.json")
 """A run's record: that of training, or of a method that trains nothing."""
 MARKS = (*RESULTS, "config.yaml", CELL)
 """Files of which each shows that a directory is a run's."""
@@ -183,9 +184,7 @@ def _begun(folder: Path) -> dict[str, Any]:
         pairs = [(name, value) for name, value in zip(words[::2], words[1::2], strict=False) if name != "--config"]
         found = _short({name.removeprefix("--"): _value(value) for name, value in pairs})
         found = {AXES[axis]: value for axis, value in cell.get("values", {}).items() if axis in AXES} | found
-    from ptune.run import same  # imports Lightning, which takes seconds: only where a run is not finished
-
-    found |= _short(same.stored(folder / "config.yaml") or {})
+    found |= _short(stored(folder / "config.yaml") or {})
     found["seed"] = int(found["seed"]) if str(found.get("seed", "")).isdecimal() else None
     return found
 
