@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from ptune.errors import InputError
-from ptune.research.cells import CELL, FAILED
+from ptune.research.cells import CELL, FAILED, RESULT
 from ptune.run.directory import PREDICTIONS
 from ptune.run.resolved import stored
 
