@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ptune.backbone.pretrained import locate
+from ptune.backbone.pretrained import origin
 from ptune.errors import InputError, printable
 from ptune.heads.linear import LinearHead
 from ptune.methods.lora import peft_library
@@ -53,12 +53,13 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
     _refuse(gaps(model, head))
     task, name = TASKS[model.head_spec.kind] if head else WITHOUT_HEAD
     outputs = {"num_labels": max(len(model.head_spec.labels), 1)} if task in ("SEQ_CLS", "TOKEN_CLS") else {}
-    path = locate(model.hparams["backbone"])
+    place = origin(model.hparams["backbone"])
+    path = place["pretrained_model_name_or_path"]
     safe = {"use_safetensors": True, "trust_remote_code": False}  # None would ask on stdin
     try:
-        base = getattr(transformers, name).from_pretrained(path, dtype=torch.float32, **safe, **outputs)
-        options = {"task_type": task, "num_virtual_tokens": model.hparams["length"]}
-        adapter: PeftModel = peft.get_peft_model(base, getattr(peft, _counterpart(model))(**options))
+        base = getattr(transformers, name).from_pretrained(**place, dtype=torch.float32, **safe, **outputs)
+        settings = {"task_type": task, "num_virtual_tokens": model.hparams["length"]}
+        adapter: PeftModel = peft.get_peft_model(base, getattr(peft, _counterpart(model))(**settings))
         adapter.prompt_encoder["default"].load_state_dict({"embedding.weight": _table(model)})  # type: ignore[union-attr]
         if head:
             _set_head(adapter, model)
@@ -75,7 +76,8 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
         )
     with told(folder, "give another folder."):
         adapter.save_pretrained(str(folder))
-    more = "".join(f", {key}={value}" for key, value in outputs.items())
+    options = {key: value for key, value in place.items() if value != path} | outputs
+    more = "".join(f", {key}={value!r}" for key, value in options.items())
     return (
         f"from peft import PeftModel\nfrom transformers import {name}\n\n"
         f"model = {name}.from_pretrained({path!r}{more})\nmodel = PeftModel.from_pretrained(model, {str(folder)!r})"

@@ -23,7 +23,7 @@ from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosi
 from ptune.backbone.attention import Attention, attention_function
 from ptune.backbone.families import adapt
 from ptune.backbone.lm import LMHead, load_language_model
-from ptune.backbone.pretrained import BackboneSpec, Dtype, locate
+from ptune.backbone.pretrained import BackboneSpec, Dtype, origin
 from ptune.backbone.private import kept_in_fp32
 from ptune.backbone.traits import needs_other_input
 from ptune.errors import InputError, first_line
@@ -52,7 +52,7 @@ def load_model(spec: BackboneSpec, dropout: bool, attention: Attention, dtype: D
     whole = type(config).is_encoder_decoder
     auto = AutoModelForTextEncoding if whole and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
     options: dict[str, Any] = {
-        "pretrained_model_name_or_path": locate(spec.name),
+        **origin(spec.name),
         "config": config,
         "attn_implementation": attention_function(config, attention),
         "use_safetensors": True,

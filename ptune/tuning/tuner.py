@@ -47,7 +47,7 @@ class PromptTuner(Steps, Stored, ABC):
     reads them from the frames of the constructors that are running, so `self.hparams["length"]` needs no assignment.
 
     Args:
-        backbone: Hub id, local folder, or `package:NAME/PATH` (a folder inside an installed Python package).
+        backbone: Hub id, local folder, `package:NAME/PATH` (in an installed Python package), or a GGUF file in one.
         head: Form and labels of the task's head; the data module's `head`, linked on the command line.
         lr: Peak learning rate of the method's own tensors (fine-tuning: the backbone; linear probe: the head).
         head_lr: Peak learning rate of the head; the same as `lr` if left out.
