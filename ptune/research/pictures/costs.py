@@ -13,7 +13,7 @@ from ptune.research.pictures.labels import LINE, Box, cut, place
 
 HEIGHT = 190
 """Height of the area."""
-LABEL = 150
+LABEL = 200
 """Greatest width of a label; the numbers of the picture have the whole name."""
 
 
@@ -46,7 +46,11 @@ def costs(title: str, quantity: str, cost: str, rows: Sequence[Point]) -> Pictur
     x = logarithmic([row.cost for row in rows], area.left + 12, area.right - 16)
     frame, best = Frame(area, x, y), front(rows)
     points = [(x.place(row.cost), y.place(mean(row.values))) for row in rows]
-    drawn, taken = [_front([points[i] for i in best], area.right)], []
+    steps = _steps([points[i] for i in best], area.right)
+    drawn, taken = (
+        [line(steps, "front")],
+        [Box(a, min(b, d) - 2, c, max(b, d) + 2) for (a, b), (c, d) in pairwise(steps)],
+    )
     for i, (row, (at, middle)) in enumerate(zip(rows, points, strict=True)):
         low, high = y.place(min(row.values)), y.place(max(row.values))
         drawn.append(line([(at, low), (at, high)], f"bar {colour(row.look)}"))
@@ -83,11 +87,11 @@ def front(rows: Sequence[Point]) -> set[int]:
     }
 
 
-def _front(points: Sequence[tuple[float, float]], right: float) -> str:
-    """Steps from each point of the front to the next, and on to the right end."""
-    steps = sorted(points)
-    corners = [corner for a, b in pairwise(steps) for corner in (a, (b[0], a[1]))]
-    return line([*corners, steps[-1], (right, steps[-1][1])], "front")
+def _steps(points: Sequence[tuple[float, float]], right: float) -> list[tuple[float, float]]:
+    """The corners of a line from each point of the front to the next, and on to the right end."""
+    points = sorted(points)
+    corners = [corner for a, b in pairwise(points) for corner in (a, (b[0], a[1]))]
+    return [*corners, points[-1], (right, points[-1][1])]
 
 
 def _leader(point: tuple[float, float], box: Box, look: int) -> str:

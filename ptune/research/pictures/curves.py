@@ -14,7 +14,7 @@ HEIGHT = 190
 """Height of the area, if the labels do not need more."""
 LABEL = 145
 """Greatest width of a label; the numbers of the picture have the whole name."""
-MARKED = 8
+MARKED = 6
 """Greatest number of points on a curve that have a marker each; its label has one in any case."""
 
 

@@ -87,16 +87,16 @@ def place(
     placed: list[Box | None] = []
     for text, point in zip(texts, points, strict=True):
         used = [*taken, *(box for box in placed if box)]
-        tried = _around(point, width(text))
+        tried = _around(point, width(text), area)
         placed.append(next((b for b in tried if b.within(area) and not any(b.meets(o) for o in used)), None))
     return placed
 
 
-def _around(point: tuple[float, float], wide: float) -> Iterator[Box]:
-    """Boxes around a point, the best first."""
+def _around(point: tuple[float, float], wide: float, area: Box) -> Iterator[Box]:
+    """Boxes around a point, the best first, moved sideways into the area."""
     x, y = point
     for far in (8.0, 16.0, 28.0, 42.0, 60.0):
         for dx, dy in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1)):
-            left = x + dx * far - wide * (1 - dx) / 2
+            left = min(max(x + dx * far - wide * (1 - dx) / 2, area.left), area.right - wide)
             middle = y + dy * (far + LINE / 2 - 2)
             yield Box(left, middle - LINE / 2, left + wide, middle + LINE / 2)

@@ -1,0 +1,148 @@
+"""Which pictures a report shows of its groups of runs, and the numbers that go into them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+
+from ptune.research.groups import USUAL, Group
+from ptune.research.page import Gallery
+from ptune.research.pictures.costs import Point, costs
+from ptune.research.pictures.curves import Curve, curves
+from ptune.research.pictures.drawing import Picture
+from ptune.research.prefixes import prefix_norms
+from ptune.research.records import Record, number
+
+COSTS = {
+    "trained_parameters": "trained parameters",
+    "seconds_to_best": "seconds of training to the best checkpoint",
+    "peak_memory_mib": "peak memory, MiB",
+}
+"""The costs that quality is shown against, by their keys in a result."""
+
+
+def galleries(groups: Sequence[Group]) -> list[Gallery]:
+    """The sections of pictures that these groups have numbers for; a configuration looks alike in all of them."""
+    groups = [group for group in groups if group.runs]
+    sections = [
+        Gallery(
+            "Quality against cost",
+            "A marker is the mean over seeds, its bar reaches from the lowest to the highest seed. Filled markers and "
+            "the dotted line are the Pareto front: no other row is as good for the same cost or less.",
+            tuple(quality_against_cost(groups)),
+        ),
+        Gallery(
+            "Learning curves",
+            "Lines are means over seeds, drawn where every run of a row has been validated; bands reach from the "
+            "lowest to the highest seed.",
+            tuple(learning(groups)),
+        ),
+        Gallery(
+            "Options",
+            "The best validation of each value of an option, all else equal, mean over seeds; the values stand at "
+            "equal distances, and bands reach from the lowest to the highest seed.",
+            tuple(options(groups)),
+        ),
+        Gallery(
+            "Norms of trained prefixes",
+            "Norms of the keys and values of each prompted layer, over all heads, as a mean over the prefix's vectors, "
+            "where all layers are of one size; bands reach from the lowest to the highest seed.",
+            tuple(norms(groups)),
+        ),
+    ]
+    return [section for section in sections if section.pictures]
+
+
+def quality_against_cost(groups: Sequence[Group]) -> Iterator[Picture]:
+    """For each task with two rows or more, its metric against each cost that is known of all of them."""
+    looks = _looks(groups)
+    for task, rows in _by_task(groups).items():
+        for key, cost in COSTS.items():
+            points = [
+                Point(row.name, mean(spent), quality(row), looks[row.name])
+                for row in rows
+                if (spent := [value for run in row.runs if (value := run.cost(key)) is not None])
+            ]
+            if len(points) > 1:
+                yield costs(task, _quantity(rows[0]), cost, points)
+
+
+def learning(groups: Sequence[Group]) -> Iterator[Picture]:
+    """For each task, its metric by epoch, or by step where an epoch was validated more than once."""
+    looks = _looks(groups)
+    for task, rows in _by_task(groups).items():
+        epochs = [[entry.get("epoch") for entry in run.history] for row in rows for run in row.runs]
+        over = "step" if any(len(set(each)) < len(each) for each in epochs) else "epoch"
+        found = [Curve(row.name, points, looks[row.name]) for row in rows if (points := _history(row, over))]
+        if found:
+            yield curves(task, _quantity(rows[0]), over, found)
+
+
+def _history(row: Group, over: str) -> dict[float, tuple[float, ...]]:
+    """By epoch or step, the metric in percent of every run of a row, where all have one."""
+
+    def course(run: Record) -> dict[float | None, float | None]:
+        return {number(entry.get(over)): number(entry["metrics"].get(row.monitor)) for entry in run.history}
+
+    courses = [course(run) for run in row.runs]
+    found = {x: [values.get(x) for values in courses] for x in courses[0] if x is not None}
+    return {x: tuple(100 * v for v in values if v is not None) for x, values in found.items() if None not in values}
+
+
+def options(groups: Sequence[Group]) -> Iterator[Picture]:
+    """For each task and option of which a method has two values or more, the metric against the option."""
+    for task, rows in _by_task(groups).items():
+        for option in [name for name in rows[0].values if name not in USUAL]:
+            lines: dict[str, list[Group]] = {}
+            for row in rows:
+                if row.values[option]:
+                    lines.setdefault(_without(row, option), []).append(row)
+            lines = {name: line for name, line in lines.items() if len(line) > 1}
+            names = list(dict.fromkeys(row.values[option] for line in lines.values() for row in line))
+            found = [
+                Curve(name, {names.index(row.values[option]): quality(row) for row in line}, i)
+                for i, (name, line) in enumerate(lines.items())
+            ]
+            if found:
+                yield curves(task, _quantity(rows[0]), option, found, names)
+
+
+def _without(row: Group, option: str) -> str:
+    """The name of a row without one of its options."""
+    return Group({name: value for name, value in row.values.items() if name != option}).name
+
+
+def norms(groups: Sequence[Group]) -> Iterator[Picture]:
+    """For each row with prefixes, the norms of keys and values by layer."""
+    for row in groups:
+        files = [Path(run.place, "prompts.safetensors") for run in row.runs]
+        found = [layers for file in files if file.is_file() and (layers := prefix_norms(file))]
+        if found:
+            shared = [layer for layer in found[0] if all(layer in layers for layers in found)]
+            kinds = [
+                Curve(kind, {layer: tuple(layers[layer][i] for layers in found) for layer in shared}, i)
+                for i, kind in enumerate(("keys", "values"))
+            ]
+            yield curves(f"{row.task}: {row.name}", "mean norm of a vector", "layer", kinds)
+
+
+def quality(row: Group) -> tuple[float, ...]:
+    """The metric that chose the checkpoints, of every run in percent, on the split that it chose them on."""
+    values = (run.metric(run.splits[0], row.monitor) for run in row.runs)
+    return tuple(100 * value for value in values if value is not None)
+
+
+def _quantity(row: Group) -> str:
+    return f"{row.monitor} on {row.runs[0].splits[0]}, %"
+
+
+def _by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        if quality(group):
+            found.setdefault(group.task, []).append(group)
+    return found
+
+
+def _looks(groups: Sequence[Group]) -> dict[str, int]:
+    """Numbers of colour, dashes and marker for each configuration."""
+    return {name: i for i, name in enumerate(dict.fromkeys(group.name for group in groups))}
