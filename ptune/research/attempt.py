@@ -16,8 +16,8 @@ from ptune.errors import InputError, first_line
 from ptune.research.cells import CELL, FAILED, OUTPUT, RESULT, Cell
 
 Run = Callable[[list[str]], object]
-"""A command: it takes its words, and raises SystemExit with its exit code where it does not end well. It is a function of
-a module, by whose name other processes find it."""
+"""A command: it takes its words, and raises SystemExit with its exit code where it does not end well. It is a function
+of a module, by whose name other processes find it."""
 LOCK = ".cell.lock"
 """Locked by the process that works on a cell."""
 PATIENCE = 60
