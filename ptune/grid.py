@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 from statistics import mean
 
+from ptune import evaluate, fit
 from ptune.research import executors
 from ptune.research.axes import read
-from ptune.research.cells import Cell, is_done
+from ptune.research.cells import Cell, command, is_done
 from ptune.run.command import Arguments, guarded
 
 PURPOSE = "Run every cell of a grid; started again, it goes on where it was stopped."
@@ -32,10 +33,8 @@ def run(args: list[str]) -> int:
     if options.dry_run:
         print(_plan(cells, done, options.workers))
         return 0
-    from ptune import fit
-
     start, failed, running, finished = time.monotonic(), [], [], 0
-    for event in executors.work(left, fit.main, options):
+    for event in executors.work(left, run_cell, options):
         if isinstance(event, Cell):
             running.append(event)
             continue
@@ -59,6 +58,11 @@ def run(args: list[str]) -> int:
     return len(failed)
 
 
+def run_cell(words: list[str]) -> object:
+    """The command of a cell."""
+    return (evaluate if command(words) == "evaluate" else fit).main(words)
+
+
 def _arguments() -> Arguments:
     arguments = Arguments("python -m ptune.grid", description=PURPOSE)
     arguments.add_argument("file", type=Path, help="YAML file with axes of values; ptune/research/axes.py explains it")
@@ -71,7 +75,7 @@ def _arguments() -> Arguments:
 def _plan(cells: list[Cell], done: list[Cell], workers: int) -> str:
     """The cells and their commands, and what is left by the seconds of the finished ones."""
     taken = {cell.name: _seconds(cell) for cell in done}
-    lines = [f"{'done' if cell.name in taken else 'to do':<7}{cell.name}\n       {cell.command}" for cell in cells]
+    lines = [f"{'done' if cell.name in taken else 'to do':<7}{cell.name}\n       {cell.line}" for cell in cells]
     left = [cell for cell in cells if cell.name not in taken]
     cost = ""
     if taken and left:

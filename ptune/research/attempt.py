@@ -8,16 +8,18 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, final
 
 from filelock import FileLock, Timeout
 
 from ptune.errors import InputError, first_line
-from ptune.research.cells import CELL, FAILED, OUTPUT, RESULT, Cell
+from ptune.research.cells import CELL, FAILED, OUTPUT, Cell, is_done
 
 Run = Callable[[list[str]], object]
-"""A command: it takes its words, and raises SystemExit with its exit code where it does not end well. It is a function
-of a module, by whose name other processes find it."""
+"""The command of a cell: it takes its words, and raises SystemExit with its exit code where it does not end well. Other
+processes find it by its name, in its module."""
 LOCK = ".cell.lock"
 """Locked by the process that works on a cell."""
 PATIENCE = 60
@@ -33,7 +35,9 @@ class End:
     error: str
     """The sentence of its failure; empty where it has a result."""
     result: dict[str, Any] | None = None
-    """What `result.json` holds; None where the run has not ended."""
+    """What its run has measured; None where it has not ended."""
+    stopped: bool = False
+    """Whether a signal has stopped the run, which goes on when it is attempted again."""
 
 
 def attempt(cell: Cell, run: Run) -> End:
@@ -41,8 +45,8 @@ def attempt(cell: Cell, run: Run) -> End:
     try:
         cell.run_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(cell.run_dir / LOCK, timeout=PATIENCE):
-            error = "" if (cell.run_dir / RESULT).exists() else _run(cell, run)
-            return End(cell, error, cell.result)
+            error, code = ("", 0) if is_done(cell) else _run(cell, run)
+            return End(cell, error, cell.result, stopped=code > 128)
     except InputError as error:
         return End(cell, str(error))
     except Timeout:
@@ -51,16 +55,17 @@ def attempt(cell: Cell, run: Run) -> End:
         return End(cell, f"{cell.run_dir} cannot be written ({error.strerror}); mend that, and start the grid again.")
 
 
-def _run(cell: Cell, run: Run) -> str:
-    """The sentence of its failure, which is also kept in its directory; empty where it has its result."""
+def _run(cell: Cell, run: Run) -> tuple[str, int]:
+    """The sentence of its failure, which is also kept in its directory, and its exit code; "" and 0 without one."""
     _write(cell, CELL, {"values": cell.values, "words": cell.words, "digest": cell.digest})
-    words = [*cell.words, "--run_dir", str(cell.run_dir), "--ckpt_path", "auto"]
+    words = [*cell.words, "--run_dir", str(cell.run_dir)]
+    words += ["--ckpt_path", "auto"] if cell.command == "fit" else []
     errors, error, code = io.StringIO(), "", 0
     with (
         (cell.run_dir / OUTPUT).open("a", encoding="utf-8", buffering=1) as output,
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
-        _called_as(run, words),
+        _called_as(["ptune", cell.command, *words]),
     ):
         try:
             run(words)
@@ -69,24 +74,26 @@ def _run(cell: Cell, run: Run) -> str:
             error = (errors.getvalue().splitlines() or [f"exit code {code}"])[-1]
         except Exception as mistake:  # an error of ptune's own, or of a library: the next cell may be well
             traceback.print_exc(file=errors)
+            code = 1
             error = f"{type(mistake).__name__}: {first_line(mistake)}; its traceback is in {cell.run_dir / OUTPUT}."
         output.write(errors.getvalue())
     error = error.removeprefix("error: ")
     (cell.run_dir / FAILED).unlink(missing_ok=True)
-    if error and code < 128:  # a signal stops a run, which goes on when the grid is started again
+    if error and code < 128:  # what a signal has stopped is no failure
         record(cell, error)
-    return error
+    return error, code
 
 
 @contextlib.contextmanager
-def _called_as(run: Run, words: list[str]) -> Iterator[None]:
-    """Let this process look like the command: Lightning starts the further processes of a run by its command line."""
-    main, argv, command = sys.modules["__main__"], sys.argv, sys.modules[run.__module__]
-    sys.modules["__main__"], sys.argv = command, [str(command.__file__), *words]
+def _called_as(argv: list[str]) -> Iterator[None]:
+    """Let this process look like one of a command line: by it Lightning starts the further processes of a run."""
+    before, main = (sys.argv, sys.modules["__main__"]), ModuleType("__main__")
+    main.__spec__ = find_spec("ptune.__main__")
+    sys.argv, sys.modules["__main__"] = argv, main
     try:
         yield
     finally:
-        sys.modules["__main__"], sys.argv = main, argv
+        sys.argv, sys.modules["__main__"] = before
 
 
 def record(cell: Cell, error: str) -> None:

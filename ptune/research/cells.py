@@ -1,4 +1,7 @@
-"""A cell: one run of a grid or of a search. It is a command line of `ptune fit` and a run directory."""
+"""A cell: one run of a grid or of a search. It is a command line of `ptune fit` and a run directory.
+
+A method that trains nothing is run by `ptune evaluate`.
+"""
 
 import hashlib
 import json
@@ -13,7 +16,7 @@ import yaml
 
 from ptune.errors import InputError
 from ptune.run import catalog
-from ptune.run.arguments import OWN, known_options, prepare
+from ptune.run.arguments import OWN, known_options, method, prepare
 from ptune.tasks import all_tasks
 
 SHORT = {
@@ -26,8 +29,10 @@ SHORT = {
 OF_ONE_RUN = ("run_dir", "ckpt_path", "allow_change", "print_config", "help")
 """Options that no cell may set: it has its own directory, and goes on from its own checkpoint."""
 
-CELL, FAILED, OUTPUT, RESULT = "cell.json", "failed.json", "output.txt", "result.json"
-"""Files in a cell's directory: what it is, why it failed, what it printed, and the result of its run."""
+CELL, FAILED, OUTPUT = "cell.json", "failed.json", "output.txt"
+"""Files in a cell's directory beside those of its run: what it is, why it failed, what it printed."""
+RESULTS = {"fit": "result.json", "evaluate": "evaluation.json"}
+"""The file in which each command leaves its result."""
 
 
 @final
@@ -42,6 +47,8 @@ class Cell:
     run_dir: Path
     digest: str
     """Of the words and of the files that they name with `--config`."""
+    command: str = "fit"
+    """The command of ptune that runs it."""
 
     @property
     def name(self) -> str:
@@ -49,15 +56,19 @@ class Cell:
         return " ".join(self.values.values())
 
     @property
-    def command(self) -> str:
+    def line(self) -> str:
         """The command line that is the same run."""
-        return shlex.join(["ptune", "fit", *self.words, "--run_dir", str(self.run_dir)])
+        return shlex.join(["ptune", self.command, *self.words, "--run_dir", str(self.run_dir)])
+
+    @property
+    def result_file(self) -> Path:
+        """The file that its run ends with."""
+        return self.run_dir / RESULTS[self.command]
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What its run has left in `result.json`; None where it has not ended. Raises InputError for a torn file."""
-        file = self.run_dir / RESULT
-        return _read(file) if file.exists() else None
+        """What its run has measured; None where it has not ended. Raises InputError for a torn file."""
+        return _read(self.result_file) if self.result_file.exists() else None
 
 
 def cell(values: dict[str, str], options: Iterable[dict[str, Any]], run_dir: Path) -> Cell:
@@ -92,7 +103,12 @@ def cell(values: dict[str, str], options: Iterable[dict[str, Any]], run_dir: Pat
     prepare([*words, "--run_dir", str(run_dir)])
     texts = [Path(path).read_text(encoding="utf-8") for path in configurations]
     digest = hashlib.sha256(json.dumps([words, texts]).encode()).hexdigest()[:16]
-    return Cell(values, tuple(words), run_dir, digest)
+    return Cell(values, tuple(words), run_dir, digest, command(words))
+
+
+def command(words: list[str]) -> str:
+    """The command of ptune that runs a checked command line: `fit`, or `evaluate` for a method that trains nothing."""
+    return "fit" if catalog.trains(method(words)) else "evaluate"
 
 
 def option(name: str) -> str:
@@ -130,7 +146,7 @@ def is_done(cell: Cell) -> bool:
             f"{cell.run_dir} holds a run of cell {cell.name!r} with other options ({words}); choose another directory, "
             "or remove it."
         )
-    return (cell.run_dir / RESULT).exists()
+    return cell.result_file.exists()
 
 
 def _read(file: Path) -> dict[str, Any]:

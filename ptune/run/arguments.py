@@ -93,6 +93,11 @@ def prepare(args: list[str]) -> list[str]:
     return _whole_tasks(_of_one_method(args, given))
 
 
+def method(args: list[str]) -> str:
+    """Name of the method that a checked command line runs, of the command line itself or of a file; "" without one."""
+    return next((str(option.value) for option in reversed(list(_given(args))) if option.key == "model"), "")
+
+
 # From words to options.
 
 

@@ -69,6 +69,16 @@ def reader(format: str) -> str:
     raise KeyError(format)
 
 
+def trains(name: str) -> bool:
+    """Whether a method trains anything; the attribute `trains` of its class says so. One of the user's own may."""
+    found = own("model", name)
+    for item in _class(found.module, found.name).body if found else ():
+        match item:
+            case ast.AnnAssign(target=ast.Name(id="trains"), value=ast.Constant(value=value)):
+                return bool(value)
+    return True
+
+
 def own(group: str, name: str) -> Entry | None:
     """The class of a name or dotted path; None for a class of the user's own."""
     found = classes(group).get(name.rpartition(".")[2])

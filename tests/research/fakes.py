@@ -16,5 +16,5 @@ def ends(words: list[str]) -> None:
         raise SystemExit(2)
     if seed == 9:
         os.kill(os.getpid(), signal.SIGKILL)
-    result = {"seed": seed, "pid": os.getpid(), "argv": sys.argv, "main": sys.modules["__main__"].__name__}
+    result = {"seed": seed, "pid": os.getpid(), "argv": sys.argv, "main": sys.modules["__main__"].__spec__.name}
     Path(options["--run_dir"], "result.json").write_text(json.dumps(result))

@@ -57,8 +57,8 @@ def test_a_cell_is_a_command_line_with_the_options_of_its_values(cells):
     }
     assert list(pairs)[:2] == ["--model", "--data"], "options of a class stand behind it"
     assert cell.run_dir == Path("runs/grid/PTuningV2/toy-tagging/seed=1")
-    assert cell.command.startswith("ptune fit --model PTuningV2 --data Tagging ")
-    assert "'[0, 1]'" in cell.command
+    assert cell.line.startswith("ptune fit --model PTuningV2 --data Tagging ")
+    assert "'[0, 1]'" in cell.line
 
 
 def test_the_command_of_a_cell_can_be_pasted_into_a_shell(cells):
@@ -67,7 +67,7 @@ def test_the_command_of_a_cell_can_be_pasted_into_a_shell(cells):
             "data.text", "data.template"
         )
     )
-    assert tuple(shlex.split(found.command)) == ("ptune", "fit", *found.words, "--run_dir", str(found.run_dir))
+    assert tuple(shlex.split(found.line)) == ("ptune", "fit", *found.words, "--run_dir", str(found.run_dir))
 
 
 def test_options_of_ptune_itself_are_axes(cells):
@@ -87,6 +87,15 @@ def test_a_cell_is_made_from_options_alone(tmp_path):
     assert (found.name, found.run_dir, found.result) == ("7", tmp_path, None)
     with pytest.raises(InputError, match=r"option 'run_dir' cannot be set here"):
         cell({}, [{"method": "PTuningV2", "task": "rte", "run_dir": "x"}], tmp_path)
+
+
+def test_a_method_that_trains_nothing_is_evaluated(tmp_path):
+    recipe = tmp_path / "manual.yaml"
+    recipe.write_text("model: {class_path: ManualPrompt}\n")
+    direct = [{"config": str(recipe), "task": "rte"}, {"data.template": "task"}]
+    assert cell({}, direct, tmp_path).line.startswith("ptune evaluate --config ")
+    assert cell({}, direct, tmp_path).result_file == tmp_path / "evaluation.json"
+    assert cell({}, [*direct, {"model": "LinearProbe"}], tmp_path).command == "fit", "the last method counts"
 
 
 @pytest.mark.parametrize("kept", ["cell.json", "result.json"])

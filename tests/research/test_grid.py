@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from ptune.grid import main
+from ptune.tasks import task
 
 METHODS = {"PTuningV2": {"length": 4, "prefix_dropout": 0.3}, "LinearProbe": {"lr": 0.01}}
 SEEDS = [1]
@@ -119,6 +120,20 @@ def test_a_cell_that_fails_is_recorded_and_does_not_stop_the_others(tmp_path, ca
     (failed,) = place.rglob("failed.json")
     assert sentence in json.loads(failed.read_text())["error"]
     assert len(results(place)) == 1
+
+
+@pytest.mark.slow
+def test_a_method_that_trains_nothing_is_a_cell_of_the_comparison(tmp_path, capsys):
+    words = dict(zip(task("toy/pair").labels, "ab", strict=True))
+    options = {"data.template": "{sentence1} {sentence2} [MASK]", "data.verbalizer": words}
+    file = grid(tmp_path, method={"ManualPrompt": options | {"model.backbone": runs.bert(lm=True)}})
+    assert main([str(file), "--runs", str(tmp_path / "runs")]) == 0, capsys.readouterr().err
+    (evaluation,) = (tmp_path / "runs").rglob("evaluation.json")
+    assert json.loads(evaluation.read_text())["method"] == "ManualPrompt"
+    assert main([str(file), "--runs", str(tmp_path / "runs"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "1 cells, 1 done" in out
+    assert "ptune evaluate --model ManualPrompt" in out
 
 
 def test_a_directory_with_other_options_is_refused(whole, capsys):

@@ -44,8 +44,10 @@ def test_workers_take_the_next_cell_when_they_are_free_and_survive_what_a_cell_d
     assert [end.result and end.result["seed"] for end in ended] == [1, None, None, 2]
     first, last = ended[0].result, ended[3].result
     assert first["pid"] != last["pid"], "a worker that died is replaced"
-    assert first["argv"][1:] == [*of_seed(1).words, "--run_dir", str(of_seed(1).run_dir), "--ckpt_path", "auto"]
-    assert first["main"] == "fakes", "the further processes of a run are started as its command"
+    words = [*of_seed(1).words, "--run_dir", str(of_seed(1).run_dir), "--ckpt_path", "auto"]
+    assert (first["main"], first["argv"]) == ("ptune.__main__", ["ptune", "fit", *words]), (
+        "so its processes are started"
+    )
     for end in ended[1:3]:
         assert json.loads((end.cell.run_dir / "failed.json").read_text())["error"] == end.error
     assert not (of_seed(1).run_dir / "failed.json").exists()
@@ -54,5 +56,6 @@ def test_workers_take_the_next_cell_when_they_are_free_and_survive_what_a_cell_d
 def test_a_cell_that_has_its_result_meanwhile_is_not_run_again(of_seed):
     done = of_seed(13)
     done.run_dir.mkdir()
+    (done.run_dir / "cell.json").write_text(json.dumps({"digest": done.digest}))
     (done.run_dir / "result.json").write_text('{"seed": 13}')
     assert attempt(done, fakes.ends) == End(done, "", {"seed": 13})
