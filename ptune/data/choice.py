@@ -7,8 +7,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from ptune.backbone.tokenizer import filled, pieces
-from ptune.data.base import Batch
 from ptune.data.templated import Templated
+from ptune.data.tokens import Batch
 from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.tasks.spec import TaskSpec

@@ -11,10 +11,10 @@ import xxhash
 from ptune.backbone.pretrained import MINILM
 from ptune.backbone.tokenizer import answers
 from ptune.data import open_task
-from ptune.data.base import Batch
 from ptune.data.open_task import NUMBER
 from ptune.data.rows import Rows
 from ptune.data.templated import Templated
+from ptune.data.tokens import Batch
 from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.tasks.spec import HeadSpec, TaskSpec

@@ -8,8 +8,8 @@ import torch
 
 from ptune.backbone.pretrained import MINILM
 from ptune.backbone.tokenizer import filled, pieces, whole_words
-from ptune.data.base import Batch
 from ptune.data.templated import Templated
+from ptune.data.tokens import Batch
 from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.tasks.spec import TaskSpec

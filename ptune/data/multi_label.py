@@ -8,8 +8,9 @@ import torch
 
 from ptune.backbone.pretrained import MINILM
 from ptune.data import open_task
-from ptune.data.base import Batch, TaskData
+from ptune.data.base import TaskData
 from ptune.data.rows import Rows
+from ptune.data.tokens import Batch
 from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.tasks.spec import TaskSpec

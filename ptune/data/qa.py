@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 
-from ptune.data.base import Batch, TaskData
+from ptune.data.base import TaskData
+from ptune.data.tokens import Batch
 from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.tasks.spec import TaskSpec

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import torch
 
 from ptune.data import conll, open_task
-from ptune.data.base import Batch, TaskData
+from ptune.data.base import TaskData
 from ptune.data.rows import Rows
 from ptune.data.schemes import HELP, labels_of, mistake, scheme_of
+from ptune.data.tokens import Batch
 from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.heads.tags import groups, plain_tag

@@ -12,7 +12,8 @@ import torch
 from ptune.backbone.pretrained import MINILM, describe
 from ptune.backbone.tokenizer import pieces
 from ptune.data import loader
-from ptune.data.base import Batch, TaskData
+from ptune.data.base import TaskData
+from ptune.data.tokens import Batch
 from ptune.data.writer import Writer
 from ptune.errors import InputError
 from ptune.tasks.spec import HeadSpec, TaskSpec

@@ -8,7 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ptune.data.base import Batch, TaskData
+from ptune.data.base import TaskData
+from ptune.data.tokens import Batch
 from ptune.errors import InputError
 from ptune.heads import head_class
 from ptune.tuning.tuner import PromptTuner

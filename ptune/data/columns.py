@@ -1,0 +1,86 @@
+"""`Columns`: a row as published becomes a checked one, which has the columns that the model and its loss need."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+from ptune.data import open_task
+from ptune.errors import InputError, nearest
+from ptune.tasks.spec import TaskSpec
+
+
+class Columns(ABC):
+    """The first step of `TaskData`: a row's columns, read as the task says and checked."""
+
+    task: TaskSpec
+
+    def checked(self, row: dict, labelled: bool = True) -> dict:
+        """The parsed columns of a row as published, of which `items` makes an item.
+
+        Where it is not `labelled`, its answer is not read and need not be there.
+
+        Raises:
+            InputError: a mistake in the row; the caller adds its place.
+        """
+        row = self.prepared(row)
+        return self.parse(row if labelled else self.unanswered(row))
+
+    def unanswered(self, row: dict) -> dict:
+        """`row` with stand-ins in the columns that only a loss or a metric reads, so that `parse` takes it."""
+        return row | {self.task.label: self.task.labels[0] if self.task.labels else 0}
+
+    @abstractmethod
+    def parse(self, row: dict) -> dict:
+        """The checked columns of `row` that `encode` needs; the caller adds the place to an InputError.
+
+        All rows have the same columns, of texts, numbers or lists of them, as Arrow holds them.
+        """
+
+    def prepared(self, row: dict) -> dict:
+        """The row with the columns that the task's function makes; an InputError where it lacks what that reads."""
+        if self.task.prepare is None:
+            return row
+        try:
+            return self.task.prepare(row)
+        except KeyError as error:
+            raise InputError(f"no column {error.args[0]!r}, {nearest(str(error.args[0]), row)}") from error
+        except (TypeError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"a column does not have the form that task {self.task.name!r} expects ({error})."
+            ) from error
+
+    def column(self, row: dict, name: str) -> Any:
+        """The value of column `name`, which must be there."""
+        if name not in row:
+            raise InputError(f"no column {name!r}, {nearest(name, row)}")
+        return row[name]
+
+    def string(self, row: dict, name: str, empty: bool = False) -> str:
+        """The text in column `name`; an empty one or NaN is an error unless `empty`."""
+        value = self.column(row, name)
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            value = ""
+        if not isinstance(value, str | int | float):
+            raise InputError(f"column {name!r} must be text, not {type(value).__name__}.")
+        if not str(value).strip() and not empty:
+            raise InputError(f"column {name!r} is empty; fill it or remove the row.")
+        return str(value)
+
+    def code(self, value: Any) -> int:
+        """The integer code of a class label given as a name or a code.
+
+        Codes are not accepted where a label's own name is a number: "1" would then have two meanings.
+        """
+        labels = self.task.labels
+        name = open_task.label_name(value)
+        if name in labels:
+            return labels.index(name)
+        number = str(int(value)) if isinstance(value, bool) else name
+        codes = [str(code) for code in range(len(labels))]
+        if number in codes and not any(label.lstrip("-").isdecimal() for label in labels):
+            return int(number)
+        raise InputError(f"column {self.task.label!r}: label {name!r} is none of {list(labels)} nor their code.")
+
+    def row_settings(self) -> dict[str, Any]:
+        """Values that `parse` depends on beside the task; they are part of the checked rows' key in the cache."""
+        return {}
