@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ptune.methods.p_tuning_v2 import PTuningV2
     from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
     from ptune.prompts import Prompts
+    from ptune.serving.bank import PromptBank
     from ptune.serving.loading import load
     from ptune.serving.predictor import Predictor
     from ptune.tasks import task
@@ -43,6 +44,7 @@ _HOMES = {
     "PromptEncoder": "ptune.methods.p_tuning",
     "PromptTuner": "ptune.tuning.tuner",
     "Predictor": "ptune.serving.predictor",
+    "PromptBank": "ptune.serving.bank",
     "Prompts": "ptune.prompts",
     "SoftPrompt": "ptune.methods.prompt_tuning",
     "TaskSpec": "ptune.tasks.spec",

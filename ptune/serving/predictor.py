@@ -138,8 +138,8 @@ class Predictor:
         for start in range(0, len(order), size):
             numbers = order[start : start + size]
             batch = data.collate([items[i] for i in numbers])
-            batch = {name: _moved(value, self.model.device) for name, value in batch.items()}
-            with torch.inference_mode(), self._autocast():
+            batch = self.moved(batch)
+            with torch.inference_mode(), self.autocast():
                 scores = self.model(batch)
             yield numbers, batch, scores
 
@@ -169,10 +169,12 @@ class Predictor:
         checked = self.data.parse(self.data.unanswered(row))
         return checked | ({"text": texts[0]} if len(texts) == 1 else {})
 
-    def _autocast(self) -> AbstractContextManager:
+    def moved(self, batch: Batch) -> Batch:
+        """A batch on the model's device."""
+        device = self.model.device
+        return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+    def autocast(self) -> AbstractContextManager:
+        """The context of the precision with which the run was evaluated."""
         dtype = MIXED.get(self.precision)
         return nullcontext() if dtype is None else torch.autocast(self.model.device.type, dtype)
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
