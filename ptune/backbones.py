@@ -29,8 +29,8 @@ from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
 from ptune.prompts import Prompts
-from ptune.run.arguments import check_path
 from ptune.run.command import Arguments, guarded
+from ptune.run.given import check_path
 from ptune.tasks.spec import HeadSpec
 from ptune.tuning.tuner import PromptTuner
 

@@ -9,7 +9,7 @@ import sys
 import shtab
 
 from ptune.run import catalog, command
-from ptune.run.arguments import OWN, known_options
+from ptune.run.known import OWN, known_options
 from ptune.tasks import all_tasks
 
 

@@ -16,7 +16,9 @@ import yaml
 
 from ptune.errors import InputError
 from ptune.run import catalog
-from ptune.run.arguments import OWN, known_options, method, prepare
+from ptune.run.arguments import prepare
+from ptune.run.given import method
+from ptune.run.known import OWN, known_options
 from ptune.tasks import all_tasks
 
 SHORT = {

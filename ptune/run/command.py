@@ -13,7 +13,8 @@ from typing import Any, NoReturn, final
 
 from ptune.errors import InputError, TrainingError, printable
 from ptune.run import catalog
-from ptune.run.arguments import check_path, prepare
+from ptune.run.arguments import prepare
+from ptune.run.given import check_path
 
 Result = dict[str, Any]
 """What `result.json` holds, or `evaluation.json`."""

@@ -74,6 +74,14 @@ def load(text: str) -> Any:
     return value
 
 
+def loaded(text: str) -> Any:
+    """The value of a text that is YAML of several parts; any other text stays as it is."""
+    try:
+        return load(text) if text.lstrip()[:1] in ("{", "[") or ":" in text else text
+    except yaml.YAMLError:
+        return text
+
+
 def _measure(root: yaml.Node) -> None:
     """Raise YAMLError where the tree with its aliases expanded exceeds the limits; a recursive alias does."""
     count, stack = 0, [(root, 0)]

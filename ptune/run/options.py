@@ -12,8 +12,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from ptune.errors import InputError, nearest
 from ptune.run import catalog, configs
-from ptune.run.arguments import OptionError
 from ptune.run.command import root
+from ptune.run.known import OptionError
 
 jsonargparse.set_loader("yaml", configs.load, (yaml.YAMLError,))
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)

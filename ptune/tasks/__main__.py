@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 
 from ptune.errors import InputError, printable
-from ptune.run.arguments import check_path
+from ptune.run.given import check_path
 from ptune.tasks import TaskSpec, listed, task
 
 USAGE = (

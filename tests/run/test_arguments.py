@@ -10,7 +10,8 @@ import yaml
 
 from ptune.errors import InputError
 from ptune.run import catalog
-from ptune.run.arguments import SHARED, prepare
+from ptune.run.adapted import SHARED
+from ptune.run.arguments import prepare
 
 PREFIX = {"class_path": "PTuningV2", "init_args": {"backbone": "my/bert", "pool": "mean", "length": 20, "lr": 0.03}}
 

@@ -30,8 +30,9 @@ from hypothesis import strategies as st
 
 from ptune.data import cache as data_cache
 from ptune.run import command
-from ptune.run.arguments import TAKE_CLASSES, known_options
+from ptune.run.arguments import TAKE_CLASSES
 from ptune.run.finished import read
+from ptune.run.known import known_options
 
 pytestmark = [pytest.mark.slow, pytest.mark.deep]
 
