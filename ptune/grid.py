@@ -31,7 +31,7 @@ def run(args: list[str]) -> int:
     done = [cell for cell in cells if is_done(cell)]
     left = [cell for cell in cells if cell not in done]
     if options.dry_run:
-        print(_plan(cells, done, options.workers))
+        print(_plan(cells, done, options.workers or 1))
         return 0
     start, failed, running, finished = time.monotonic(), [], [], 0
     for event in executors.work(left, run_cell, options):

@@ -22,8 +22,9 @@ Run = Callable[[list[str]], object]
 processes find it by its name, in its module."""
 LOCK = ".cell.lock"
 """Locked by the process that works on a cell."""
-PATIENCE = 60
-"""Seconds that another process waits for it: where a grid was killed, its workers end a moment later."""
+PATIENCE = 120
+"""Seconds that another process waits for it. Where a grid was killed, its workers end a moment later; where a machine
+has died, the server of a shared file system frees its locks after 90 seconds (NFSv4)."""
 
 
 @final
@@ -57,7 +58,7 @@ def attempt(cell: Cell, run: Run) -> End:
 
 def _run(cell: Cell, run: Run) -> tuple[str, int]:
     """The sentence of its failure, which is also kept in its directory, and its exit code; "" and 0 without one."""
-    _write(cell, CELL, {"values": cell.values, "words": cell.words, "digest": cell.digest})
+    begin(cell)
     words = [*cell.words, "--run_dir", str(cell.run_dir)]
     words += ["--ckpt_path", "auto"] if cell.command == "fit" else []
     errors, error, code = io.StringIO(), "", 0
@@ -96,13 +97,18 @@ def _called_as(argv: list[str]) -> Iterator[None]:
         sys.argv, sys.modules["__main__"] = before
 
 
+def begin(cell: Cell) -> None:
+    """Make the directory of a cell, and say there what it is."""
+    _write(cell, CELL, {"values": cell.values, "words": cell.words, "digest": cell.digest})
+
+
 def record(cell: Cell, error: str) -> None:
     """Keep the sentence of a cell's failure in its directory."""
-    cell.run_dir.mkdir(parents=True, exist_ok=True)  # its process may have died before it has made it
     _write(cell, FAILED, {"error": error, "date": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def _write(cell: Cell, name: str, value: dict[str, Any]) -> None:
     from ptune.tuning.saving import write_whole  # it imports torch, which a grid of finished cells does not need
 
+    cell.run_dir.mkdir(parents=True, exist_ok=True)
     write_whole(cell.run_dir / name, (json.dumps(value, indent=2) + "\n").encode())

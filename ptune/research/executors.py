@@ -4,15 +4,30 @@ import argparse
 import os
 from collections.abc import Iterable, Iterator
 
-from ptune.research import local
+from ptune.research import local, on_ray
 from ptune.research.attempt import End, Run
 from ptune.research.cells import Cell
 from ptune.run.command import Arguments
 
+PLACES = "local; ray for a Ray cluster of this machine; HOST:PORT, ray://HOST:PORT or auto for one that runs"
+
 
 def add_arguments(arguments: Arguments) -> None:
     """The options of `work`."""
-    arguments.add_argument("--workers", type=_at_least_one, default=1, help="cells that run at the same time")
+    arguments.add_argument("--on", default="local", type=_place, help=f"where cells run: {PLACES} (default: local)")
+    arguments.add_argument(
+        "--workers",
+        type=at_least_one,
+        help="cells that run at the same time (default: 1 here, as many as there is room for on Ray)",
+    )
+    arguments.add_argument(
+        "--cpus", type=at_least_one, help="CPU cores of a cell (default: an equal share of what there is)"
+    )
+    arguments.add_argument(
+        "--gpus",
+        type=_share,
+        help="GPUs of a cell, such as 0.5 for one that two share (default: 1 where there are any)",
+    )
 
 
 def work(cells: Iterable[Cell], run: Run, options: argparse.Namespace) -> Iterator[Cell | End]:
@@ -25,10 +40,31 @@ def work(cells: Iterable[Cell], run: Run, options: argparse.Namespace) -> Iterat
         run: the command; a function of a module, by whose name other processes find it.
         options: those of `add_arguments`, parsed.
     """
-    return local.work(cells, run, options.workers, max(1, (os.cpu_count() or 1) // options.workers))
+    if options.on != "local":
+        return on_ray.work(cells, run, options.workers, options.cpus, options.gpus, options.on)
+    workers = options.workers or 1
+    cpus = options.cpus or max(1, (os.cpu_count() or 1) // workers)
+    return local.work(cells, run, workers, cpus, 1.0 if options.gpus is None else options.gpus)
 
 
-def _at_least_one(text: str) -> int:
+def at_least_one(text: str) -> int:
+    """A whole number from 1 on; the type of an option."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 1")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not (0 <= value <= 1 or (value.is_integer() and 1 < value < 10**6)):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a share of one GPU, such as 0.5, or a whole number of GPUs")
+    return value
+
+
+def _place(text: str) -> str:
+    if text not in ("local", "ray", "auto") and ":" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no place for cells; give {PLACES}")
+    return text

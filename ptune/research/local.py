@@ -14,10 +14,9 @@ from ptune.research.attempt import End, Run, attempt, record
 from ptune.research.cells import Cell
 
 
-def work(cells: Iterable[Cell], run: Run, workers: int, threads: int) -> Iterator[Cell | End]:
-    """Run the cells, each from where an earlier start has left it: a cell when it begins, and how each ended.
+def work(cells: Iterable[Cell], run: Run, workers: int, cpus: int, gpus: float) -> Iterator[Cell | End]:
+    """Run the cells as `ptune.research.executors.work` says.
 
-    The next cell is asked for when a worker is free for it, so that a search can choose it by the results until then.
     A worker that dies, by a signal or for want of memory, fails its cell and is replaced. Where this process ends, the
     workers end, too: their runs write a checkpoint and stop.
 
@@ -25,7 +24,8 @@ def work(cells: Iterable[Cell], run: Run, workers: int, threads: int) -> Iterato
         cells: what is to be done, in this order.
         run: the command.
         workers: number of processes.
-        threads: number of torch's threads in each.
+        cpus: number of torch's threads in each.
+        gpus: GPUs of each, a fraction for one that workers share; with too few of them, several have the same.
     """
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: SpawnContext = multiprocessing.get_context(method)  # type: ignore[assignment]
@@ -35,7 +35,7 @@ def work(cells: Iterable[Cell], run: Run, workers: int, threads: int) -> Iterato
     try:
         while True:
             while len(busy) < workers and (cell := next(waiting, None)):
-                worker = idle.pop() if idle else _Worker(context, run, threads, places.pop(0))
+                worker = idle.pop() if idle else _Worker(context, places.pop(0), run, cpus, gpus)
                 busy[worker] = cell
                 worker.send(cell)
                 yield cell
@@ -62,10 +62,10 @@ def work(cells: Iterable[Cell], run: Run, workers: int, threads: int) -> Iterato
 class _Worker:
     """A process, and the pipe that cells go through and their ends come back."""
 
-    def __init__(self, context: SpawnContext, run: Run, threads: int, place: int) -> None:
+    def __init__(self, context: SpawnContext, place: int, run: Run, cpus: int, gpus: float) -> None:
         self.place = place
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other, run, threads, place))
+        self.process = context.Process(target=_serve, args=(other, place, run, cpus, gpus))
         self.process.start()
         other.close()
 
@@ -91,19 +91,27 @@ class _Worker:
         self.process.join()
 
 
-def _serve(connection: Connection, run: Run, threads: int, place: int) -> None:
+def _serve(connection: Connection, place: int, run: Run, cpus: int, gpus: float) -> None:
     """Work on cells until there is no more; the life of a worker."""
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(cpus)
     if count := torch.cuda.device_count():  # which does not touch the devices yet
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % count]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(visible[i % count] for i in devices(place, gpus)))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     with contextlib.suppress(EOFError, BrokenPipeError):  # no more cells; or the parent has ended
         while True:
             connection.send(attempt(connection.recv(), run))
+
+
+def devices(place: int, gpus: float) -> range:
+    """Numbers of the GPUs of a worker, by its own number and how many each has: of 0.5, workers 0 and 1 have GPU 0."""
+    if 0 < gpus < 1:
+        first = place // int(1 / gpus)
+        return range(first, first + 1)
+    return range(int(place * gpus), int((place + 1) * gpus))
 
 
 def _end_with_parent() -> None:

@@ -30,7 +30,7 @@ def test_workers_take_the_next_cell_when_they_are_free_and_survive_what_a_cell_d
             yield of_seed(seed)
 
     events = []
-    for event in local.work(search(), fakes.ends, workers=1, threads=1):
+    for event in local.work(search(), fakes.ends, workers=1, cpus=1, gpus=1):
         events.append(event)
         if isinstance(event, End):
             ended.append(event)
@@ -59,3 +59,17 @@ def test_a_cell_that_has_its_result_meanwhile_is_not_run_again(of_seed):
     (done.run_dir / "cell.json").write_text(json.dumps({"digest": done.digest}))
     (done.run_dir / "result.json").write_text('{"seed": 13}')
     assert attempt(done, fakes.ends) == End(done, "", {"seed": 13})
+
+
+@pytest.mark.parametrize(
+    ("gpus", "found"),
+    [
+        (1, [[0], [1], [2]]),
+        (0.5, [[0], [0], [1]]),
+        (0.4, [[0], [0], [1]]),
+        (2, [[0, 1], [2, 3], [4, 5]]),
+        (0, [[], [], []]),
+    ],
+)
+def test_each_worker_has_its_share_of_the_gpus(gpus, found):
+    assert [list(local.devices(place, gpus)) for place in range(3)] == found
