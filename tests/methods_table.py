@@ -35,6 +35,8 @@ class Case:
     """The one tensor of its own that a file of prompts holds, for a prompt that is computed while it is trained."""
     certain: dict[str, Any] = field(default_factory=dict)
     """Arguments that switch the method's own dropout off."""
+    units: frozenset[str] = frozenset()
+    """Names of what a checkpoint holds beside trained tensors: the units that these are in."""
 
     @property
     def prompts(self) -> bool:
@@ -74,6 +76,7 @@ LSTM = 2 * 2 * 4 * (WIDTH // 2) * (WIDTH + WIDTH // 2 + 2)
 """Layers, directions, gates, rows of weights and biases."""
 PERCEPTRON = 2 * (WIDTH**2 + WIDTH)
 flat, no_dropout = {"prompt.encoder.flat"}, {"prefix_dropout": 0.0}
+scale = frozenset({"prompt.encoder.scale"})
 
 TABLE = {
     "linear probe": Case(LinearProbe, {}, set(), 0),
@@ -83,7 +86,7 @@ TABLE = {
         PTuningV2, {"mlp": 8}, mlp, P * WIDTH + WIDTH * 8 + 8 + 8 * FEATURES + FEATURES, *flat, no_dropout
     ),
     "prefix, identity": Case(
-        PTuningV2, {"init": "identity"}, flat | {"prompt.gate"}, P * FEATURES + LAYERS * HEADS, "", no_dropout
+        PTuningV2, {"init": "identity"}, flat | {"prompt.gate"}, P * FEATURES + LAYERS * HEADS, "", no_dropout, scale
     ),
     "prefix, last layer": Case(PTuningV2, {"layers": "last:1"}, flat, P * 2 * WIDTH, "", no_dropout),
     "soft prompt": Case(PromptTuning, VECTORS | {"init": "random"}, {"prompt.vectors"}, 2 * WIDTH),

@@ -197,7 +197,12 @@ def test_slots_within_a_template_are_refused(build, tmp_path):
     ("method", "family", "arguments", "message"),
     [
         (PTuningV2, "bert", {"shift_positions": False}, "shift_positions: false, but PEFT shifts"),
-        (PTuningV2, "bert", {"shift_positions": False, "init": "identity"}, "init: identity has gates"),
+        (
+            PTuningV2,
+            "bert",
+            {"shift_positions": False, "init": "identity"},
+            r"gate: true \(also init: id.*, but PEFT has no gates",
+        ),
         (PTuningV2, "bert", {"layers": "last:2"}, r"layers: \[1, 2\] are prompted, but PEFT prompts all"),
         (PTuningV2, "bert", {"task": "choice"}, "head: PEFT has no model with a head of the kind 'choice'"),
         (PTuningV2, "llama", {"head_bias": True}, "head_bias: true, but the head of LlamaForSequenceClass.*--no-head"),

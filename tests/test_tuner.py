@@ -332,10 +332,10 @@ def saved(build, train, tmp_path):
 
 
 @each_method
-def test_a_checkpoint_holds_the_trained_tensors_alone_and_plain_values(saved, name):
+def test_a_checkpoint_holds_the_trained_tensors_with_their_units_alone_and_plain_values(saved, name):
     model, path = saved(name)
     checkpoint = torch.load(path, weights_only=True)
-    assert set(checkpoint["state_dict"]) == set(model.trained())
+    assert set(checkpoint["state_dict"]) == set(model.trained()) | TABLE[name].units
     states = checkpoint["optimizer_states"][0]["state"]
     assert len(states) == len(model.trained())
     assert checkpoint["hyper_parameters"]["head"]["labels"] == ["no", "yes", "maybe"]

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptune.backbone.attention import Attention, Visitor, attention_function
+from ptune.backbone.attention import Attention, attention_function
 from ptune.backbone.families import QueryModel
+from ptune.backbone.layers import Layers
 from ptune.backbone.loading import load_model
 from ptune.backbone.pooling import pooled, take_pooling
 from ptune.backbone.pretrained import Dtype, Pool, describe
@@ -69,6 +70,7 @@ class Backbone(nn.Module):
         # flex and flash need a GPU, but the model is probed before Lightning moves it there: it is probed with sdpa.
         fallback = attention_function(self.model.config, "sdpa") if attention in ("flex", "flash") else None
         self.traits = Traits(self.model, self.spec, fallback)
+        self.layers = Layers(self.model, self.traits)
         self.pooling: Pool
         self.pooling, self.pooler = take_pooling(pool, self.model, self.spec, not loaded.missing, self.traits.causal)
         if self.lm is not None and self.spec.lm == "causal" and not self.traits.causal:
@@ -138,7 +140,7 @@ class Backbone(nn.Module):
     @property
     def room(self) -> int | None:
         """The number of tokens that fit into one input, shifted positions included; None where nothing limits it."""
-        return None if self.spec.positions is None else self.spec.positions - self.traits.first_position
+        return self.traits.room
 
     def _fingerprint(self, random: Collection[str]) -> str:
         """16 hex digits of names, shapes and the first values of all weights: the same weights, the same backbone.
@@ -237,7 +239,4 @@ class Backbone(nn.Module):
     def keys_values(self, input_ids: Int[Tensor, "b t"]) -> KeysValues:
         """The keys and values that real tokens have in every layer."""
         self.require_prefix()
-        visitor = Visitor()
-        with self.traits.probe():
-            self.model(input_ids=input_ids.to(self.model.device), prefix=visitor)
-        return tuple(torch.stack(pair) for pair in zip(visitor.keys, visitor.values, strict=True))
+        return self.layers.keys_values(input_ids)

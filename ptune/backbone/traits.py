@@ -69,6 +69,11 @@ class Traits:
             self.causal = self._causal(states)
             self.packing = self._packing(both, states)
 
+    @property
+    def room(self) -> int | None:
+        """The number of tokens that fit into one input; None where nothing limits it."""
+        return None if self.spec.positions is None else self.spec.positions - self.first_position
+
     @contextmanager
     def probe(self) -> Iterator[Int[Tensor, "b t"]]:
         """The probe text, while the model is in eval mode and gradients are off; its mode is restored afterwards."""

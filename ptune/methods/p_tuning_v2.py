@@ -5,18 +5,23 @@ The prefix itself is in `ptune.tuning.prefix`. Two differences from the authors'
 text are shifted only with `shift_positions`, and a frozen backbone has no dropout.
 """
 
-from typing import Literal, final
+from typing import Any, Literal, final
 
+import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from ptune.backbone import Backbone
 from ptune.backbone.tokenizer import text_ids
 from ptune.errors import InputError
 from ptune.heads import Batch
-from ptune.prompts import Prompts
-from ptune.tuning.checks import check_size
+from ptune.prompts import KeysValues, Prompts
+from ptune.tuning.checks import check_positive, check_rate, check_size
 from ptune.tuning.prefix import GatedPrefix, PrefixEncoder
 from ptune.tuning.tuner import PromptTuner
+
+STD = 0.5
+"""Standard deviation of a drawn prefix in units of the layer's own keys and values."""
 
 
 @final
@@ -26,10 +31,18 @@ class PTuningV2(PromptTuner):
     Args:
         length: Prompt length p, vectors a layer.
         layers: Prompted layers: `all`, `last:N`, or a list of layer numbers from 0.
-        init: `normal` N(0, 0.02²), the effective initialisation of the authors' code; `text` the keys and values that
-            the backbone computes for real tokens; `identity` a zero gate on separately normalised attention to the
-            prefix, so that training starts from the backbone itself.
+        init: Start of the prefix: `normal` is drawn from N(0, init_std²), which with the default is the effective
+            initialisation of the authors' code; `text` is the keys and values that the backbone computes for
+            `init_text`; `identity` is another name for `normal` with `gate: true` and `scaled: true`, so that training
+            starts from the backbone itself.
+        init_std: Standard deviation of a drawn start: 0.02, or with `scaled` 0.5 of the layer's own size, if left out.
         init_text: Text of `init: text`, repeated or cut to `length` tokens.
+        gate: Normalise the attention to the prefix apart from that to the text, and add it through a gate of each layer
+            and query head that starts at 0 and is trained: attn(q, K, V) + tanh(gate) attn(q, Pk, Pv), the zero-init
+            attention of LLaMA-Adapter (Zhang et al. 2023). Long texts do not drown the prefix then.
+        gate_lr: Peak learning rate of the gates; the same as `lr` if left out.
+        scaled: Train the prefix in units of the layer's own keys and values (their root mean square over tokens of the
+            vocabulary), so that `lr` and `init_std` mean the same in every layer of every backbone.
         mlp: Hidden size of the MLP reparameterization (the authors' 512), 0 for a flat table.
         prefix_dropout: Dropout probability on keys and values, drawn anew for each example.
         shift_positions: Start the text's positions at p, as the authors' code and PEFT do.
@@ -43,7 +56,11 @@ class PTuningV2(PromptTuner):
         length: int = 20,
         layers: str | list[int] = "all",
         init: Literal["normal", "text", "identity"] = "normal",
+        init_std: float | None = None,
         init_text: str = "",
+        gate: bool = False,
+        gate_lr: float | None = None,
+        scaled: bool = False,
         mlp: int = 0,
         prefix_dropout: float = 0.1,
         shift_positions: bool = False,
@@ -62,10 +79,21 @@ class PTuningV2(PromptTuner):
             raise InputError(f"mlp: {mlp} cannot start from a text; use init: normal, or mlp: 0.")
         if init == "identity" and shift_positions:
             raise InputError("shift_positions: true moves the text, so init: identity would not be the identity.")
+        gate, scaled = (given or init == "identity" for given in (gate, scaled))
+        if init_std is not None:
+            check_positive("init_std", init_std)
+            if init == "text":
+                raise InputError(f"init_std: {init_std} draws a start, but init: 'text' is given; leave it out.")
+        if gate_lr is not None:
+            check_rate("gate_lr", gate_lr)
+            if not gate:
+                raise InputError(f"gate_lr: {gate_lr} is for gates, and there are none; use gate: true.")
         spec = self.spec
         self.layers = chosen_layers(layers, spec.layers)
-        encoder = PrefixEncoder(length, [spec.kv_sizes[layer] for layer in self.layers], spec.width, mlp)
-        self.prompt = GatedPrefix(encoder, (len(self.layers), spec.heads) if init == "identity" else None)
+        std = STD if scaled and init_std is None else init_std
+        sizes = [spec.kv_sizes[layer] for layer in self.layers]
+        encoder = PrefixEncoder(length, sizes, spec.width, mlp, scaled, std)
+        self.prompt = GatedPrefix(encoder, (len(self.layers), spec.heads) if gate else None)
 
     @property
     def shift(self) -> int:
@@ -73,14 +101,33 @@ class PTuningV2(PromptTuner):
         return self.hparams["length"] if self.hparams["shift_positions"] else 0
 
     def prepare(self, backbone: Backbone) -> None:
-        """Refuse a backbone whose layers would ignore the prefix; run the initial text through it."""
+        """Refuse a backbone whose layers would ignore the prefix; measure their sizes, and read the initial text."""
         backbone.require_prefix()
         if self.shift:
             backbone.require_shift()
+        encoder = self.prompt.encoder
+        if encoder.scale is not None:
+            encoder.measure(self._read(backbone, backbone.layers.typical()))
         if self.hparams["init"] == "text":
             ids = text_ids(self.hparams["backbone"], self.hparams["init_text"], self.hparams["length"])
-            found = backbone.keys_values(ids)
-            self.prompt.encoder.set(tuple(found[layer] for layer in self.layers))
+            encoder.set(self._read(backbone, ids))
+
+    def _read(self, backbone: Backbone, input_ids: Int[Tensor, "one t"]) -> KeysValues:
+        """The keys and values that a text has in the prompted layers."""
+        found = backbone.keys_values(input_ids)
+        return tuple(found[layer] for layer in self.layers)
+
+    def groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        """As for all methods; gates with a rate of their own are a group."""
+        groups = super().groups()
+        if self.hparams["gate_lr"] is not None:
+            groups["gate"] = {"prompt.gate": groups["prompt"].pop("prompt.gate")}
+        return groups
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Peak learning rates; the gates may have their own."""
+        return super().rates | {"gate": self.hparams["gate_lr"] or self.hparams["lr"]}
 
     def prompts(self, batch: Batch) -> Prompts:
         """The prefix of every prompted layer; with dropout, one draw for each of the n texts."""
@@ -100,6 +147,13 @@ class PTuningV2(PromptTuner):
             for name, values in norms.items()
             for layer, part in zip(self.layers, values.split(encoder.features, dim=1), strict=True)
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As for all methods. A checkpoint from before there was `scaled` holds a prefix in absolute units."""
+        scale = self.prompt.encoder.scale
+        if scale is not None and not checkpoint.get("folded"):
+            checkpoint["state_dict"].setdefault("prompt.encoder.scale", torch.ones_like(scale))
+        super().on_load_checkpoint(checkpoint)
 
     def metadata(self) -> dict[str, str]:
         """As for all methods, and the numbers of the layers: `last:2` and [4, 5] may mean the same."""

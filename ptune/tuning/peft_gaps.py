@@ -46,7 +46,7 @@ def prompt_gaps(model: PromptTuner) -> list[str]:
         found.append("backbone_lr: the backbone was trained, too, which a prompt of PEFT does not hold; use 0.")
     if prompts.prefix is not None:
         if prompts.gate is not None:
-            found.append("init: identity has gates, which PEFT does not; use init: normal or text.")
+            found.append("gate: true (also init: identity), but PEFT has no gates; use gate: false and another init.")
         if prompts.layers is not None and len(prompts.layers) < model.spec.layers:
             found.append(f"layers: {list(prompts.layers)} are prompted, but PEFT prompts all; use layers: all.")
         if not prompts.shift:

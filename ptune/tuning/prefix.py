@@ -14,6 +14,10 @@ from torch.nn import functional as F
 from ptune.prompts import KeysValues
 from ptune.tuning.reparameterized import Reparameterized
 
+AUTHORS = 0.02
+"""Standard deviation of the start in the authors' code: transformers 4.11 re-initialised every module that a checkpoint
+lacks as N(0, 0.02²), biases as 0."""
+
 
 @final
 class PrefixEncoder(Reparameterized):
@@ -27,12 +31,26 @@ class PrefixEncoder(Reparameterized):
         kv_sizes: for each of the l prompted layers its key/value heads h and their size k.
         width: d, width of the MLP's embedding; unused without one.
         mlp: hidden size of the MLP, 0 for none.
+        scaled: multiply each block by its own `scale`, which is measured (`measure`) and not trained. What is trained
+            is then in units of the layer's own keys and values, and so are the steps that Adam takes.
+        std: standard deviation of the table at its start, before `scale`; None for the authors' start, where it is
+            0.02 for a flat table, and for an MLP that of each of its matrices.
     """
 
-    def __init__(self, length: int, kv_sizes: Sequence[tuple[int, int]], width: int = 0, mlp: int = 0) -> None:
+    def __init__(
+        self,
+        length: int,
+        kv_sizes: Sequence[tuple[int, int]],
+        width: int = 0,
+        mlp: int = 0,
+        scaled: bool = False,
+        std: float | None = None,
+    ) -> None:
         super().__init__()
         self.kv_sizes = tuple(kv_sizes)
         self.mlp: nn.Sequential | None = None
+        self.scale: Float[Tensor, "l two"] | None
+        self.register_buffer("scale", torch.ones(len(self.kv_sizes), 2) if scaled else None)
         features = sum(self.features)
         if mlp:
             self.embedding = nn.Parameter(torch.empty(length, width))
@@ -40,12 +58,22 @@ class PrefixEncoder(Reparameterized):
         else:
             self.flat = nn.Parameter(torch.empty(length, features))
         for value in self.parameters():
-            # transformers 4.11 re-initialised every module a checkpoint lacks: N(0, 0.02²), biases 0.
-            nn.init.zeros_(value) if value.ndim == 1 else nn.init.normal_(value, std=0.02)
+            nn.init.zeros_(value) if value.ndim == 1 else nn.init.normal_(value, std=AUTHORS)
+        if std is not None:
+            last: Tensor = self.flat if self.mlp is None else self.mlp[-1].weight  # type: ignore[assignment]
+            with torch.no_grad():  # the table is linear in it
+                last.mul_(std / (AUTHORS if self.mlp is None else self.table().std()))
 
     def table(self) -> Float[Tensor, "p f"]:
-        """The flat table, computed by the MLP if there is one."""
-        return self.flat if self.mlp is None else self.mlp(self.embedding)
+        """The flat table, computed by the MLP if there is one, in absolute units."""
+        table = self.flat if self.mlp is None else self.mlp(self.embedding)
+        return table if self.scale is None else table * self._columns()
+
+    def _columns(self) -> Float[Tensor, " f"]:
+        """The scale of each column of the table; 1 for a table in absolute units."""
+        if self.scale is None:
+            return self.flat.new_ones(1)
+        return torch.cat([s.repeat_interleave(h * k) for s, (h, k) in zip(self.scale, self.kv_sizes, strict=True)])
 
     @property
     def features(self) -> list[int]:
@@ -61,13 +89,20 @@ class PrefixEncoder(Reparameterized):
         )
 
     @torch.no_grad()
+    def measure(self, tokens: KeysValues) -> None:
+        """Set the scale of each layer's keys, and of its values, to their root mean square over these tokens."""
+        assert self.scale is not None, "PrefixEncoder(scaled=True) has a scale"
+        self.scale.copy_(torch.stack([layer.float().square().mean((1, 2, 3, 4)).sqrt() for layer in tokens]))
+
+    @torch.no_grad()
     def set(self, prefix: KeysValues) -> None:
-        """Write keys and values (b = 1) into the flat table."""
-        self.flat.copy_(torch.cat([layer[:, 0].permute(2, 0, 1, 3).flatten(1) for layer in prefix], dim=1))
+        """Write keys and values (b = 1), which are in absolute units, into the flat table."""
+        table = torch.cat([layer[:, 0].permute(2, 0, 1, 3).flatten(1) for layer in prefix], dim=1)
+        self.flat.copy_(table.to(self.flat) / self._columns())
 
     def folded(self) -> "PrefixEncoder":
-        """The flat table itself, trainable; without an MLP, this module."""
-        if self.mlp is None:
+        """The flat table itself in absolute units, trainable; this module where it is that already."""
+        if self.mlp is None and self.scale is None:
             return self
         table = self.table().detach()
         with torch.device("meta"):  # nothing is initialised, so that no random numbers are drawn
@@ -78,7 +113,7 @@ class PrefixEncoder(Reparameterized):
 
 @final
 class GatedPrefix(Reparameterized):
-    """A prefix encoder and, for `init: identity`, one zero gate a query head and layer."""
+    """A prefix encoder and, with `gates` (layers, query heads), one gate for each, which starts at 0."""
 
     def __init__(self, encoder: PrefixEncoder, gates: tuple[int, int] | None) -> None:
         super().__init__()

@@ -34,23 +34,27 @@ class Stored(L.LightningModule, ABC):
         """The trained tensors by name."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained tensors only."""
-        trained = self.trained()
-        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
+        """Keep the trained tensors, and the units that they are in, only."""
+        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self._kept()}
         checkpoint["metadata"] = self.metadata()
         checkpoint["folded"] = self._folded
         checkpoint["recipe"], checkpoint["precision"] = self.recipe, self._precision
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model, or one that does not hold exactly the trained tensors."""
+        """Refuse a checkpoint of another model, or one that does not hold exactly what `on_save_checkpoint` kept."""
         own, saved = self.metadata(), checkpoint["metadata"]
         if checkpoint.get("folded"):
             self.fold()
         models = [found | {"backbone": found["fingerprint"]} for found in (saved, own)]  # the folder may have moved
-        tensors = [{"tensors": saving.shapes(found)} for found in (checkpoint["state_dict"], self.trained())]
+        tensors = [{"tensors": saving.shapes(found)} for found in (checkpoint["state_dict"], self._kept())]
         saving.compare("the checkpoint", models[0] | tensors[0], models[1] | tensors[1])
         self.recipe = checkpoint.get("recipe") or self.recipe
         self._resumed = checkpoint if "loops" in checkpoint else None
+
+    def _kept(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: the trained tensors, and what the prompt has measured and does not train."""
+        measured = {} if self.prompt is None else dict(self.prompt.named_buffers(prefix="prompt"))
+        return {**self.trained(), **measured}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Torch's, but frozen tensors do not count as missing: Lightning would warn with the whole backbone's names."""

@@ -18,14 +18,11 @@ from ptune.heads.metrics import Scores
 from ptune.prompts import Prompts
 from ptune.tasks.spec import HeadSpec
 from ptune.tuning import resume, saving
-from ptune.tuning.checks import check_not_negative, check_positive
+from ptune.tuning.checks import check_not_negative, check_positive, check_rate
 from ptune.tuning.recipe import kept
 from ptune.tuning.schedules import Schedule, scheduler
 from ptune.tuning.steps import Steps
 from ptune.tuning.stored import Stored
-
-LARGEST_RATE = 1e37
-"""AdamW divides the learning rate by 1 - 0.9 at its first step, and torch refuses a factor that fp32 cannot hold."""
 
 
 class PromptTuner(Steps, Stored, ABC):
@@ -38,7 +35,7 @@ class PromptTuner(Steps, Stored, ABC):
     - `slot_argument`, `stored_arguments`, `trains`: what the method says of itself;
     - `shift`: positions that its prefix takes away from the text;
     - `prepare`: checks of the loaded backbone, and initial values that are read from it;
-    - `backbone_parameters`, `rates`: tensors of the backbone that it trains, and learning rates;
+    - `backbone_parameters`, `groups`, `rates`: tensors of the backbone that it trains, and groups with their own rates;
     - `layer_norms`, `metadata`: norms that are logged, and what else a saved file depends on;
     - `forward`, `check_data`: for a method that reads the scores otherwise or needs more of the data.
 
@@ -95,11 +92,10 @@ class PromptTuner(Steps, Stored, ABC):
             head = HeadSpec(**{k: saving.tuples(v) for k, v in head.items()})  # type: ignore[arg-type]
         if head is None:
             raise InputError("head: missing; give the data module's (head=data.head).")
-        for name, value in {"lr": lr, "head_lr": head_lr, "decay": decay}.items():
+        for name, value in {"lr": lr, "head_lr": head_lr}.items():
             if value is not None:
-                check_positive(name, value)
-                if name != "decay" and value > LARGEST_RATE:
-                    raise InputError(f"{name}: {value} overflows fp32 in AdamW's step; use {LARGEST_RATE} or less.")
+                check_rate(name, value)
+        check_positive("decay", decay)
         for name, value in {"weight_decay": weight_decay, "warmup": warmup}.items():
             check_not_negative(name, value)
         if not 0 <= head_dropout < 1:

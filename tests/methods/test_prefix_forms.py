@@ -1,0 +1,193 @@
+"""P-Tuning v2's gate and the units that its prefix is trained in."""
+
+import pytest
+import torch
+from families import FAMILIES
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from ptune.backbone import Backbone
+from ptune.errors import InputError
+from ptune.methods.linear_probe import LinearProbe
+from ptune.methods.p_tuning_v2 import PTuningV2
+from ptune.tuning.prefix import PrefixEncoder
+
+LABELS = torch.tensor([0, 1, 2])
+P = 5
+SCALE = "prompt.encoder.scale"
+
+
+@pytest.fixture
+def build(tiny, head):
+    """A model with its weights loaded: build("gpt2", gate=True)."""
+
+    def make(family="bert", method=PTuningV2, seed=0, **arguments):
+        torch.manual_seed(seed)
+        length = {"length": P} if method is PTuningV2 else {}
+        model = method(**{"backbone": tiny(family), "head": head("classify")} | length | arguments)
+        model.configure_model()
+        return model
+
+    return make
+
+
+def scores(model, inputs):
+    """Scores without dropout."""
+    with torch.no_grad():
+        return model.eval()(inputs)
+
+
+def by_layer(model):
+    """The root mean square of each layer's keys and values: "l two"."""
+    return torch.stack([layer.detach().square().mean((1, 2, 3, 4)).sqrt() for layer in model.prompt.encoder()])
+
+
+# ---- the gate
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        {"init": "normal", "gate": True},
+        {"init": "text", "init_text": "w1 w2", "gate": True, "scaled": True},
+        {"init": "identity"},
+        {"init": "identity", "mlp": 6},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("family", ["bert", "llama", "xlnet"])
+def test_with_a_gate_every_start_is_the_backbone(build, batch, family, start):
+    model, probe = build(family, **start), build(family, method=LinearProbe)
+    probe.head.load_state_dict(model.head.state_dict())
+    assert_close(scores(model, batch()), scores(probe, batch()), atol=3e-6, rtol=0)
+    torch.nn.init.ones_(model.prompt.gate)
+    assert not torch.allclose(scores(model, batch()), scores(probe, batch()), atol=1e-4)
+
+
+def test_identity_is_another_name_for_a_drawn_start_with_gate_and_units(build, batch):
+    one, other = build(init="identity"), build(init="normal", gate=True, scaled=True)
+    for name, value in one.trained().items():
+        assert torch.equal(value, other.trained()[name]), name
+    assert torch.equal(one.prompt.encoder.scale, other.prompt.encoder.scale)
+
+
+@pytest.mark.parametrize(("own", "rate"), [({"gate_lr": 0.3}, 0.3), ({}, 0.1)])
+def test_the_gates_may_have_a_rate_of_their_own(build, fit, batch, own, rate):
+    model = build(init="identity", lr=0.1, schedule="constant", **own)
+    fit(model, [batch(labels=LABELS)])
+    assert_close(model.prompt.gate.abs(), torch.full_like(model.prompt.gate, rate), atol=0, rtol=1e-3)
+    assert set(model.groups()) == {"prompt", "head"} | ({"gate"} if own else set())
+    assert set(model.trained()) >= {"prompt.gate", "prompt.encoder.flat"}
+
+
+# ---- units of the layer
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_layers_units_are_the_root_mean_square_of_its_keys_and_of_its_values(tiny, head, family):
+    torch.manual_seed(1)
+    model = PTuningV2(backbone=tiny(family), head=head("classify"), length=40, scaled=True)
+    model.configure_model()
+    backbone = Backbone(tiny(family))
+    for row, layer in enumerate(backbone.keys_values(backbone.layers.typical())):
+        for half in (0, 1):
+            numbers = layer[half].flatten().tolist()
+            expected = (sum(x * x for x in numbers) / len(numbers)) ** 0.5
+            assert float(model.prompt.encoder.scale[row, half]) == pytest.approx(expected, rel=1e-4)
+    assert_close(by_layer(model) / model.prompt.encoder.scale, torch.full((3, 2), 0.5), atol=0.1, rtol=0)
+
+
+def test_the_units_depend_on_the_weights_alone(build):
+    one, other = build(scaled=True), build(scaled=True, seed=1)
+    assert torch.equal(one.prompt.encoder.scale, other.prompt.encoder.scale)
+    assert not torch.equal(one.prompt.encoder.flat, other.prompt.encoder.flat)
+
+
+def test_the_first_step_moves_every_layers_prefix_by_the_rate_in_its_own_units(build, fit, batch):
+    model = build(scaled=True, lr=0.01, schedule="constant", prefix_dropout=0.0)
+    start = [layer.detach().clone() for layer in model.prompt.encoder()]
+    fit(model, [batch(labels=LABELS)])
+    for before, after, scale in zip(start, model.prompt.encoder(), model.prompt.encoder.scale, strict=True):
+        moved = ((after - before).abs() / scale.view(2, 1, 1, 1, 1)).detach()
+        assert_close(moved.median(), torch.tensor(0.01), atol=0, rtol=0.01)  # Adam's first step is the gradient's sign
+
+
+def test_what_the_authors_code_has_is_the_default_and_can_be_written_out(build):
+    options = {"init": "normal", "init_std": 0.02, "gate": False, "scaled": False, "mlp": 0}
+    assert torch.equal(build(**options).prompt.encoder.flat, build().prompt.encoder.flat)
+    torch.manual_seed(0)
+    encoder = PrefixEncoder(P, [(4, 8)] * 3)
+    torch.manual_seed(0)
+    assert torch.equal(encoder.flat, torch.nn.init.normal_(torch.empty(P, 192), std=0.02))
+    assert_close(build(init_std=0.5).prompt.encoder.flat, 25 * build().prompt.encoder.flat)
+
+
+@pytest.mark.parametrize("arguments", [{"init_std": 0.3}, {"init_std": 0.3, "scaled": True}], ids=str)
+def test_what_an_mlp_computes_starts_with_the_standard_deviation_that_was_asked_for(build, arguments):
+    model = build(mlp=6, **arguments)
+    encoder = model.prompt.encoder
+    table = encoder.mlp(encoder.embedding).detach()
+    assert_close(table.std(), torch.tensor(0.3))
+
+
+def test_a_text_starts_a_prefix_in_units_from_its_keys_and_values_all_the_same(build):
+    plain, units = (build(init="text", init_text="w1 w2 w3", scaled=scaled) for scaled in (False, True))
+    assert_close(units.prompt.encoder(), plain.prompt.encoder(), atol=1e-6, rtol=1e-6)
+
+
+# ---- what is kept
+
+
+@pytest.mark.parametrize("arguments", [{"scaled": True}, {"init": "identity", "mlp": 6}], ids=str)
+def test_a_prefix_in_units_is_folded_into_plain_keys_and_values(build, batch, tmp_path, arguments):
+    model = build(**arguments)
+    if model.prompt.gate is not None:
+        torch.nn.init.ones_(model.prompt.gate)
+    before = scores(model, batch())
+    model.save_prompts(tmp_path / "prompts.safetensors")
+    model.fold()
+    assert_close(scores(model, batch()), before, atol=1e-6, rtol=0)
+    assert model.prompt.encoder.scale is None
+    own = {"prompt.encoder.flat", "prompt.gate"} if model.prompt.gate is not None else {"prompt.encoder.flat"}
+    assert {name for name in load_file(tmp_path / "prompts.safetensors") if name.startswith("prompt")} == own
+    plain = build(gate=model.prompt.gate is not None, seed=1)
+    plain.load_prompts(tmp_path / "prompts.safetensors")
+    assert torch.equal(scores(plain, batch()), scores(model, batch())), "in a model that has no units, too"
+
+
+def test_a_checkpoints_units_are_its_own_whatever_is_measured_where_it_is_loaded(build, fit, batch, tmp_path):
+    model = build(init="identity")
+    model.prompt.encoder.scale.mul_(3)
+    fit(model, [batch(labels=LABELS)]).save_checkpoint(tmp_path / "model.ckpt")
+    loaded = PTuningV2.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert torch.equal(loaded.prompt.encoder.scale, model.prompt.encoder.scale)
+    assert torch.equal(scores(loaded, batch()), scores(model, batch()))
+
+
+def test_a_checkpoint_from_before_there_were_units_holds_a_prefix_without(build, fit, batch, tmp_path):
+    model = build(gate=True)
+    fit(model, [batch(labels=LABELS)] * 2).save_checkpoint(tmp_path / "model.ckpt")
+    checkpoint = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    for name in ("gate", "gate_lr", "scaled", "init_std"):
+        del checkpoint["hyper_parameters"][name]
+    checkpoint["hyper_parameters"]["init"] = "identity"  # as it was written then
+    torch.save(checkpoint, tmp_path / "model.ckpt")
+    loaded = PTuningV2.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert torch.equal(scores(loaded, batch()), scores(model, batch()))
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"gate_lr": 0.1}, r"gate_lr: 0\.1 is for gates, and there are none; use gate: true"),
+        ({"gate": True, "gate_lr": 0.0}, "gate_lr: 0.0 must be greater than 0"),
+        ({"init_std": 0.0}, "init_std: 0.0 must be greater than 0"),
+        ({"init": "text", "init_text": "w1", "init_std": 0.1}, "init_std: 0.1 draws a start, but init: 'text' is"),
+    ],
+)
+def test_an_impossible_argument_is_an_input_error_before_the_weights_load(tiny, head, arguments, reason):
+    with pytest.raises(InputError, match=reason):
+        PTuningV2(backbone=tiny("bert"), head=head("classify"), **arguments)
