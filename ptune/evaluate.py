@@ -19,20 +19,26 @@ from ptune.run.arguments import prepare
 PURPOSE = "Evaluate a run's best checkpoint, or a method that trains nothing, on every labelled split."
 
 
-def run(args: list[str], source: str | None = None) -> command.Result:
-    """Options, checkpoint (of the run directory `source`), data, evaluation; what `evaluation.json` holds."""
+def run(args: list[str], given: list[str], source: str | None = None) -> command.Result | None:
+    """Options, checkpoint, data, evaluation; what `evaluation.json` holds.
+
+    Args:
+        args: the checked command line.
+        given: the command line as the user has given it.
+        source: the run directory whose checkpoint is evaluated.
+    """
     # These take seconds to import: only when the options are known to exist.
-    from ptune.run import checkpoints, disk, folder, result
+    from ptune.run import checkpoints, disk, folder, machine, result
     from ptune.run.cli import CLI
 
-    cli = CLI.of(args)
+    cli, about = CLI.of(args), machine.about("evaluate", given)
     model, data, run_dir = cli.model, cli.datamodule, cli.run_dir
-    given, checkpoint = cli.config.ckpt_path, None
+    asked, checkpoint = cli.config.ckpt_path, None
     if model.trains:
         home = source or run_dir
-        path = f"{home}/{given or 'best'}.ckpt" if given in (None, "best", "last") else given
+        path = f"{home}/{asked or 'best'}.ckpt" if asked in (None, "best", "last") else asked
         checkpoint = checkpoints.read(Path(path), Path(home))
-    elif given:
+    elif asked:
         raise InputError(f"ckpt_path: {type(model).__name__} trains nothing and has no checkpoint.")
     data.setup("validate")
     trainer = cli.build_trainer(run_dir, [], [])
@@ -47,13 +53,14 @@ def run(args: list[str], source: str | None = None) -> command.Result:
         model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only
         epoch = checkpoint["epoch"] + 1
         progress = result.Progress(checkpoint["global_step"], epoch, epoch, result.UNTRAINED.work)
-    measured = cli.run(trainer)
+    measured = cli.run(trainer, about)
     found = result.report(measured, progress)
-    if trainer.is_global_zero:
-        with disk.told(run_dir, "make room, or choose another --run_dir."):
-            result.write_evaluation(measured, found)
-        print(result.table(found))
-    return result.plain(found)
+    if not trainer.is_global_zero:
+        return None
+    with disk.told(run_dir, "make room, or choose another --run_dir."):
+        kept = result.write_evaluation(measured, found)
+    print(result.table(found))
+    return kept
 
 
 def words(args: list[str]) -> list[str]:
@@ -72,7 +79,7 @@ def main(args: list[str] | None = None) -> command.Result | None:
     """
     args = sys.argv[1:] if args is None else args
     source = next((word for word in args[:1] if not word.startswith("-")), None)
-    return command.main("evaluate", PURPOSE, partial(run, source=source), args, words)
+    return command.main("evaluate", PURPOSE, partial(run, given=args, source=source), args, words)
 
 
 if __name__ == "__main__":

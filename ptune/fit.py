@@ -1,6 +1,7 @@
 """`python -m ptune.fit`: train one method on one task, evaluate the best checkpoint, leave everything in `run_dir`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from ptune.errors import InputError
@@ -9,21 +10,27 @@ from ptune.run import command
 PURPOSE = "Train one method on one task, evaluate the best checkpoint, leave everything in run_dir."
 
 
-def run(args: list[str]) -> command.Result | None:
-    """The life of a run: options, data, directory, training, evaluation, result; what `result.json` holds."""
+def run(args: list[str], given: list[str]) -> command.Result | None:
+    """The life of a run: options, data, directory, training, evaluation, result; what `result.json` holds.
+
+    Args:
+        args: the checked command line.
+        given: the command line as the user has given it.
+    """
     # These take seconds to import: only when the options are known to exist.
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from ptune.run import callbacks, disk, folder, result, same, slurm
+    from ptune.run import callbacks, disk, folder, machine, result, same, slurm
     from ptune.run.checkpoints import RunCheckpoint
     from ptune.run.cli import CLI
     from ptune.run.finite import Finite
+    from ptune.run.history import History
     from ptune.run.loggers import MetricsLog
     from ptune.run.signals import StopAtStep
     from ptune.run.workers import Workers
 
-    cli = CLI.of(args)
+    cli, about = CLI.of(args), machine.about("fit", given)
     model, data, run_dir = cli.model, cli.datamodule, cli.run_dir
     if not model.trains:
         raise InputError(f"--model {type(model).__name__} trains nothing: use python -m ptune.evaluate.")
@@ -37,13 +44,14 @@ def run(args: list[str]) -> command.Result | None:
         return folder.begin(run_dir, config, trainer, cli.wandb, cli.columns())
 
     origin, telemetry = same.Provenance(config, data), callbacks.Telemetry()
+    history = History(telemetry)
     best = RunCheckpoint(run_dir, "best", model.monitor)
     last = RunCheckpoint(
         run_dir, "last", every_n_steps=cli.config.every_n_steps, every_minutes=cli.config.every_minutes
     )
     finite, workers = Finite(best, last, cli.config.skip_nonfinite), Workers(cli.config.worker_timeout)
     # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
-    own = [workers, origin, callbacks.Beginning(begin), telemetry, LearningRateMonitor("step"), finite]
+    own = [workers, origin, callbacks.Beginning(begin), telemetry, history, LearningRateMonitor("step"), finite]
     own += [StopAtStep(last, workers), best, last]
     trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, start.step)], own)
     full = disk.told(run_dir, "mend that, and go on with the same command and --ckpt_path auto.")
@@ -55,22 +63,27 @@ def run(args: list[str]) -> command.Result | None:
             return None
         if trainer.is_global_zero:
             folder.write_config(Path(run_dir), config)  # again: where no step was left, no training has begun
-        finished = cli.run(trainer, origin.changes)
-        found = result.report(finished, result.load_best(finished, best, telemetry.state_dict() | finite.state_dict()))
-        if trainer.is_global_zero:
-            result.write(finished, found)
-            print(result.table(found))
-        return result.plain(found)
+        finished = cli.run(trainer, about, origin.changes)
+        work = telemetry.state_dict() | finite.state_dict() | history.state_dict()
+        found = result.report(finished, result.load_best(finished, best, work))
+        if not trainer.is_global_zero:
+            return None
+        kept = result.write(finished, found)
+        print(result.table(found))
+        return kept
 
 
 def main(args: list[str] | None = None) -> command.Result | None:
-    """Run the command line `args`, `sys.argv` by default; what `result.json` holds, None for help and `fast_dev_run`.
+    """Run the command line `args`, `sys.argv` by default; what `result.json` holds.
+
+    Where there is none, for help, for `fast_dev_run` and in the other processes of a run, it is None.
 
     Raises:
         SystemExit: with the exit code of a run that does not end well, after one sentence on stderr: 2 for a mistake in
             the input, 1 for training that cannot go on, 128 and the number of a signal that has ended it.
     """
-    return command.main("fit", PURPOSE, run, sys.argv[1:] if args is None else args)
+    args = sys.argv[1:] if args is None else args
+    return command.main("fit", PURPOSE, partial(run, given=args), args)
 
 
 if __name__ == "__main__":

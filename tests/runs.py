@@ -175,13 +175,19 @@ def fit(run_dir, method="PTuningV2", name="toy/pair", path=None, **options) -> d
     return json.loads(Path(run_dir, "result.json").read_text())
 
 
+def course(result: dict) -> list[dict]:
+    """The history of a result without its seconds, which no two runs share."""
+    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in result["history"]]
+
+
 def outcome(run_dir) -> dict:
     """What two equal runs share: metrics, every logged line but for its speed and memory, trained tensors."""
     result = json.loads(Path(run_dir, "result.json").read_text())
     rows = [json.loads(line) for line in Path(run_dir, "metrics.jsonl").read_text().splitlines()]
     rows = [{k: v for k, v in row.items() if not k.startswith(("speed/", "memory/"))} for row in rows]
     prompts = {name: value.tolist() for name, value in load_file(Path(run_dir, "prompts.safetensors")).items()}
-    return {key: result[key] for key in ("metrics", "best_epoch", "steps")} | {"rows": rows, "prompts": prompts}
+    kept = {key: result[key] for key in ("metrics", "best_epoch", "steps", "limits")}
+    return kept | {"history": course(result), "rows": rows, "prompts": prompts}
 
 
 @cache

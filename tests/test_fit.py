@@ -3,11 +3,16 @@
 import csv
 import json
 import os
+import platform
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import types
+from datetime import datetime, timedelta
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import runs
@@ -21,12 +26,13 @@ import ptune
 from ptune.backbone import Backbone
 from ptune.fit import main
 from ptune.prompts import Prompts
-from ptune.run import catalog
+from ptune.run import catalog, machine
 from ptune.tuning.tuner import PromptTuner
 
 FILES = {"config.yaml", "metrics.csv", "metrics.jsonl", "best.ckpt", "last.ckpt", "prompts.safetensors", "result.json"}
 FILES |= {f"predictions/{split}.{end}" for split in ("validation", "test") for end in ("parquet", "errors.csv")}
 MEASURED = {"seconds", "evaluation_seconds", "examples_per_second", "tokens_per_second", "peak_memory_mib"}
+MEASURED |= {"seconds_to_best"}
 NAMES = ("best", "last")
 METHODS = list(catalog.classes("model"))
 TRAINED = [name for name in METHODS if getattr(ptune, name).trains]
@@ -44,12 +50,13 @@ def finished(tmp_path_factory):
     code, out, err = runs.call(words, lambda words: returned.append(main(words)))
     assert code == 0, err
     result = json.loads((run_dir / "result.json").read_text())
-    return types.SimpleNamespace(path=path, run_dir=run_dir, result=result, out=out, returned=returned)
+    return types.SimpleNamespace(path=path, run_dir=run_dir, result=result, out=out, words=words, returned=returned)
 
 
 def comparable(result: dict) -> dict:
-    """A result without what is measured and where it lies."""
-    kept = {key: value for key, value in result.items() if key not in MEASURED}
+    """A result without what is measured, where it lies, and when and by which command it was made."""
+    kept = {key: value for key, value in result.items() if key not in MEASURED | {"date", "command"}}
+    kept |= {"history": runs.course(result)}
     return kept | {"config": {key: value for key, value in result["config"].items() if key != "run_dir"}}
 
 
@@ -114,9 +121,29 @@ def test_the_result_measures_speed_and_memory(finished):
     assert result["tokens_per_second"] > 8 * result["examples_per_second"]
 
 
-def test_the_result_names_the_git_commit(finished):
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    assert finished.result["git_commit"] == (done.stdout.strip() or None)
+def test_the_result_says_when_where_and_by_which_command_it_was_made(finished):
+    result = finished.result
+    assert shlex.split(result["command"]) == ["ptune", "fit", *finished.words]
+    assert datetime.fromisoformat(result["date"]).utcoffset() == timedelta(0)
+    assert (result["host"], result["python"]) == (socket.gethostname(), platform.python_version())
+    assert (result["git_commit"], result["git_dirty"]) == machine.checkout(machine.PACKAGE)
+    assert (result["device"], result["precision"]) == (machine.device(torch.device("cpu")), "32-true")
+    assert result["bytes"] == (finished.run_dir / "prompts.safetensors").stat().st_size
+    assert result["limits"] == []
+
+
+def test_the_history_has_every_validation_and_the_training_loss_before_it(finished):
+    history = finished.result["history"]
+    steps = STEPS // EPOCHS
+    assert [(entry["epoch"], entry["step"]) for entry in history] == [(i, i * steps) for i in range(1, EPOCHS + 1)]
+    for name in ("accuracy", "loss"):
+        assert [entry["metrics"][name] for entry in history] == runs.column(finished.run_dir, f"val/{name}")
+    losses = runs.column(finished.run_dir, "train/loss")
+    means = [mean(losses[i : i + steps]) for i in range(0, STEPS, steps)]
+    assert [entry["train_loss"] for entry in history] == pytest.approx(means)
+    seconds = [entry["seconds"] for entry in history]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] == finished.result["seconds"]
+    assert finished.result["seconds_to_best"] == seconds[finished.result["best_epoch"] - 1]
 
 
 def test_the_metrics_file_has_a_row_for_every_step_and_validation(finished):

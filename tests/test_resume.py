@@ -81,7 +81,8 @@ def outcome(run_dir: Path) -> dict:
         "optimizer": last["optimizer_states"],
         "schedule": last["lr_schedulers"],
         "rows": rows,
-        **{key: result[key] for key in ("metrics", "best_epoch", "steps", "epochs")},
+        "history": runs.course(result),
+        **{key: result[key] for key in ("metrics", "best_epoch", "steps", "epochs", "limits")},
     }
 
 

@@ -188,11 +188,18 @@ class CLI(LightningCLI):
                     f"{nearest(str(callback.monitor), logged)}"
                 )
 
-    def run(self, trainer: Trainer, changes: Sequence[dict[str, Any]] = ()) -> Run:
-        """What result and report are told of this run; `changes` are those that were made when it was resumed."""
+    def run(self, trainer: Trainer, about: dict[str, Any], changes: Sequence[dict[str, Any]] = ()) -> Run:
+        """What the result is told of this run.
+
+        Args:
+            trainer: the trainer, after its fit.
+            about: what `ptune.run.machine.about` says of the command.
+            changes: options that were changed when it was resumed.
+        """
         seed = self.config.seed_everything
         kept = Predictions(self.datamodule) if self.config.predictions else None
-        return Run(Path(self.run_dir), self.model, self.datamodule, trainer, seed, self.columns(), changes, kept)
+        columns = self.columns()
+        return Run(Path(self.run_dir), self.model, self.datamodule, trainer, seed, columns, about, changes, kept)
 
     def resolved(self) -> str:
         """The resolved options as YAML, without those that say how a stopped run goes on.

@@ -2,11 +2,9 @@
 
 import json
 import math
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, final
@@ -17,15 +15,13 @@ from lightning.pytorch.loggers import WandbLogger
 
 from ptune.data.base import TaskData
 from ptune.errors import printable
-from ptune.run import checkpoints
+from ptune.run import checkpoints, history, machine
 from ptune.run.callbacks import peak_memory
 from ptune.run.directory import PREDICTIONS
 from ptune.run.predictions import Predictions
 from ptune.tuning import resume
 from ptune.tuning.saving import write_whole
 from ptune.tuning.tuner import PromptTuner
-
-PACKAGES = ("ptune", "torch", "lightning", "transformers", "datasets", "torchmetrics")
 
 
 @final
@@ -40,6 +36,8 @@ class Run:
     seed: int
     columns: dict[str, Any]
     """The run's choices, flat."""
+    about: dict[str, Any]
+    """When, where and with which code it is made (`ptune.run.machine.about`)."""
     changes: Sequence[dict[str, Any]] = ()
     """Options that were changed when the run was resumed: `step`, and `options` with the values before and since."""
     predictions: Predictions | None = None
@@ -56,32 +54,37 @@ class Progress:
     best_epoch: int
     """Epoch of the checkpoint that is evaluated, from 1; 0 where it is the last state."""
     work: dict[str, Any]
-    """Seconds, examples and tokens of training, and steps that were left out because they were not finite."""
+    """Seconds, examples and tokens of training, steps that were left out because they were not finite, and the entries
+    of the history."""
+    seconds_to_best: float | None = None
+    """Seconds of training until the validation that chose the checkpoint."""
 
 
-UNTRAINED = Progress(0, 0, 0, {"seconds": 0.0, "examples": 0, "tokens": 0, "skipped": 0})
+UNTRAINED = Progress(0, 0, 0, {"seconds": 0.0, "examples": 0, "tokens": 0, "skipped": 0, "entries": []})
 
 
 def load_best(run: Run, best: ModelCheckpoint, work: dict[str, Any]) -> Progress:
     """Give the model the best checkpoint's tensors; it keeps the last ones where no validation chose a checkpoint."""
-    steps, epochs, best_epoch = run.trainer.global_step, run.trainer.current_epoch, 0
+    steps, epochs = run.trainer.global_step, run.trainer.current_epoch
     resume.log_at(run.trainer, steps)
-    if best.best_model_path:
-        checkpoint = checkpoints.read(Path(best.best_model_path), run.directory)
-        run.model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only
-        best_epoch = checkpoint["epoch"] + 1
-    return Progress(steps, epochs, best_epoch, work)
+    if not best.best_model_path:
+        return Progress(steps, epochs, 0, work)
+    checkpoint = checkpoints.read(Path(best.best_model_path), run.directory)
+    run.model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only
+    return Progress(steps, epochs, checkpoint["epoch"] + 1, work, history.seconds_to(checkpoint))
 
 
 def report(run: Run, progress: Progress) -> dict[str, Any]:
     """The metrics of the model as it is on each labelled split, and what it took to get there."""
     model, data, trainer, work = run.model, run.data, run.trainer, progress.work
-    metrics, majority, start = {}, {}, time.perf_counter()
-    rows, limit = {}, trainer.limit_val_batches
+    metrics, majority, rows, start = {}, {}, {}, time.perf_counter()
+    limit, limits = trainer.limit_val_batches, history.limits(trainer)
     trainer.callbacks += [run.predictions] if run.predictions else []  # type: ignore[attr-defined]
     for i, split in enumerate(data.splits):
-        trainer.limit_val_batches = trainer.limit_test_batches if i else limit  # all but the monitored split are tests
+        option = "limit_test_batches" if i else "limit_val_batches"  # all but the monitored split are tests
+        trainer.limit_val_batches = trainer.limit_test_batches if i else limit
         if not trainer.limit_val_batches:
+            limits.append(f"trainer.{option}")
             continue
         model.split, loader = f"final/{logged_as(split, data)}", data.loader(split)
         if run.predictions:
@@ -91,6 +94,7 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
         majority[split] = data.majority(split)
         batches = int(sum(trainer.num_val_batches)) * trainer.world_size
         rows[split] = min(len(loader.dataset), batches * data.batch_size)  # type: ignore[arg-type]
+        limits += [f"trainer.{option}"] * (rows[split] < len(loader.dataset))  # type: ignore[arg-type]
     trainer.limit_val_batches = limit
     return {
         "task": data.task.name,
@@ -105,7 +109,10 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
         "metrics": metrics,
         "majority": majority,
         "rows": rows,
+        "limits": list(dict.fromkeys(limits)),
         "best_epoch": progress.best_epoch,
+        "seconds_to_best": progress.seconds_to_best,
+        "history": work["entries"],
         "trained_parameters": sum(value.numel() for value in model.trained().values()),
         "total_parameters": sum(value.numel() for value in model.parameters()),
         "steps": progress.steps,
@@ -118,8 +125,9 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
         "tokens_per_second": work["tokens"] / work["seconds"] if work["seconds"] else None,
         "peak_memory_mib": peak_memory(),
         "pooling": model.backbone.pooling,
-        "packages": {name: version(name) for name in PACKAGES},
-        "git_commit": _git_commit(),
+        "device": machine.device(trainer.strategy.root_device),
+        "precision": trainer.precision,
+        **run.about,
         "changes": list(run.changes),
         "config": run.columns,
     }
@@ -130,24 +138,28 @@ def logged_as(split: str, data: TaskData) -> str:
     return "val" if split == data.chosen_on else split
 
 
-def write(run: Run, result: dict[str, Any]) -> None:
-    """`prompts.safetensors`, `predictions` and `result.json` into the run directory, the result into W&B's summary."""
-    run.model.save_prompts(run.directory / "prompts.safetensors")
+def write(run: Run, result: dict[str, Any]) -> dict[str, Any]:
+    """`prompts.safetensors`, `predictions` and `result.json` into the run directory, the result into W&B's summary.
+
+    Returns what `result.json` holds: the result and, under `bytes`, the size of `prompts.safetensors`.
+    """
+    prompts = run.directory / "prompts.safetensors"
+    run.model.save_prompts(prompts)
     if run.predictions:
         run.predictions.write(run.directory / PREDICTIONS)
-    _save(run, result, run.directory / "result.json")
+    return _save(run, result | {"bytes": prompts.stat().st_size}, run.directory / "result.json")
 
 
-def write_evaluation(run: Run, result: dict[str, Any]) -> None:
+def write_evaluation(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     """`evaluation.json`, or `evaluation-2.json` and so on beside earlier ones, and the result into W&B's summary.
 
-    So are the predictions, whose folder the file names.
+    So are the predictions, whose folder the file names. Returns what the file holds.
     """
     if run.predictions:
         folder = _free(run.directory, PREDICTIONS)
         run.predictions.write(folder)
         result = result | {"predictions": folder.name}
-    _save(run, result, _free(run.directory, "evaluation", ".json"))
+    return _save(run, result, _free(run.directory, "evaluation", ".json"))
 
 
 def _free(run_dir: Path, name: str, suffix: str = "") -> Path:
@@ -156,8 +168,9 @@ def _free(run_dir: Path, name: str, suffix: str = "") -> Path:
     return next(path for path in (run_dir / f"{name}{suffix}" for name in names) if not path.exists())
 
 
-def _save(run: Run, result: dict[str, Any], path: Path) -> None:
-    write_whole(path, (json.dumps(plain(result), indent=2, allow_nan=False) + "\n").encode())
+def _save(run: Run, result: dict[str, Any], path: Path) -> dict[str, Any]:
+    result = _plain(result)
+    write_whole(path, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
     for logger in run.trainer.loggers:
         if isinstance(logger, WandbLogger):
             names = {split: logged_as(split, run.data) for split in result["metrics"]}
@@ -165,14 +178,15 @@ def _save(run: Run, result: dict[str, Any], path: Path) -> None:
             numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
             logger.experiment.summary.update({f"final/{key}": value for key, value in (metrics | numbers).items()})
             logger.experiment.finish()
+    return result
 
 
-def plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """A result in JSON's types: a number that JSON does not have is None, an object is its text."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, int | str | None) else str(value)
@@ -209,12 +223,3 @@ def table(result: dict[str, Any]) -> str:
     elif trained:
         foot += ", before any training step"
     return "\n".join([f"\n{result['task']} with {result['method']}, seed {result['seed']}", *lines, foot])
-
-
-def _git_commit() -> str | None:
-    """Commit of the working directory, None outside a repository."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

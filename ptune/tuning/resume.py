@@ -54,7 +54,12 @@ def prepare(checkpoint: dict[str, Any], trainer: L.Trainer) -> None:
         return
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     loop.epoch_loop.max_steps = -1
-    callbacks.insert(0, LambdaCallback(on_train_start=lambda *_: setattr(loop.epoch_loop, "max_steps", limit)))
+
+    def restore(*_: Any) -> None:
+        loop.epoch_loop.max_steps = limit
+
+    # Where no step is left, training does not start.
+    callbacks.insert(0, LambdaCallback(on_train_start=restore, on_fit_end=restore))
     if final and validates:
         trainer.val_check_batch = done  # type: ignore[assignment]  # validate after the batch of the last step
         # Behind the other callbacks, which read the limit when training starts, and until that validation.
@@ -106,6 +111,14 @@ def log_at(trainer: L.Trainer, step: int) -> None:
     Lightning counts it apart from `trainer.global_step`; the count is one short when a finished run is resumed.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
+def within_epoch(trainer: L.Trainer) -> bool:
+    """Whether training has ended with batches of its epoch left.
+
+    `trainer.is_last_batch` does not say so for a run that was resumed for its last validation alone.
+    """
+    return trainer.fit_loop.epoch_loop.batch_progress.current.processed < trainer.num_training_batches
 
 
 def cluster(trainer: L.Trainer) -> ClusterEnvironment:

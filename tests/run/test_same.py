@@ -93,7 +93,7 @@ def outcome(run_dir) -> tuple:
     prompts = {name: value.tolist() for name, value in load_file(run_dir / "prompts.safetensors").items()}
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     rows = [{k: v for k, v in row.items() if not k.startswith(("speed/", "memory/"))} for row in rows]
-    return result["metrics"], result["best_epoch"], result["steps"], prompts, rows
+    return result["metrics"], result["best_epoch"], result["steps"], runs.course(result), prompts, rows
 
 
 def options(file) -> dict:
