@@ -81,18 +81,22 @@ class Hung(BaseException):
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raise Hung after so many seconds."""
+    """Raise Hung after so many seconds, and every second from then on: what is hung may catch the first one.
+
+    The timer of whoever has set one, such as pytest-timeout, runs on.
+    """
 
     def ring(number: int, frame: Any) -> None:
         raise Hung
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds, 1)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, left)
 
 
 def outcome(words: list, command: str = "fit", limit: float = LIMIT, run: Callable = runs.call) -> Outcome:
