@@ -37,9 +37,14 @@ def assert_same_tensors(one, other) -> None:
         assert (first[name] - second[name]).abs().max() < CLOSE, name
 
 
-def test_the_command_line_trains_a_tagger_in_two_processes_as_in_one(tmp_path):
+@pytest.mark.parametrize(
+    "form",
+    [{}, pytest.param({"model__init": "tokens", "model__gate": True, "model__scaled": True}, marks=pytest.mark.deep)],
+    ids=["prefix", "gate over tokens"],
+)
+def test_the_command_line_trains_a_tagger_in_two_processes_as_in_one(tmp_path, form):
     data = runs.data("toy/tagging", **SIZES)
-    options = {"model__head_dropout": 0, "model__prefix_dropout": 0, "model__lr": 0.02, "trainer__max_epochs": 3}
+    options = {"model__head_dropout": 0, "model__prefix_dropout": 0, "model__lr": 0.02, "trainer__max_epochs": 3} | form
     one = runs.fit(tmp_path / "one", name="toy/tagging", path=data, data__batch_size=4, **options)
     two = {"data__batch_size": 2, "trainer__devices": 2, "trainer__strategy": "ddp"}
     out = launch(

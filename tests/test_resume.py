@@ -26,7 +26,12 @@ CASES = {
         "trainer__accumulate_grad_batches": 2,
         "trainer__val_check_interval": 2,
     },
-    "a gate over a prefix in the units of its layers": {"method": "PTuningV2", "model__init": "identity"},
+    "a gate over tokens in the units of their layers": {
+        "method": "PTuningV2",
+        "model__init": "tokens",
+        "model__gate": True,
+        "model__scaled": True,
+    },
     "decay by the epoch": {"method": "PTuningV2", "name": "toy/tagging", "model__schedule": "exponential"},
 }
 WHEN = {"step": "every_n_train_steps=1", "validation": "monitor=val/loss", "epoch": "save_on_train_epoch_end=true"}

@@ -27,11 +27,14 @@ class Layers:
     def __init__(self, model: PreTrainedModel, traits: Traits) -> None:
         self.model, self.traits = model, traits
 
-    def keys_values(self, input_ids: Int[Tensor, "b t"]) -> KeysValues:
-        """The keys and values of tokens as they reach the attention function, so turned by rotary positions."""
+    def keys_values(self, **text: Int[Tensor, "b t"]) -> KeysValues:
+        """The keys and values of tokens as they reach the attention function, so turned by rotary positions.
+
+        `text` is what the model reads: `input_ids` and, where it has them, `token_type_ids`; there is no padding.
+        """
         visitor = Visitor()
         with self.traits.probe():
-            self.model(input_ids=input_ids.to(self.model.device), prefix=visitor)
+            self.model(**{name: value.to(self.model.device) for name, value in text.items()}, prefix=visitor)
         return tuple(torch.stack(pair) for pair in zip(visitor.keys, visitor.values, strict=True))
 
     def typical(self) -> Int[Tensor, "one t"]:

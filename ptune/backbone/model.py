@@ -236,7 +236,7 @@ class Backbone(nn.Module):
         """One vector a text, as `pooling` says; prompt slots are no text and are left out of the mean."""
         return pooled(hidden, batch, self.pooling, self.pooler)
 
-    def keys_values(self, input_ids: Int[Tensor, "b t"]) -> KeysValues:
-        """The keys and values that real tokens have in every layer."""
+    def keys_values(self, input_ids: Int[Tensor, "b t"], **more: Int[Tensor, "b t"]) -> KeysValues:
+        """The keys and values that real tokens have in every layer; `more` may be `token_type_ids`."""
         self.require_prefix()
-        return self.layers.keys_values(input_ids)
+        return self.layers.keys_values(input_ids=input_ids, **more)

@@ -18,10 +18,15 @@ from ptune.heads import Batch
 from ptune.prompts import KeysValues, Prompts
 from ptune.tuning.checks import check_positive, check_rate, check_size
 from ptune.tuning.prefix import GatedPrefix, PrefixEncoder
+from ptune.tuning.sample import seed, training_texts
 from ptune.tuning.tuner import PromptTuner
 
 STD = 0.5
 """Standard deviation of a drawn prefix in units of the layer's own keys and values."""
+GIVEN = ("text", "tokens")
+"""Starts that are keys and values of real tokens."""
+ROWS = 16
+"""Training rows whose tokens `init: tokens` draws from."""
 
 
 @final
@@ -31,10 +36,10 @@ class PTuningV2(PromptTuner):
     Args:
         length: Prompt length p, vectors a layer.
         layers: Prompted layers: `all`, `last:N`, or a list of layer numbers from 0.
-        init: Start of the prefix: `normal` is drawn from N(0, init_std²), which with the default is the effective
+        init: Start of the prefix: `normal` is drawn from N(0, init_std²), with the default init_std the effective
             initialisation of the authors' code; `text` is the keys and values that the backbone computes for
-            `init_text`; `identity` is another name for `normal` with `gate: true` and `scaled: true`, so that training
-            starts from the backbone itself.
+            `init_text`, `tokens` those of p tokens of training rows, which the seed draws; `identity` is another name
+            for `normal` with `gate: true` and `scaled: true`, so that training starts from the backbone itself.
         init_std: Standard deviation of a drawn start: 0.02, or with `scaled` 0.5 of the layer's own size, if left out.
         init_text: Text of `init: text`, repeated or cut to `length` tokens.
         gate: Normalise the attention to the prefix apart from that to the text, and add it through a gate of each layer
@@ -55,7 +60,7 @@ class PTuningV2(PromptTuner):
         self,
         length: int = 20,
         layers: str | list[int] = "all",
-        init: Literal["normal", "text", "identity"] = "normal",
+        init: Literal["normal", "text", "tokens", "identity"] = "normal",
         init_std: float | None = None,
         init_text: str = "",
         gate: bool = False,
@@ -75,15 +80,15 @@ class PTuningV2(PromptTuner):
             raise InputError(
                 f"init_text: {init_text!r} and init: {init!r} do not fit; init 'text', and it alone, needs a text."
             )
-        if init == "text" and mlp:
-            raise InputError(f"mlp: {mlp} cannot start from a text; use init: normal, or mlp: 0.")
+        if init in GIVEN and mlp:
+            raise InputError(f"mlp: {mlp} cannot start from init: {init!r}; use init: normal, or mlp: 0.")
         if init == "identity" and shift_positions:
             raise InputError("shift_positions: true moves the text, so init: identity would not be the identity.")
         gate, scaled = (given or init == "identity" for given in (gate, scaled))
         if init_std is not None:
             check_positive("init_std", init_std)
-            if init == "text":
-                raise InputError(f"init_std: {init_std} draws a start, but init: 'text' is given; leave it out.")
+            if init in GIVEN:
+                raise InputError(f"init_std: {init_std} is for a start that is drawn, which init: {init!r} is not.")
         if gate_lr is not None:
             check_rate("gate_lr", gate_lr)
             if not gate:
@@ -112,9 +117,20 @@ class PTuningV2(PromptTuner):
             ids = text_ids(self.hparams["backbone"], self.hparams["init_text"], self.hparams["length"])
             encoder.set(self._read(backbone, ids))
 
-    def _read(self, backbone: Backbone, input_ids: Int[Tensor, "one t"]) -> KeysValues:
-        """The keys and values that a text has in the prompted layers."""
-        found = backbone.keys_values(input_ids)
+    def start(self) -> None:
+        """Take the keys and values of p tokens of training rows, the same tokens in each layer."""
+        if self.hparams["init"] != "tokens":
+            return
+        texts = [self._read(self.backbone, **text) for text in training_texts(self.trainer, ROWS)]
+        layers = [torch.cat(parts, dim=-2) for parts in zip(*texts, strict=True)]
+        n = layers[0].shape[-2]
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed()))
+        drawn = order[torch.arange(self.hparams["length"]) % n]  # repeated where there are fewer
+        self.prompt.encoder.set(tuple(layer[..., drawn, :] for layer in layers))
+
+    def _read(self, backbone: Backbone, input_ids: Int[Tensor, "one t"], **more: Int[Tensor, "one t"]) -> KeysValues:
+        """The keys and values that a text has in the prompted layers; `more` may be `token_type_ids`."""
+        found = backbone.keys_values(input_ids, **more)
         return tuple(found[layer] for layer in self.layers)
 
     def groups(self) -> dict[str, dict[str, nn.Parameter]]:

@@ -27,6 +27,7 @@ class Stored(L.LightningModule, ABC):
     recipe: dict[str, Any]
     """How the rows that the model was checked with are read: class, arguments, and what was learned from data."""
     _folded = False  # whether what the arguments say is computed from other tensors no longer is
+    _started = False  # whether the trained tensors have their initial values, or others since then
     _resumed: dict[str, Any] | None = None  # the checkpoint that a run is resumed from
 
     @abstractmethod
@@ -50,6 +51,7 @@ class Stored(L.LightningModule, ABC):
         saving.compare("the checkpoint", models[0] | tensors[0], models[1] | tensors[1])
         self.recipe = checkpoint.get("recipe") or self.recipe
         self._resumed = checkpoint if "loops" in checkpoint else None
+        self._started = True
 
     def _kept(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the trained tensors, and what the prompt has measured and does not train."""
@@ -113,6 +115,7 @@ class Stored(L.LightningModule, ABC):
     def fold(self) -> None:
         """Replace a reparameterized prompt by what it computes; the scores stay the same."""
         self._folded = self._folded or isinstance(self.prompt, Reparameterized)
+        self._started = True
         self.prompt = self.folded_prompt()
 
     def folded_prompt(self) -> nn.Module | None:

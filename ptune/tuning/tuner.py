@@ -35,6 +35,7 @@ class PromptTuner(Steps, Stored, ABC):
     - `slot_argument`, `stored_arguments`, `trains`: what the method says of itself;
     - `shift`: positions that its prefix takes away from the text;
     - `prepare`: checks of the loaded backbone, and initial values that are read from it;
+    - `start`: initial values that are read from training rows;
     - `backbone_parameters`, `groups`, `rates`: tensors of the backbone that it trains, and groups with their own rates;
     - `layer_norms`, `metadata`: norms that are logged, and what else a saved file depends on;
     - `forward`, `check_data`: for a method that reads the scores otherwise or needs more of the data.
@@ -254,7 +255,16 @@ class PromptTuner(Steps, Stored, ABC):
         if self._resumed:
             resume.prepare(self._resumed, self.trainer)
             self._resumed = None
+        if not self._started:
+            self.start()
+            self._started = True
         self._gradients_checked = False
+
+    def start(self) -> None:
+        """Read initial values from training rows (`ptune.tuning.sample`); called before the first step of a new run.
+
+        It is not called where the trained tensors were loaded, from a checkpoint or a file of prompts.
+        """
 
     def check_data(self, data: Any) -> None:
         """Check the data module before the first batch; None stands for plain loaders, which are not checked.

@@ -199,7 +199,7 @@ def test_a_backbone_that_would_ignore_the_prefix_is_refused_before_the_first_ste
         ({"mlp": -1}, "mlp: -1 must be at least 0"),
         ({"init": "text"}, "init_text: '' and init: 'text' do not fit"),
         ({"init_text": "w1"}, "init_text: 'w1' and init: 'normal' do not fit"),
-        ({"init": "text", "init_text": "w1", "mlp": 4}, "mlp: 4 cannot start from a text"),
+        ({"init": "text", "init_text": "w1", "mlp": 4}, "mlp: 4 cannot start from init: 'text'"),
         ({"init": "identity", "shift_positions": True}, "init: identity would not be the identity"),
         ({"layers": "last:4"}, "layers: 'last:4' is not `all`, `last:N` with N from 1 to 3"),
     ],

@@ -5,6 +5,7 @@ import torch
 from families import FAMILIES
 from safetensors.torch import load_file
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, IterableDataset
 
 from ptune.backbone import Backbone
 from ptune.errors import InputError
@@ -135,6 +136,88 @@ def test_a_text_starts_a_prefix_in_units_from_its_keys_and_values_all_the_same(b
     assert_close(units.prompt.encoder(), plain.prompt.encoder(), atol=1e-6, rtol=1e-6)
 
 
+# ---- tokens of training rows
+
+
+def token_of(prefix, texts, layers=range(3)):
+    """The token "text, position" that each vector of a prefix is the keys and values of; None for no token."""
+    places = [(i, j) for i, text in enumerate(texts) for j in range(text[0].shape[3])]
+    found = []
+    for vector in range(prefix[0].shape[3]):
+        close = [
+            (i, j)
+            for i, j in places
+            if all(
+                torch.allclose(own[:, 0, :, vector], texts[i][layer][:, 0, :, j], atol=1e-6)
+                for own, layer in zip(prefix, layers, strict=True)
+            )
+        ]
+        found.append(close[0] if close else None)
+    return found
+
+
+@pytest.fixture
+def begun(build, fit, batch, monkeypatch):
+    """A model as its first step finds it, and the keys and values of the texts that it is trained on."""
+
+    def run(family="bert", lengths=(7, 5, 3), seed=11, batches=1, **arguments):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        model = build(family, init="tokens", lr=1e-30, **arguments)
+        inputs = batch(lengths, labels=LABELS)
+        fit(model, [inputs] * batches)
+        texts = [inputs["input_ids"][row : row + 1, :length] for row, length in enumerate(lengths)]
+        return model, [Backbone(model.hparams["backbone"]).keys_values(text) for text in texts]
+
+    return run
+
+
+@pytest.mark.parametrize("arguments", [{}, {"scaled": True, "gate": True}, {"layers": [0, 2]}], ids=str)
+@pytest.mark.parametrize("family", ["bert", "llama", "xlnet", "gemma4_text"])
+def test_tokens_start_from_keys_and_values_of_tokens_of_training_rows(begun, family, arguments):
+    model, texts = begun(family, **arguments)
+    found = token_of([layer.detach() for layer in model.prompt.encoder()], texts, model.layers)
+    assert None not in found, "each vector is one token in every layer, and none is padding"
+    assert len(set(found)) == P
+    assert len({text for text, _ in found}) > 1, "of several rows"
+
+
+def test_the_tokens_are_drawn_by_the_seed(begun):
+    one, again, other = (begun(seed=seed)[0].prompt.encoder.flat for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_where_there_are_fewer_tokens_than_vectors_they_are_repeated(begun):
+    model, texts = begun(lengths=(2, 1, 1))
+    found = token_of([layer.detach() for layer in model.prompt.encoder()], texts)
+    assert set(found) == {(0, 0), (0, 1), (1, 0), (2, 0)}
+    assert found[4] == found[0]
+
+
+def test_what_was_trained_or_loaded_is_not_started_again(begun, build, fit, batch, tmp_path):
+    model, _ = begun()
+    model.prompt.encoder.flat.data.zero_()
+    trainer = fit(model, [batch(labels=LABELS)])
+    assert_close(model.prompt.encoder.flat.abs().max(), torch.tensor(0.0), atol=1e-20, rtol=0)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    model.save_prompts(tmp_path / "prompts.safetensors")
+    loaded = build(init="tokens", lr=1e-30)
+    loaded.load_prompts(tmp_path / "prompts.safetensors")
+    for other in (loaded, PTuningV2.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)):
+        fit(other, [batch(labels=LABELS)])
+        assert_close(other.prompt.encoder.flat.abs().max(), torch.tensor(0.0), atol=1e-20, rtol=0)
+
+
+def test_a_stream_of_training_rows_is_refused(build, trainer, batch):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield batch(labels=LABELS)
+
+    runner, model = trainer(max_steps=1), build(init="tokens", schedule="constant")
+    with pytest.raises(InputError, match="init: 'tokens' draws rows, which a stream of training data does not allow"):
+        runner.fit(model, DataLoader(Stream(), batch_size=None))
+
+
 # ---- what is kept
 
 
@@ -185,7 +268,9 @@ def test_a_checkpoint_from_before_there_were_units_holds_a_prefix_without(build,
         ({"gate_lr": 0.1}, r"gate_lr: 0\.1 is for gates, and there are none; use gate: true"),
         ({"gate": True, "gate_lr": 0.0}, "gate_lr: 0.0 must be greater than 0"),
         ({"init_std": 0.0}, "init_std: 0.0 must be greater than 0"),
-        ({"init": "text", "init_text": "w1", "init_std": 0.1}, "init_std: 0.1 draws a start, but init: 'text' is"),
+        ({"init": "text", "init_text": "w1", "init_std": 0.1}, "init_std: 0.1 is for a start that is drawn"),
+        ({"init": "tokens", "init_std": 0.1}, "init_std: 0.1 is for a start that is drawn, which init: 'tokens' is"),
+        ({"init": "tokens", "mlp": 4}, "mlp: 4 cannot start from init: 'tokens'"),
     ],
 )
 def test_an_impossible_argument_is_an_input_error_before_the_weights_load(tiny, head, arguments, reason):
