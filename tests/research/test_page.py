@@ -208,14 +208,15 @@ return rows.filter((row) => !row.hidden).map((row) => row.cells[arguments[0]].in
 @pytest.fixture(scope="module")
 def browser(text, tmp_path_factory):
     webdriver = pytest.importorskip("selenium.webdriver")
-    if not shutil.which("chromium") or not shutil.which("chromedriver"):
+    programs = shutil.which("chromium"), shutil.which("chromedriver")
+    if None in programs:
         pytest.skip("needs chromium and chromedriver (Debian: apt install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
+    options.binary_location = programs[0]
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
     driver.file = tmp_path_factory.mktemp("page") / "report.html"
     driver.file.write_text(text, encoding="utf-8")
     yield driver
