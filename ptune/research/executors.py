@@ -3,13 +3,16 @@
 import argparse
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
-from ptune.research import local, on_ray
+from ptune.errors import InputError
+from ptune.research import local, on_ray, on_slurm
 from ptune.research.attempt import End, Run
 from ptune.research.cells import Cell
+from ptune.run import configs
 from ptune.run.command import Arguments
 
-PLACES = "local; ray for a Ray cluster of this machine; HOST:PORT, ray://HOST:PORT or auto for one that runs"
+PLACES = "local; ray for a Ray cluster of this machine; HOST:PORT, ray://HOST:PORT or auto for one that runs; slurm"
 
 
 def add_arguments(arguments: Arguments) -> None:
@@ -18,7 +21,7 @@ def add_arguments(arguments: Arguments) -> None:
     arguments.add_argument(
         "--workers",
         type=at_least_one,
-        help="cells that run at the same time (default: 1 here, as many as there is room for on Ray)",
+        help="cells at the same time (default: 1 locally, as many as there is room for on Ray; for Slurm to be given)",
     )
     arguments.add_argument(
         "--cpus", type=at_least_one, help="CPU cores of a cell (default: an equal share of what there is)"
@@ -27,6 +30,14 @@ def add_arguments(arguments: Arguments) -> None:
         "--gpus",
         type=_share,
         help="GPUs of a cell, such as 0.5 for one that two share (default: 1 where there are any)",
+    )
+    arguments.add_argument(
+        "--slurm",
+        nargs="+",
+        type=_setting,
+        default=[],
+        metavar="NAME=VALUE",
+        help="options of sbatch, such as partition=gpu time=120 (minutes of a job, which goes on in another one)",
     )
 
 
@@ -40,6 +51,12 @@ def work(cells: Iterable[Cell], run: Run, options: argparse.Namespace) -> Iterat
         run: the command; a function of a module, by whose name other processes find it.
         options: those of `add_arguments`, parsed.
     """
+    if options.slurm and options.on != "slurm":
+        raise InputError(f"--slurm is for --on slurm, but the cells run on {options.on!r}; leave one of them out.")
+    if options.on == "slurm":
+        if options.workers is None:
+            raise InputError("--workers is missing: how many jobs may be in Slurm's queue at the same time?")
+        return on_slurm.work(cells, run, options.workers, options.cpus or 1, options.gpus, dict(options.slurm))
     if options.on != "local":
         return on_ray.work(cells, run, options.workers, options.cpus, options.gpus, options.on)
     workers = options.workers or 1
@@ -64,7 +81,14 @@ def _share(text: str) -> float:
     return value
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} must be written NAME=VALUE, such as partition=gpu")
+    return name.strip("-").replace("-", "_"), configs.load(value)
+
+
 def _place(text: str) -> str:
-    if text not in ("local", "ray", "auto") and ":" not in text:
+    if text not in ("local", "ray", "auto", "slurm") and ":" not in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no place for cells; give {PLACES}")
     return text

@@ -1,0 +1,140 @@
+"""Cells as jobs of Slurm, through submitit. They run in the driver's directory, on a file system that all nodes see.
+
+A job that comes to its time limit is put into the queue again by its run, and goes on from its last checkpoint. Jobs go
+on where the driver is killed; the same command, started again, waits for those that run, and a job that still waits in
+the queue does not run beside its successor, because Slurm runs one job of a name at a time (`dependency=singleton`).
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ptune.errors import InputError, first_line, note, require
+from ptune.research.attempt import LOCK, End, Run, attempt, begin, record
+from ptune.research.cells import Cell
+
+CLUSTER = "slurm"
+"""The executor of submitit; tests take its local one."""
+LOGS = "slurm"
+"""Folder in a cell's directory for what submitit writes: the job's script, its output and its errors."""
+MINUTES = 60
+"""Time limit of a job where none is given."""
+SIGNAL = {"signal": "USR1@90"}
+"""What Slurm sends, and how many seconds before the time limit: runs take it for that; submitit's own is another."""
+POLL = 1.0
+"""Seconds between two looks at the jobs."""
+
+
+def work(
+    cells: Iterable[Cell], run: Run, workers: int, cpus: int, gpus: float | None, settings: dict[str, Any]
+) -> Iterator[Cell | End]:
+    """Run the cells as `ptune.research.executors.work` says.
+
+    Args:
+        cells: what is to be done, in this order.
+        run: the command.
+        workers: jobs in the queue and running at the same time.
+        cpus: CPU cores of a cell, and torch's threads.
+        gpus: GPUs of a cell; None for none.
+        settings: options of `sbatch`, such as partition, account or mem, by their names with underscores; `time` is in
+            minutes.
+
+    Raises:
+        InputError: submitit or Slurm is not there, or refuses the settings.
+    """
+    if gpus is not None and not float(gpus).is_integer():
+        raise InputError(f"--gpus {gpus}: a Slurm job has whole GPUs; give a whole number.")
+    settings = {"time": MINUTES, "cpus_per_task": cpus, "gpus_per_node": int(gpus) if gpus else None} | settings
+    waiting = iter(cells)
+    running: list[tuple[Cell, Any]] = []  # without a job, where one of an earlier start works on the cell
+    try:
+        while True:
+            while len(running) < workers and (cell := next(waiting, None)):
+                submit = _executor(cell, settings).submit
+                begin(cell)
+                if _locked(cell):
+                    note(f"{cell.name} still runs, as a job of an earlier start; it is waited for.")
+                    running.append((cell, None))
+                else:
+                    running.append((cell, _submitted(submit, cell, run, cpus)))
+                yield cell
+            if not running:
+                return
+            time.sleep(POLL)
+            for cell, job in list(running):
+                if not (_locked(cell) if job is None else not job.done()):
+                    running.remove((cell, job))
+                    if job is None and cell.result is None:  # the earlier job has been stopped
+                        running.append((cell, _submitted(_executor(cell, settings).submit, cell, run, cpus)))
+                    else:
+                        yield End(cell, "", cell.result) if job is None else _end(job, cell)
+    finally:
+        for _, job in running:
+            if job is not None:
+                job.cancel(check=False)  # by SIGTERM: the run writes a checkpoint and stops
+
+
+def job(cell: Cell, run: Run, cpus: int) -> End:
+    """Run a cell in its job.
+
+    Raises:
+        SystemExit: a signal has stopped the run, and Slurm may start the job again; so it has no end yet.
+    """
+    import torch
+
+    torch.set_num_threads(cpus)
+    end = attempt(cell, run)
+    if end.stopped:
+        raise SystemExit(end.error)
+    return end
+
+
+def _executor(cell: Cell, settings: dict[str, Any]) -> Any:
+    """The executor of submitit that starts a cell's job."""
+    submitit: Any = require("submitit", "slurm")
+    place = hashlib.sha256(str(cell.run_dir.absolute()).encode()).hexdigest()[:12]
+    given = {"job_name": f"ptune-{place}", "dependency": "singleton", "additional_parameters": SIGNAL} | settings
+    minutes = given.pop("time")
+    try:
+        executor = submitit.AutoExecutor(cell.run_dir / LOGS, cluster=CLUSTER)
+        executor.update_parameters(timeout_min=minutes, **{f"slurm_{name}": value for name, value in given.items()})
+    except (RuntimeError, NameError, AssertionError, ValueError) as error:
+        raise InputError(f"--on slurm: {first_line(error)}.") from error
+    return executor
+
+
+def _submitted(submit: Any, cell: Cell, run: Run, cpus: int) -> Any:
+    import submitit
+
+    try:
+        return submit(job, cell, run, cpus)
+    except submitit.core.utils.UncompletedJobError as error:
+        raise InputError(
+            f"--on slurm: sbatch refuses the job ({first_line(error)}); see its --slurm settings."
+        ) from error
+
+
+def _locked(cell: Cell) -> bool:
+    """Whether a process works on a cell."""
+    lock = FileLock(cell.run_dir / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _end(job: Any, cell: Cell) -> End:
+    """How a job ended."""
+    import submitit
+
+    try:
+        return job.result()
+    except submitit.core.utils.UncompletedJobError:
+        error = f"its Slurm job {job.job_id} ended without a result; {job.paths.stderr} may say why."
+        record(cell, error)
+        return End(cell, error)

@@ -1,0 +1,143 @@
+"""Cells as jobs: through submitit's local executor, and through commands that stand in for Slurm's."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import fakes
+import grids
+import pytest
+
+from ptune.errors import InputError
+from ptune.grid import main
+from ptune.research import on_slurm
+from ptune.research.attempt import End
+from ptune.research.cells import Cell, cell
+
+pytest.importorskip("submitit", reason="needs the extra ptune[slurm]")
+
+
+@pytest.fixture
+def of_seed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # a job is a new process of Python
+    monkeypatch.setattr(on_slurm, "POLL", 0.1)
+
+    def of_seed(seed):
+        return cell({"seed": str(seed)}, [{"method": "LinearProbe", "task": "rte", "seed": seed}], tmp_path / str(seed))
+
+    return of_seed
+
+
+@pytest.fixture
+def local(monkeypatch):
+    """Jobs are processes of this machine."""
+    monkeypatch.setattr(on_slurm, "CLUSTER", "local")
+
+
+@pytest.mark.slow
+@pytest.mark.deep
+def test_a_cell_of_a_killed_driver_is_waited_for_and_not_run_twice(of_seed, local, capsys):
+    slow = of_seed(7)
+    before = on_slurm.work([slow], fakes.ends, 1, 1, None, {})
+    assert next(before) == slow
+    while not (slow.run_dir / "pid").exists():
+        time.sleep(0.1)
+    again = on_slurm.work([slow], fakes.ends, 1, 1, None, {})
+    assert next(again) == slow
+    assert capsys.readouterr().err == "note: 7 still runs, as a job of an earlier start; it is waited for.\n"
+    (slow.run_dir / "go").touch()
+    assert list(again) == [End(slow, "", slow.result)]
+    assert slow.result["pid"] == int((slow.run_dir / "pid").read_text())
+    assert list(before) == [End(slow, "", slow.result)]
+
+
+@pytest.mark.slow
+@pytest.mark.deep
+def test_a_job_that_dies_or_fails_fails_its_cell(of_seed, local):
+    ends = [
+        event
+        for event in on_slurm.work(map(of_seed, (13, 9)), fakes.ends, 2, 1, None, {})
+        if not isinstance(event, Cell)
+    ]
+    errors = {end.cell.name: end.error for end in ends}
+    assert errors["13"] == "13 is no seed for a grid."
+    assert errors["9"].startswith("its Slurm job ")
+    assert "ended without a result" in errors["9"]
+    for end in ends:
+        assert json.loads((end.cell.run_dir / "failed.json").read_text())["error"] == end.error
+
+
+def test_a_run_that_a_signal_stops_ends_its_job_and_not_its_cell(of_seed):
+    stopped = of_seed(15)
+    with pytest.raises(SystemExit, match="stopped by SIGTERM"):
+        on_slurm.job(stopped, fakes.ends, 1)
+    assert not (stopped.run_dir / "failed.json").exists()
+
+
+SLURM = {
+    "sbatch": "echo Submitted batch job 7; bash $1 >> $PLACE/sbatch.out 2>&1 &",
+    "srun": 'while [[ "${1##*/}" != python* ]]; do shift; done; SLURM_JOB_ID=7 SLURM_NTASKS=1 exec "$@"',
+    "sacct": "true",
+    "scancel": "echo $@ >> $PLACE/scancel.out",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.deep
+def test_the_jobs_script_has_the_settings_and_the_signal_that_runs_know(of_seed, tmp_path, monkeypatch):
+    for name, text in SLURM.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    begin, end = on_slurm.work([of_seed(1)], fakes.ends, 1, 3, 1.0, {"partition": "gpu", "time": 120})
+    assert end == End(begin, "", begin.result), (tmp_path / "sbatch.out").read_text()
+    (script,) = (begin.run_dir / "slurm").glob("7_submission.sh")
+    found = {line for line in script.read_text().splitlines() if line.startswith("#SBATCH")}
+    wanted = (
+        "partition=gpu",
+        "time=120",
+        "cpus-per-task=3",
+        "gpus-per-node=1",
+        "dependency=singleton",
+        "signal=USR1@90",
+    )
+    assert {f"#SBATCH --{setting}" for setting in wanted} <= found
+
+
+def test_what_slurm_would_refuse_is_one_sentence(of_seed, local, tmp_path, capsys):
+    with pytest.raises(InputError, match=r"--on slurm: Unknown argument 'partitoin' for executor 'slurm'"):
+        next(on_slurm.work([of_seed(1)], fakes.ends, 1, 1, None, {"partitoin": "gpu"}))
+    with pytest.raises(InputError, match=r"--gpus 0.5: a Slurm job has whole GPUs"):
+        next(on_slurm.work([of_seed(1)], fakes.ends, 1, 1, 0.5, {}))
+    file = str(grids.grid(tmp_path))
+    for words, sentence in {
+        ("--on", "slurm"): "--workers is missing",
+        ("--slurm", "time=3"): "--slurm is for --on slurm, but the cells run on 'local'",
+        ("--on", "slurm", "--slurm", "time"): "'time' must be written NAME=VALUE",
+        ("--on", "slum"): "'slum' is no place for cells",
+        ("--gpus", "1.5"): "'1.5' must be a share of one GPU",
+    }.items():
+        assert main([file, *words]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert error.count("\n") == 1
+
+
+def test_without_slurm_that_is_said(of_seed, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match='--on slurm: Could not detect "srun"'):
+        next(on_slurm.work([of_seed(1)], fakes.ends, 1, 1, None, {}))
+
+
+@pytest.mark.slow
+@pytest.mark.deep
+def test_a_grid_of_jobs_has_the_results_of_the_local_one(of_seed, local, tmp_path, capsys):
+    file = grids.grid(tmp_path)
+    assert main([str(file), "--runs", str(tmp_path / "local")]) == 0, capsys.readouterr()
+    words = ["--runs", str(tmp_path / "runs"), "--on", "slurm", "--workers", "2"]
+    assert main([str(file), *words]) == 0, capsys.readouterr()
+    assert grids.results(tmp_path / "runs") == grids.results(tmp_path / "local")
+    assert Path(tmp_path, "runs", "LinearProbe", "toy-pair", "seed=1", "slurm").is_dir()
