@@ -47,7 +47,7 @@ def run(args: list[str], given: list[str], source: str | None = None) -> command
     model.check_data(data)
     progress = result.UNTRAINED
     if checkpoint is None and trainer.is_global_zero:
-        folder.begin(run_dir, cli.resolved(), trainer, cli.wandb, cli.columns())
+        folder.begin(run_dir, cli.resolved(), trainer, cli.wandb, cli.identity, cli.columns())
     if checkpoint is not None:
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only

@@ -41,7 +41,7 @@ def run(args: list[str], given: list[str]) -> command.Result | None:
 
     def begin(trainer: Trainer) -> str:
         """Write config.yaml and start W&B; where the numbers go, in words."""
-        return folder.begin(run_dir, config, trainer, cli.wandb, cli.columns())
+        return folder.begin(run_dir, config, trainer, cli.wandb, cli.identity, cli.columns())
 
     origin, telemetry = same.Provenance(config, data), callbacks.Telemetry()
     history = History(telemetry)

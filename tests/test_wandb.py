@@ -16,6 +16,8 @@ import pytest
 import runs
 
 from ptune.run import loggers
+from ptune.run.arguments import prepare
+from ptune.run.cli import CLI
 
 BLOCK, HEADER = 32768, struct.Struct("<IHB")  # LevelDB's log: blocks of records with crc32, length, type
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -104,10 +106,12 @@ def test_the_configuration_is_flat_columns(offline):
 
 
 @pytest.mark.slow
-def test_runs_of_a_task_are_a_group_and_the_method_is_the_job_type(offline):
-    assert (offline.about.run_group, offline.about.job_type) == ("toy/pair", "PTuningV2")
+def test_runs_that_differ_in_the_seed_alone_are_a_group_and_the_name_is_that_of_the_default_directory(offline):
+    cli = CLI.of(prepare(runs.line("run", model__lr=0.02, data__batch_size=5, seed_everything=12)))
+    assert offline.about.display_name == cli.identity.name
+    assert (offline.about.run_group, offline.about.job_type) == (cli.identity.group, "PTuningV2")
+    assert list(offline.about.tags) == ["toy/pair", "PTuningV2", cli.identity.backbone]
     assert offline.about.project == "ptune"
-    assert offline.about.display_name == "toy/pair/PTuningV2/12"
 
 
 @pytest.mark.slow

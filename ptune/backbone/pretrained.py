@@ -63,6 +63,12 @@ def origin(name: str) -> dict[str, str]:
     return {"pretrained_model_name_or_path": folder, "gguf_file": file}
 
 
+def local(name: str) -> Path | None:
+    """The folder of a backbone that lies in one of the user's; None for a hub id, or a folder in a Python package."""
+    found = Path(locate(name))
+    return None if name.startswith("package:") or not found.is_dir() else found
+
+
 def _in_package(name: str) -> Path:
     package, _, path = name.removeprefix("package:").partition("/")
     if not package.isidentifier():  # before it is searched for: a search for "a.b" imports a

@@ -60,6 +60,7 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
         "rows": _rows(trainer, data),
         "PEFT": _exportable(model),
         "seed": os.environ.get("PL_GLOBAL_SEED", "none"),
+        "run": trainer.default_root_dir,
         "logs": logs,
     }
     return "\n".join(map(printable, lines + [f"  {key:<10}{value}" for key, value in choices.items()]))

@@ -7,6 +7,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
@@ -24,9 +25,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ptune.data.base import TaskData
 from ptune.errors import InputError, first_line, nearest
-from ptune.run import catalog, folder
+from ptune.run import catalog, resolved
 from ptune.run.checkpoints import WholeCheckpoints
 from ptune.run.command import HELP, root
+from ptune.run.identity import Identity, identify
 from ptune.run.loggers import Wandb
 from ptune.run.options import Parser, refused_class
 from ptune.run.predictions import Predictions
@@ -132,9 +134,24 @@ class CLI(LightningCLI):
 
     @property
     def run_dir(self) -> str:
-        """The directory that is asked for, or the default one."""
-        names = self.datamodule.task.name, type(self.model).__name__, self.model.hparams["backbone"]
-        return self.config.run_dir or folder.default(*names, self.config.seed_everything)
+        """The directory that is asked for, or the default one, which follows from the run's identity.
+
+        Raises:
+            InputError: the default one is asked for to go on with other options, which are those of another run.
+        """
+        if self.config.run_dir:
+            return self.config.run_dir
+        if self.config.allow_change and self.config.ckpt_path in ("auto", "last"):
+            raise InputError(
+                f"option --allow_change {self.config.allow_change}: other options are another run, whose default "
+                "directory is another one; name the directory to go on in with --run_dir."
+            )
+        return str(Path("runs", self.identity.name))
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What the run is; the data are read for it."""
+        return identify(resolved.options(self.resolved()) or {}, self.datamodule)
 
     @property
     def wandb(self) -> Wandb | None:
@@ -196,10 +213,9 @@ class CLI(LightningCLI):
             about: what `ptune.run.machine.about` says of the command.
             changes: options that were changed when it was resumed.
         """
-        seed = self.config.seed_everything
         kept = Predictions(self.datamodule) if self.config.predictions else None
-        columns = self.columns()
-        return Run(Path(self.run_dir), self.model, self.datamodule, trainer, seed, columns, about, changes, kept)
+        parts = self.model, self.datamodule, trainer, self.identity, self.columns()
+        return Run(Path(self.run_dir), *parts, about, changes, kept)
 
     def resolved(self) -> str:
         """The resolved options as YAML, without those that say how a stopped run goes on.

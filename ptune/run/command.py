@@ -36,7 +36,8 @@ EXAMPLES = {
 
 HELP = {
     "config": "YAML file with options; later files and options win. Options of another method are left out.",
-    "run_dir": "Directory of the run; runs/<task>/<method>/<backbone>-s<seed> if left out.",
+    "run_dir": "Directory of the run; if left out, runs/<task>/<method>/<backbone>-s<seed>-<hash>, where the hash is "
+    "that of everything that decides the numbers: with another learning rate it is another run.",
     "ckpt_path": "Checkpoint to go on from (fit) or to evaluate: a file, or `last` for the last one in run_dir; `auto` "
     "goes on from the last one, or begins where there is none.",
     "allow_change": "Options, separated by commas, that a resumed run may have otherwise than it was stopped, such as "

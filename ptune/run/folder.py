@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from ptune.errors import InputError
 from ptune.run import resolved
 from ptune.run.checkpoints import read
 from ptune.run.directory import PREDICTIONS
+from ptune.run.identity import Identity
 from ptune.run.loggers import Wandb
 from ptune.tuning.saving import write_whole
 
@@ -50,13 +50,6 @@ class Start:
     def step(self) -> int:
         """Optimizer steps that are done."""
         return self.checkpoint.get("global_step", 0)
-
-
-def default(task: str, method: str, backbone: str, seed: int) -> str:
-    """runs/<task>/<method>/<backbone>-s<seed>."""
-    name = re.sub(r"[^\w.-]+", "-", backbone.removeprefix("package:"))
-    name = name.encode()[-200:].decode(errors="ignore").strip("-.")  # a name has at most 255 bytes
-    return str(Path("runs", task, method, f"{name}-s{seed}"))
 
 
 def open_run(run_dir: str, ckpt_path: str | None) -> Start:
@@ -195,7 +188,9 @@ def make(run_dir: str) -> None:
         raise InputError(f"run_dir: {run_dir!r} cannot be written ({reason}); choose another.") from error
 
 
-def begin(run_dir: str, config: str, trainer: Trainer, wandb: Wandb | None, columns: dict[str, Any]) -> str:
+def begin(
+    run_dir: str, config: str, trainer: Trainer, wandb: Wandb | None, identity: Identity, columns: dict[str, Any]
+) -> str:
     """Write `config.yaml` and start W&B, now that every check is passed: a run that is refused leaves nothing.
 
     Called in the first process alone. Returns where the run's numbers go, in words.
@@ -206,7 +201,7 @@ def begin(run_dir: str, config: str, trainer: Trainer, wandb: Wandb | None, colu
     write_config(Path(run_dir), config)
     if wandb is None:
         return logs
-    logger, said = wandb.logger(run_dir, columns)
+    logger, said = wandb.logger(run_dir, identity, columns)
     trainer.loggers += [logger] if logger else []
     return said
 

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ptune.errors import InputError, first_line
+from ptune.run.identity import Identity
 from ptune.tuning.saving import write_whole
 
 
@@ -118,9 +119,10 @@ class Wandb:
         if not 0 < self.timeout < math.inf:
             raise InputError(f"wandb.timeout: {self.timeout} must be greater than 0 and finite.")
 
-    def logger(self, run_dir: str, config: dict[str, Any]) -> tuple[WandbLogger | None, str]:
+    def logger(self, run_dir: str, identity: Identity, config: dict[str, Any]) -> tuple[WandbLogger | None, str]:
         """The logger, None if switched off, and where it logs, in words. `config` holds flat columns.
 
+        Runs that differ in the seed alone are a group.
         Without a key and WANDB_MODE it logs offline; a key whose server does not answer costs `timeout` seconds.
         """
         mode = os.environ.get("WANDB_MODE")
@@ -138,9 +140,10 @@ class Wandb:
             "dir": run_dir,
             "project": self.project,
             "id": run_id,
-            "name": "/".join(str(config[key]) for key in ("task", "method", "seed")),
-            "group": config["task"],
-            "job_type": config["method"],
+            "name": identity.name,
+            "group": identity.group,
+            "job_type": identity.method,
+            "tags": identity.tags,
             "config": config,
             "settings": wandb.Settings(silent=True, init_timeout=self.timeout),
         }

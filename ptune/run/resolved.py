@@ -36,7 +36,26 @@ FREE = (
     "wandb.timeout",
     "worker_timeout",
 )
-"""Options that may change, because they do not change what is computed."""
+"""Options that may change when a run goes on, because they do not change what a step computes."""
+ENDING = ("trainer.callbacks", "trainer.max_time")
+"""Those of them that may change when a run ends, and with it the checkpoint that is chosen."""
+
+PRECISIONS = {None: "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true"}
+"""What Lightning makes of the short names of a precision."""
+
+
+def precision(options: Options) -> str:
+    """The precision by its full name."""
+    value = options.get("trainer.precision")
+    return PRECISIONS.get(value if value is None else str(value), str(value))
+
+
+def decisive(options: Options) -> Options:
+    """The options that the numbers of a run follow from."""
+    free = {*FREE} - {*ENDING}
+    return {name: value for name, value in options.items() if name not in free} | {
+        "trainer.precision": precision(options)
+    }
 
 
 def options(config: str) -> Options | None:

@@ -18,6 +18,7 @@ from ptune.errors import printable
 from ptune.run import checkpoints, history, machine
 from ptune.run.callbacks import peak_memory
 from ptune.run.directory import PREDICTIONS
+from ptune.run.identity import Identity
 from ptune.run.predictions import Predictions
 from ptune.tuning import resume
 from ptune.tuning.saving import write_whole
@@ -33,7 +34,7 @@ class Run:
     model: PromptTuner
     data: TaskData
     trainer: Trainer
-    seed: int
+    identity: Identity
     columns: dict[str, Any]
     """The run's choices, flat."""
     about: dict[str, Any]
@@ -101,7 +102,9 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
         "method": type(model).__name__,
         "backbone": model.hparams["backbone"],
         "fingerprint": model.backbone.fingerprint,
-        "seed": run.seed,
+        "seed": run.identity.seed,
+        "hash": run.identity.hash,
+        "data_fingerprint": run.identity.data,
         "monitor": model.head_spec.monitor,
         "chosen_on": data.chosen_on if progress.best_epoch else None,
         "held_out": data.holdout,
@@ -222,4 +225,5 @@ def table(result: dict[str, Any]) -> str:
         foot += ", of the last step: no validation chose a checkpoint"
     elif trained:
         foot += ", before any training step"
-    return "\n".join([f"\n{result['task']} with {result['method']}, seed {result['seed']}", *lines, foot])
+    title = f"{result['task']} with {result['method']}, seed {result['seed']}, in {result['config']['run_dir']}"
+    return "\n".join(["", printable(title), *lines, foot])

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from ptune.data.base import TaskData
 from ptune.errors import InputError, nearest
 from ptune.run import catalog
-from ptune.run.resolved import FREE, Options, options, stored
+from ptune.run.resolved import FREE, Options, options, precision, stored
 from ptune.tuning.schedules import needs_total
 from ptune.tuning.tuner import PromptTuner
 
@@ -35,9 +35,6 @@ ORDER = ("data.batch_size", "trainer.devices", "trainer.num_nodes", "trainer.lim
 WHOLE = {"data", "monitor"}
 """What is compared beside options, as `--allow_change` names it: the rows, the metric that chooses the checkpoint."""
 ACCUMULATED = "trainer.accumulate_grad_batches"
-
-PRECISIONS = {None: "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true"}
-"""What Lightning makes of the short names of a precision."""
 
 
 @final
@@ -172,8 +169,7 @@ class _Comparison:
         """Further options that need not be equal; precision and processes of both sides become what they amount to."""
         told, free = self.told, set()
         for side in (before, given):
-            value = side.get("trainer.precision")
-            side["trainer.precision"] = PRECISIONS.get(value if value is None else str(value), value)
+            side["trainer.precision"] = precision(side)
         if self.checkpoint:
             free |= {"model.backbone"}  # the checkpoint's fingerprint of the weights is compared
         schedule, warmup = self.model.hparams["schedule"], self.model.hparams["warmup"]

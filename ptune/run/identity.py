@@ -1,0 +1,93 @@
+"""What a run is: the name of its directory, with a digest of all that its numbers follow from."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ptune.backbone.pretrained import local
+from ptune.data import cache
+from ptune.data.base import TaskData
+from ptune.run.resolved import Options, decisive
+
+HASH, FINGERPRINT = 8, 16
+"""Hexadecimal digits of a run's hash and of its data's fingerprint."""
+SEED = "seed_everything"
+
+
+@final
+@dataclass(frozen=True)
+class Identity:
+    """One run among all others: two runs with the same identity have the same numbers, wherever they run."""
+
+    task: str
+    method: str
+    backbone: str
+    """Its short name: without the folder that it lies in, and with a hub id's or package's slashes as hyphens."""
+    seed: int
+    hash: str
+    """Of the options that decide what is computed, of the rows and of the weights in a local folder."""
+    group_hash: str
+    """The same without the seed."""
+    data: str
+    """Fingerprint of the rows of all splits, as they are trained on or evaluated."""
+
+    @property
+    def name(self) -> str:
+        """<task>/<method>/<backbone>-s<seed>-<hash>: below `runs/`, where the run lies by default."""
+        return f"{self.task}/{self.method}/{self.backbone}-s{self.seed}-{self.hash}"
+
+    @property
+    def tags(self) -> list[str]:
+        """What it is found by among other runs; W&B takes tags of up to 64 characters."""
+        return [tag[:64] for tag in (self.task, self.method, self.backbone)]
+
+    @property
+    def group(self) -> str:
+        """What runs share that differ in nothing but the seed."""
+        return f"{self.task}/{self.method}/{self.backbone}-{self.group_hash}"
+
+
+def identify(options: Options, data: TaskData) -> Identity:
+    """The identity of a run.
+
+    Paths say where something lies, not what it is, so what lies there takes their place: the rows, which are read for
+    it, and the files of a backbone in a local folder.
+
+    Args:
+        options: the options of its resolved configuration.
+        data: the data module.
+    """
+    data.setup()
+    fingerprint = digest(data.fingerprints())[:FINGERPRINT]
+    name = options["model.backbone"]
+    folder = local(name)
+    parts = decisive(options) | {"data.path": fingerprint, "model.backbone": contents(folder) if folder else name}
+    unseeded = {option: value for option, value in parts.items() if option != SEED}
+    return Identity(
+        data.task.name,
+        options["model"],
+        short(folder.resolve().name if folder else name.removeprefix("package:")),
+        options[SEED],
+        digest(parts)[:HASH],
+        digest(unseeded)[:HASH],
+        fingerprint,
+    )
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value of JSON's types, in any order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Digests of what a backbone is loaded from: its weights, its configuration and that of its pooling."""
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("**/config.json")])
+    return {file.relative_to(folder).as_posix(): cache.content(file) for file in files}
+
+
+def short(name: str) -> str:
+    """A name as a part of a path and of a W&B name, of its last 100 bytes."""
+    return re.sub(r"[^\w.-]+", "-", name).encode()[-100:].decode(errors="ignore").strip("-.")
