@@ -9,8 +9,10 @@ from pathlib import Path
 
 
 def ends(words: list[str]) -> None:
-    """Leave a result with what the process is; a cell with seed 13 fails, one with seed 9 is killed, one with seed 15 is stopped,
-    one with seed 7 waits for a file."""
+    """Leave a result with what the process is.
+
+    A cell with seed 13 fails, one with 9 is killed, one with 15 is stopped, one with 7 waits for the file `go`.
+    """
     options = dict(zip(words[::2], words[1::2], strict=True))
     seed = int(options["--seed_everything"])
     if seed == 13:
