@@ -1,21 +1,27 @@
 """`python -m ptune.fit`: train one method on one task, evaluate the best checkpoint, leave everything in `run_dir`."""
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ptune.errors import InputError
 from ptune.run import command
 
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
 PURPOSE = "Train one method on one task, evaluate the best checkpoint, leave everything in run_dir."
 
 
-def run(args: list[str], given: list[str]) -> command.Result | None:
+def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> command.Result | None:
     """The life of a run: options, data, directory, training, evaluation, result; what `result.json` holds.
 
     Args:
         args: the checked command line.
         given: the command line as the user has given it.
+        more: callbacks of a caller in Python.
     """
     # These take seconds to import: only when the options are known to exist.
     from lightning.pytorch import Trainer
@@ -52,7 +58,7 @@ def run(args: list[str], given: list[str]) -> command.Result | None:
     finite, workers = Finite(best, last, cli.config.skip_nonfinite), Workers(cli.config.worker_timeout)
     # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
     own = [workers, origin, callbacks.Beginning(begin), telemetry, history, LearningRateMonitor("step"), finite]
-    own += [StopAtStep(last, workers), best, last]
+    own += [StopAtStep(last, workers), best, last, *more]
     trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, start.step)], own)
     full = disk.told(run_dir, "mend that, and go on with the same command and --ckpt_path auto.")
     with full, folder.made(run_dir), workers.watched(trainer):
@@ -73,17 +79,21 @@ def run(args: list[str], given: list[str]) -> command.Result | None:
         return kept
 
 
-def main(args: list[str] | None = None) -> command.Result | None:
+def main(args: list[str] | None = None, more: Sequence["Callback"] = ()) -> command.Result | None:
     """Run the command line `args`, `sys.argv` by default; what `result.json` holds.
 
     Where there is none, for help, for `fast_dev_run` and in the other processes of a run, it is None.
+
+    Args:
+        args: the words.
+        more: further callbacks of training. They are no options of the run, which is the same run without them.
 
     Raises:
         SystemExit: with the exit code of a run that does not end well, after one sentence on stderr: 2 for a mistake in
             the input, 1 for training that cannot go on, 128 and the number of a signal that has ended it.
     """
     args = sys.argv[1:] if args is None else args
-    return command.main("fit", PURPOSE, partial(run, given=args), args)
+    return command.main("fit", PURPOSE, partial(run, given=args, more=more), args)
 
 
 if __name__ == "__main__":
