@@ -45,10 +45,13 @@ def read(file: Path, place: Path | None = None) -> list[Cell]:
     for key in grid:
         if key not in KEYS:
             raise InputError(f"{file}: {key!r} is no part of a grid, {nearest(str(key), KEYS)}")
-    axes = {str(name): _axis(file, str(name), values) for name, values in _mapping(file, grid, "axes").items()}
+    axes = {
+        str(name): choices(f"{file}: axis {str(name)!r}", str(name), values)
+        for name, values in mapping(file, grid, "axes").items()
+    }
     if not axes:
         raise InputError(f"{file}: axes must name at least one axis and its values, e.g. seed: [1, 2, 3].")
-    common = _mapping(file, grid, "options")
+    common = mapping(file, grid, "options")
     excluded = [_exclusion(file, axes, each) for each in _listed(file, grid.get("exclude"))]
     root = place or _root(file, grid.get("runs"))
     cells: dict[Path, Cell] = {}
@@ -71,7 +74,8 @@ def read(file: Path, place: Path | None = None) -> list[Cell]:
     return list(cells.values())
 
 
-def _mapping(file: Path, grid: dict, key: str) -> dict:
+def mapping(file: Path, grid: dict, key: str) -> dict:
+    """The mapping below a key of a grid's or a space's file; {} where there is none."""
     value = grid.get(key) or {}
     if not isinstance(value, dict):
         raise InputError(f"{file}: {key} must be a mapping of names to values, not {type(value).__name__}.")
@@ -84,20 +88,29 @@ def _root(file: Path, runs: Any) -> Path:
     return Path(runs or Path("runs", file.stem))
 
 
-def _axis(file: Path, axis: str, values: Any) -> dict[str, dict[str, Any]]:
-    """The values of an axis by name, with the options that each stands for: of its own, and those that come with it."""
+def choices(start: str, name: str, values: Any) -> dict[str, dict[str, Any]]:
+    """The values of an axis by name, with the options that each stands for: of its own, and those that come with it.
+
+    Args:
+        start: the beginning of a sentence about the axis.
+        name: its name: an option, or where all values give options, a name of the user's own.
+        values: a list of values, or a mapping of values to options.
+
+    Raises:
+        InputError: they are neither, or stand for no option.
+    """
     if isinstance(values, list):
         values = {text(value): None for value in values}
     if not isinstance(values, dict) or not values:
-        raise InputError(f"{file}: axis {axis!r} must have a list of values, or a mapping of values to options.")
+        raise InputError(f"{start} must have a list of values, or a mapping of values to options.")
     found: dict[str, dict[str, Any]] = {}
-    for name, options in values.items():
+    for value, options in values.items():
         if options is not None and not isinstance(options, dict):
-            raise InputError(f"{file}: axis {axis!r}: the options of {name!r} must be a mapping, e.g. {{lr: 1e-3}}.")
-        own = {axis: text(name)} if is_option(axis) else {}
-        found[text(name)] = own | {str(key): value for key, value in (options or {}).items()}
+            raise InputError(f"{start}: the options of {value!r} must be a mapping, e.g. {{lr: 1e-3}}.")
+        own = {name: text(value)} if is_option(name) else {}
+        found[text(value)] = own | {str(key): option for key, option in (options or {}).items()}
     if not any(found.values()):
-        raise InputError(f"{file}: axis {axis!r} is no option, and its values give none: {guess(axis)}")
+        raise InputError(f"{start} is no option, and its values give none: {guess(name)}")
     return found
 
 
