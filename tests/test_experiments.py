@@ -12,7 +12,9 @@ import yaml
 
 from ptune.evaluate import main as evaluate
 
-YAMLS = sorted({*runs.REPOSITORY.glob("experiments/**/*.yaml")} - {*runs.REPOSITORY.glob("experiments/grids/*")})
+YAMLS = sorted(
+    path for path in runs.REPOSITORY.glob("experiments/**/*.yaml") if path.parent.name not in ("grids", "spaces")
+)
 FOLDERS = {"swag": "codah", "squad": "squad_subset"}
 LECTURE = ("manual", "linear_probe", "prompt_tuning", "p_tuning", "p_tuning_v2", "lora", "bitfit", "fine_tuning")
 FEW = ("manual", "fine_tuning", "fine_tuning_cloze", "p_tuning")

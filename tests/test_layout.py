@@ -20,7 +20,7 @@ FLOORS = (
     {"run"},
     {"serving", "research"},
     {"commands"},
-    {"grid"},
+    {"grid", "sweep"},
 )
 """Each floor imports from lower ones. A command is a module at the top, or a package's `__main__`; those of the last
 floor run other commands."""

@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text()
 BASH = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
 COMMANDS = [line for line in BASH.splitlines() if "-m ptune.fit" in line or "-m ptune.evaluate" in line]
 TABLES = runpy.run_path(str(ROOT / "experiments/table.py"))
-RECIPES = {*ROOT.glob("experiments/*/*.yaml")} - {*ROOT.glob("experiments/grids/*")}
+RECIPES = {path for path in ROOT.glob("experiments/*/*.yaml") if path.parent.name not in ("grids", "spaces")}
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in RECIPES)
 
 
@@ -81,12 +81,16 @@ def test_the_lines_for_peft_run_as_written_one_after_the_other(minilm, monkeypat
     assert Path("runs/peft/inspect.png").exists()
 
 
-def test_every_command_of_the_readme_is_one_that_a_test_runs():
+def test_every_command_of_the_readme_is_one_that_a_test_runs(monkeypatch, tmp_path):
     modules = {line.split()[2] for line in BASH.splitlines() if line.startswith("python -m ptune.")}
     assert modules == {
-        f"ptune.{name}" for name in ("fit", "grid", "evaluate", "predict", "export", "inspect", "backbones", "tasks")
+        f"ptune.{name}"
+        for name in ("fit", "grid", "sweep", "evaluate", "predict", "export", "inspect", "backbones", "tasks")
     }
     assert console(["grid", str(ROOT / "experiments/grids/quickstart.yaml"), "--dry-run"]) == 0
+    monkeypatch.chdir(ROOT)
+    (search,) = (shlex.split(line)[3:] for line in BASH.splitlines() if "ptune.sweep" in line)
+    assert console(["sweep", *search, "--wandb", str(tmp_path / "sweep.yaml")]) == 0
     assert console(["tasks", "rte"]) == 0
     assert "ptune completion bash" in README
     assert console(["completion", "bash"]) == 0
