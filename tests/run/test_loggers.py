@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ptune.run.loggers import MetricsLog, read_metrics
+from ptune.run.loggers import MetricsLog, Wandb, read_metrics
 
 
 @pytest.fixture
@@ -61,3 +61,23 @@ def test_the_table_has_a_column_for_every_name_and_a_row_a_line(written):
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["0", "1", "1", "2"]
     assert [row["val/accuracy"] for row in rows] == ["", "", "0.5", ""]
+
+
+def test_a_run_of_an_agent_of_a_wandb_sweep_has_the_id_that_the_agent_has_given_it(tmp_path, monkeypatch):
+    class Begun(Exception):
+        pass
+
+    def init(**options):
+        raise Begun(options["id"])
+
+    monkeypatch.setattr("wandb.init", init)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    columns = {"task": "rte", "method": "PTuningV2", "backbone": "bert", "seed": 1}
+    ids = []
+    for place, given in (("one", "abc123"), ("one", "other"), ("two", "")):
+        monkeypatch.setenv("WANDB_RUN_ID", given)
+        with pytest.raises(Begun) as begun:
+            Wandb().logger(str(tmp_path / place), columns)
+        ids += begun.value.args
+    assert ids[:2] == ["abc123", "abc123"], "a run that goes on keeps its own"
+    assert len(ids[2]) == 8
