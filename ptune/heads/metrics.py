@@ -13,7 +13,6 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric as TorchMetric
@@ -91,12 +90,12 @@ def majority(
 def resampled(spec: HeadSpec, name: str, table: Table, weights: Float[Tensor, "b rows"]) -> Float[Tensor, " b"]:
     """A metric of b resamples of a finished table, which hold each of its rows as many times as `weights` says.
 
-    It is quick where the metric depends on sums over the rows alone, and `measure` of each resample otherwise. All rows
-    of one unit (`Head.units`) must have the same weight.
+    It is quick where the metric is `Weighted`, and measures each resample otherwise. All rows of one unit
+    (`Head.units`) must have the same weight.
     """
-    table, metric = table.double().cpu(), head_class(spec.kind).metrics[name]
-    if isinstance(metric, OfSums):
-        values = metric.of(weights.double() @ metric.statistics(table).double())
+    table, weights, metric = table.double().cpu(), weights.double(), head_class(spec.kind).metrics[name]
+    if isinstance(metric, Weighted):
+        values = metric.of(table, weights)
     else:
         values = torch.stack([metric(table.repeat_interleave(row.long(), dim=0)) for row in weights])
     return values.nan_to_num(0.0, 0.0, 0.0)
@@ -104,32 +103,34 @@ def resampled(spec: HeadSpec, name: str, table: Table, weights: Float[Tensor, "b
 
 @final
 @dataclass(frozen=True)
-class OfSums:
-    """A metric that depends on nothing but the sums of some statistics over the rows of the table."""
+class Weighted:
+    """A metric of a table whose rows count as many times as a weight says, for b weightings at once."""
 
-    statistics: Callable[[Table], Table]
-    """The statistics of every row: "rows s"."""
-    of: Callable[[Float[Tensor, "*b s"]], Float[Tensor, "*b"]]
-    """The metric from their sums."""
+    of: Callable[[Table, Float[Tensor, "b rows"]], Float[Tensor, " b"]]
 
     def __call__(self, table: Table) -> Tensor:
-        """The metric of a table."""
-        return self.of(self.statistics(table).double().sum(0))
+        """The metric of a table whose rows count once."""
+        return self.of(table, torch.ones(1, len(table), dtype=torch.float64))[0]
 
 
-def mean(values: Callable[[Table], Tensor]) -> OfSums:
+def of_sums(statistics: Callable[[Table], Table], metric: Callable[[Float[Tensor, "b s"]], Tensor]) -> Weighted:
+    """A metric that depends on nothing but the sums over the rows of their `statistics`, "rows s"."""
+    return Weighted(lambda table, weights: metric(weights @ statistics(table).double()))
+
+
+def mean(values: Callable[[Table], Tensor]) -> Weighted:
     """The mean of a value of every row."""
 
     def statistics(table: Table) -> Table:
         value = values(table).double()
         return torch.stack([value, torch.ones_like(value)], dim=1)
 
-    return OfSums(statistics, lambda sums: sums[..., 0] / sums[..., 1])
+    return of_sums(statistics, lambda sums: sums[..., 0] / sums[..., 1])
 
 
-def of_counts(metric: Callable[..., Tensor]) -> OfSums:
+def of_counts(metric: Callable[..., Tensor]) -> Weighted:
     """A metric from the sums of the table's own columns, which count something."""
-    return OfSums(lambda table: table, lambda sums: metric(*sums.unbind(-1)))
+    return of_sums(lambda table: table, lambda sums: metric(*sums.unbind(-1)))
 
 
 # One of several classes: prediction, label, group.
@@ -144,24 +145,24 @@ def _by_class(table: Table) -> Table:
     return torch.cat([prediction * label, prediction, label], dim=1)
 
 
-def _f1(sums: Float[Tensor, "*b s"]) -> Float[Tensor, "*b c"]:
+def _f1(sums: Float[Tensor, "b s"]) -> Float[Tensor, "b c"]:
     """F1 of each of c classes from the sums of `_by_class`; NaN for one that is neither given nor right anywhere."""
     both, given, right = sums.unflatten(-1, (3, -1)).unbind(-2)
     return 2 * both / (given + right)
 
 
-def _matthews(sums: Float[Tensor, "*b s"]) -> Float[Tensor, "*b"]:
+def _matthews(sums: Float[Tensor, "b s"]) -> Float[Tensor, " b"]:
     both, given, right = sums.unflatten(-1, (3, -1)).unbind(-2)
     total = right.sum(-1)
     covariance = both.sum(-1) * total - (given * right).sum(-1)
     return covariance / ((total**2 - right.square().sum(-1)) * (total**2 - given.square().sum(-1))).sqrt()
 
 
-binary_f1 = OfSums(_by_class, lambda sums: _f1(sums)[..., 1])
+binary_f1 = of_sums(_by_class, lambda sums: _f1(sums)[..., 1])
 """F1 of class 1."""
-macro_f1 = OfSums(_by_class, lambda sums: _f1(sums).nanmean(-1))
+macro_f1 = of_sums(_by_class, lambda sums: _f1(sums).nanmean(-1))
 """Mean F1 over the classes that occur."""
-matthews = OfSums(_by_class, _matthews)
+matthews = of_sums(_by_class, _matthews)
 """Matthews correlation, of any number of classes (Gorodkin 2004)."""
 
 
@@ -173,7 +174,7 @@ def _questions(table: Table) -> Table:
     return torch.stack([right[of_row], torch.ones(len(table))], dim=1) / sizes[of_row, None].double()
 
 
-question_em = OfSums(_questions, lambda sums: sums[..., 0] / sums[..., 1])
+question_em = of_sums(_questions, lambda sums: sums[..., 0] / sums[..., 1])
 """The share of groups whose predictions are all right (MultiRC's exact match)."""
 
 OF_CLASSES: Mapping[str, Metric] = {
@@ -195,18 +196,32 @@ def _moments(table: Table) -> Table:
     return torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=1)
 
 
-def _pearson(sums: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b"]:
+def _pearson(sums: Float[Tensor, "b 6"]) -> Float[Tensor, " b"]:
     n, x, y, xx, yy, xy = sums.unbind(-1)
     return (n * xy - x * y) / ((n * xx - x * x) * (n * yy - y * y)).sqrt()
 
 
-pearson = OfSums(_moments, _pearson)
+pearson = of_sums(_moments, _pearson)
 """Pearson's correlation of predictions and labels."""
 
 
-def spearman(table: Table) -> Tensor:
-    """Spearman's correlation: Pearson's of the ranks, equal numbers sharing theirs."""
-    return pearson(torch.from_numpy(rankdata(table.numpy(), axis=0)))
+def _spearman(table: Table, weights: Float[Tensor, "b rows"]) -> Float[Tensor, " b"]:
+    """Pearson's of the ranks, which depend on the weights."""
+    x, y = (_ranks(column, weights) for column in table.T)
+    moments = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=-1)
+    return _pearson((weights[..., None] * moments).sum(1))
+
+
+def _ranks(values: Float[Tensor, " rows"], weights: Float[Tensor, "b rows"]) -> Float[Tensor, "b rows"]:
+    """The ranks of numbers that occur as often as their weights say, less the mean rank; equal numbers share theirs."""
+    levels, of_row = values.unique(return_inverse=True)
+    counts = weights.new_zeros(len(weights), len(levels)).index_add(1, of_row, weights)
+    ranks = counts.cumsum(1) - counts / 2 - weights.sum(1, keepdim=True) / 2
+    return ranks[:, of_row]
+
+
+spearman = Weighted(_spearman)
+"""Spearman's correlation of predictions and labels."""
 
 
 # Spans: null over span, exact if span, f1 if span, right if null, threshold.

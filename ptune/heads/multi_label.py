@@ -13,7 +13,7 @@ from ptune.backbone import Backbone
 from ptune.backbone.pretrained import BackboneSpec
 from ptune.heads.base import Answer, Batch, Head, Loss, Table
 from ptune.heads.linear import LinearHead
-from ptune.heads.metrics import OfSums, mean
+from ptune.heads.metrics import mean, of_sums
 from ptune.heads.mistakes import Mistakes, of_labels
 from ptune.tasks.spec import HeadSpec
 
@@ -24,21 +24,21 @@ def _counts(table: Table) -> Table:
     return torch.cat([predicted * gold, predicted, gold], dim=1)
 
 
-def _micro_f1(sums: Float[Tensor, "*b s"]) -> Float[Tensor, "*b"]:
+def _micro_f1(sums: Float[Tensor, "b s"]) -> Float[Tensor, " b"]:
     both, given, right = sums.unflatten(-1, (3, -1)).sum(-1).unbind(-1)
     return 2 * both / (given + right)
 
 
-def _macro_f1(sums: Float[Tensor, "*b s"]) -> Float[Tensor, "*b"]:
+def _macro_f1(sums: Float[Tensor, "b s"]) -> Float[Tensor, " b"]:
     both, given, right = sums.unflatten(-1, (3, -1)).unbind(-2)
     return (2 * both / (given + right).clamp(min=1)).mean(-1)
 
 
 exact_match = mean(lambda table: (_halves(table)[0] == _halves(table)[1]).all(1))
 """The share of rows with all labels right, and no others (subset accuracy)."""
-micro_f1 = OfSums(_counts, _micro_f1)
+micro_f1 = of_sums(_counts, _micro_f1)
 """F1 of all labels of all rows together."""
-macro_f1 = OfSums(_counts, _macro_f1)
+macro_f1 = of_sums(_counts, _macro_f1)
 """Mean F1 over the labels; that of a label which no row has and none is given is 0."""
 
 

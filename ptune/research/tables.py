@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import stdev
 from typing import final
 
 from ptune.research.groups import Group
@@ -73,5 +74,13 @@ def measured(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> Ce
     text = f"{scale * mean:,.{digits}f}"
     if len(values) == 1:
         return Cell(text, mean, count=1)
-    deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-    return Cell(f"{text} ± {scale * deviation:,.{digits}f}", mean, deviation, len(values))
+    return Cell(f"{text} ± {scale * stdev(values):,.{digits}f}", mean, stdev(values), len(values))
+
+
+def counted(values: Sequence[float]) -> Cell:
+    """A cell with a count that is mostly the same for all runs, or with the smallest and largest one."""
+    if not values:
+        return Cell(count=0)
+    ends = dict.fromkeys(f"{value:,.0f}" for value in (min(values), max(values)))
+    deviation = stdev(values) if len(values) > 1 else None
+    return Cell("–".join(ends), sum(values) / len(values), deviation, len(values))

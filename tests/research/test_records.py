@@ -5,26 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kept import result, run
 
 from ptune.errors import InputError
 from ptune.research.groups import grouped
 from ptune.research.records import read
-
-CONFIG = {"length": 4, "lr": 0.01, "template": ""}
-
-
-def result(task="sst2", method="PTuningV2", seed=1, value=0.5, **more) -> dict:
-    config = CONFIG | more.pop("config", {})
-    metrics = more.pop("metrics", {split: {"accuracy": value, "loss": 0.7} for split in ("validation", "test")})
-    own = {"task": task, "method": method, "backbone": "tiny", "seed": seed, "monitor": "accuracy"}
-    return own | {"metrics": metrics, "config": config} | more
-
-
-def run(folder: Path, found: dict, name="result.json") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text("seed_everything: 1\n")
-    (folder / name).write_text(json.dumps(found))
-    return folder
 
 
 def test_runs_are_found_below_a_folder_and_nothing_in_them_is_another(tmp_path):
