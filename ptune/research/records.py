@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from ptune.errors import InputError
-from ptune.research.cells import CELL, FAILED, RESULT
+from ptune.research.cells import CELL, FAILED
 from ptune.run.directory import PREDICTIONS
 from ptune.run.resolved import stored
 
-RESULTS = (RESULT, "evaluation.json")
+RESULTS = ("result.json", "evaluation.json")
 """A run's record: that of training, or of a method that trains nothing."""
 MARKS = (*RESULTS, "config.yaml", CELL)
 """Files of which each shows that a directory is a run's."""
