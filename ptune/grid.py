@@ -2,6 +2,9 @@
 
     python -m ptune.grid experiments/grids/quickstart.yaml --workers 2
     python -m ptune.grid experiments/grids/quickstart.yaml --dry-run
+    python -m ptune.grid experiments/grids/lecture.yaml --set backbone=BACKBONE
+    python -m ptune.grid experiments/grids/quickstart.yaml --on ray://HOST:PORT --gpus 0.5
+    python -m ptune.grid experiments/grids/quickstart.yaml --on slurm --workers 20 --slurm partition=gpu time=120
 
 A cell is one run in its own directory. Killed at any moment and started again by the same command, the grid goes on:
 finished cells stay, an unfinished one goes on from its last checkpoint. A cell that fails is recorded and does not stop
@@ -26,7 +29,7 @@ PURPOSE = "Run every cell of a grid; started again, it goes on where it was stop
 def run(args: list[str]) -> int:
     """Cells, workers, the display; the number of cells that failed."""
     options = _arguments().parse_args(args)
-    cells = read(options.file, options.runs)
+    cells = read(options.file, options.runs, dict(options.set))
     done = [cell for cell in cells if is_done(cell)]
     left = [cell for cell in cells if cell not in done]
     if options.dry_run:
@@ -50,6 +53,9 @@ def run_cell(words: list[str]) -> object:
 def _arguments() -> Arguments:
     arguments = Arguments("python -m ptune.grid", description=PURPOSE)
     arguments.add_argument("file", type=Path, help="YAML file with axes of values; ptune/research/axes.py explains it")
+    arguments.add_argument(
+        "--set", nargs="+", type=executors.pair, default=[], metavar="NAME=VALUE", help="options of all cells"
+    )
     arguments.add_argument("--runs", type=Path, help="directory of the runs, in place of the file's")
     executors.add_arguments(arguments)
     arguments.add_argument("--dry-run", action="store_true", help="list the cells, their commands and what they cost")

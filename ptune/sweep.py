@@ -84,20 +84,13 @@ def _arguments() -> Arguments:
     arguments = Arguments("python -m ptune.sweep", description=PURPOSE)
     arguments.add_argument("file", type=place, help="YAML file of dimensions; ptune/research/space.py explains it")
     arguments.add_argument("--trials", type=executors.at_least_one, help="number of trials in all; a grid's points")
-    arguments.add_argument("--set", nargs="+", type=_option, metavar="NAME=VALUE", help="options of all trials")
+    arguments.add_argument("--set", nargs="+", type=executors.pair, metavar="NAME=VALUE", help="options of all trials")
     arguments.add_argument("--runs", type=place, help="directory of the trials, in place of the file's")
     executors.add_arguments(arguments)
     arguments.add_argument("--storage", help="file or database URL of the trials; journal.log in their directory")
     arguments.add_argument("--recipe", type=place, help="YAML file of the best trial; best.yaml in their directory")
     arguments.add_argument("--wandb", type=place, help="write the space as this file of a W&B sweep, and run nothing")
     return arguments
-
-
-def _option(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=VALUE, e.g. task=cola")
-    return name, value
 
 
 def main(args: list[str] | None = None) -> int:

@@ -59,7 +59,7 @@ def attempt(cell: Cell, run: Run) -> End:
 def _run(cell: Cell, run: Run) -> tuple[str, int]:
     """The sentence of its failure, which is also kept in its directory, and its exit code; "" and 0 without one."""
     begin(cell)
-    words = [*cell.words, "--run_dir", str(cell.run_dir)]
+    words = ["--trainer.enable_progress_bar", "false", *cell.words, "--run_dir", str(cell.run_dir)]
     words += ["--ckpt_path", "auto"] if cell.command == "fit" else []
     errors, error, code = io.StringIO(), "", 0
     with (

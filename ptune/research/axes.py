@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ptune.errors import InputError, nearest
-from ptune.research.cells import Cell, cell, guess, is_option, text
+from ptune.research.cells import Cell, cell, guess, is_option, option, text
 from ptune.run import configs
 
 KEYS = ("runs", "options", "axes", "exclude")
 
 
-def read(file: Path, place: Path | None = None) -> list[Cell]:
+def read(file: Path, place: Path | None = None, given: dict[str, str] | None = None) -> list[Cell]:
     """The cells of a grid's file, in the order of its axes, the last of which varies fastest.
 
         options:                       # of all cells
@@ -37,6 +37,7 @@ def read(file: Path, place: Path | None = None) -> list[Cell]:
     Args:
         file: the YAML file.
         place: directory of the runs, in place of the file's.
+        given: options of all cells beside the file's, which they win over.
 
     Raises:
         InputError: it is no such file, or the options of a cell have a mistake; the sentence names the cell.
@@ -51,7 +52,12 @@ def read(file: Path, place: Path | None = None) -> list[Cell]:
     }
     if not axes:
         raise InputError(f"{file}: axes must name at least one axis and its values, e.g. seed: [1, 2, 3].")
-    common = mapping(file, grid, "options")
+    common, given = mapping(file, grid, "options"), given or {}
+    for axis in axes:
+        if is_option(axis) and option(axis) in map(option, given):
+            raise InputError(
+                f"--set {option(axis)}: {axis} is an axis of {file}; leave it out, or exclude values there."
+            )
     excluded = [_exclusion(file, axes, each) for each in _listed(file, grid.get("exclude"))]
     root = place or _root(file, grid.get("runs"))
     cells: dict[Path, Cell] = {}
@@ -60,7 +66,9 @@ def read(file: Path, place: Path | None = None) -> list[Cell]:
         if any(all(values[axis] in wanted for axis, wanted in each.items()) for each in excluded):
             continue
         try:
-            found = cell(values, [common, *(axes[axis][name] for axis, name in values.items())], root / _place(values))
+            found = cell(
+                values, [common, *(axes[axis][name] for axis, name in values.items()), given], root / _place(values)
+            )
         except InputError as error:
             raise InputError(f"{file}, cell {' '.join(names)}: {error}") from error
         other = cells.setdefault(found.run_dir, found)

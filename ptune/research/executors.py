@@ -3,13 +3,11 @@
 import argparse
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from ptune.errors import InputError
 from ptune.research import local, on_ray, on_slurm
 from ptune.research.attempt import End, Run
 from ptune.research.cells import Cell
-from ptune.run import configs
 from ptune.run.command import Arguments
 
 PLACES = "local; ray for a Ray cluster of this machine; HOST:PORT, ray://HOST:PORT or auto for one that runs; slurm"
@@ -34,7 +32,7 @@ def add_arguments(arguments: Arguments) -> None:
     arguments.add_argument(
         "--slurm",
         nargs="+",
-        type=_setting,
+        type=pair,
         default=[],
         metavar="NAME=VALUE",
         help="options of sbatch, such as partition=gpu time=120 (minutes of a job, which goes on in another one)",
@@ -71,6 +69,14 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def pair(text: str) -> tuple[str, str]:
+    """A name and its value; the type of an option that takes several of them."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=VALUE, e.g. task=cola")
+    return name, value
+
+
 def _share(text: str) -> float:
     try:
         value = float(text)
@@ -79,13 +85,6 @@ def _share(text: str) -> float:
     if not (0 <= value <= 1 or (value.is_integer() and 1 < value < 10**6)):
         raise argparse.ArgumentTypeError(f"{text!r} must be a share of one GPU, such as 0.5, or a whole number of GPUs")
     return value
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"{text!r} must be written NAME=VALUE, such as partition=gpu")
-    return name.strip("-").replace("-", "_"), configs.load(value)
 
 
 def _place(text: str) -> str:

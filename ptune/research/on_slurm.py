@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from ptune.errors import InputError, first_line, note, require
 from ptune.research.attempt import LOCK, End, Run, attempt, begin, record
 from ptune.research.cells import Cell
+from ptune.run import configs
 
 CLUSTER = "slurm"
 """The executor of submitit; tests take its local one."""
@@ -29,7 +30,7 @@ POLL = 1.0
 
 
 def work(
-    cells: Iterable[Cell], run: Run, workers: int, cpus: int, gpus: float | None, settings: dict[str, Any]
+    cells: Iterable[Cell], run: Run, workers: int, cpus: int, gpus: float | None, settings: dict[str, str]
 ) -> Iterator[Cell | End]:
     """Run the cells as `ptune.research.executors.work` says.
 
@@ -39,21 +40,21 @@ def work(
         workers: jobs in the queue and running at the same time.
         cpus: CPU cores of a cell, and torch's threads.
         gpus: GPUs of a cell; None for none.
-        settings: options of `sbatch`, such as partition, account or mem, by their names with underscores; `time` is in
-            minutes.
+        settings: options of `sbatch` by their names, such as partition, account or mem; `time` is in minutes.
 
     Raises:
         InputError: submitit or Slurm is not there, or refuses the settings.
     """
     if gpus is not None and not float(gpus).is_integer():
         raise InputError(f"--gpus {gpus}: a Slurm job has whole GPUs; give a whole number.")
-    settings = {"time": MINUTES, "cpus_per_task": cpus, "gpus_per_node": int(gpus) if gpus else None} | settings
+    shares = {"time": MINUTES, "cpus_per_task": cpus, "gpus_per_node": int(gpus) if gpus else None}
+    given = shares | {name.replace("-", "_"): configs.load(value) for name, value in settings.items()}
     waiting = iter(cells)
     running: list[tuple[Cell, Any]] = []  # without a job, where one of an earlier start works on the cell
     try:
         while True:
             while len(running) < workers and (cell := next(waiting, None)):
-                submit = _executor(cell, settings).submit
+                submit = _executor(cell, given).submit
                 begin(cell)
                 if _locked(cell):
                     note(f"{cell.name} still runs, as a job of an earlier start; it is waited for.")
@@ -68,7 +69,7 @@ def work(
                 if not (_locked(cell) if job is None else not job.done()):
                     running.remove((cell, job))
                     if job is None and cell.result is None:  # the earlier job has been stopped
-                        running.append((cell, _submitted(_executor(cell, settings).submit, cell, run, cpus)))
+                        running.append((cell, _submitted(_executor(cell, given).submit, cell, run, cpus)))
                     else:
                         yield End(cell, "", cell.result) if job is None else _end(job, cell)
     finally:

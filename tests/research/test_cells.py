@@ -120,6 +120,15 @@ def test_an_option_is_an_axis_and_so_is_a_name_whose_values_give_options(cells):
     assert "--size" not in found[1].words
 
 
+def test_options_beside_those_of_the_file_are_of_all_cells_and_no_axis(cells):
+    found = cells(given={"data.batch_size": "8", "backbone": "x"})
+    pairs = [dict(zip(cell.words[::2], cell.words[1::2], strict=True)) for cell in found]
+    assert {(each["--data.batch_size"], each["--model.backbone"]) for each in pairs} == {("8", "x")}
+    for name in ("seed", "seed_everything"):
+        with pytest.raises(InputError, match=r"--set seed_everything: seed is an axis of .*grid\.yaml; leave it out"):
+            cells(given={name: "3"})
+
+
 def test_the_digest_is_that_of_the_options_and_of_the_configurations(cells, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: {class_path: PTuningV2}\n")

@@ -92,7 +92,7 @@ def test_the_jobs_script_has_the_settings_and_the_signal_that_runs_know(of_seed,
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PLACE", str(tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    begin, end = on_slurm.work([of_seed(1)], fakes.ends, 1, 3, 1.0, {"partition": "gpu", "time": 120})
+    begin, end = on_slurm.work([of_seed(1)], fakes.ends, 1, 3, 1.0, {"partition": "gpu", "time": "120"})
     assert end == End(begin, "", begin.result), (tmp_path / "sbatch.out").read_text()
     (script,) = (begin.run_dir / "slurm").glob("7_submission.sh")
     found = {line for line in script.read_text().splitlines() if line.startswith("#SBATCH")}
@@ -116,7 +116,7 @@ def test_what_slurm_would_refuse_is_one_sentence(of_seed, local, tmp_path, capsy
     for words, sentence in {
         ("--on", "slurm"): "--workers is missing",
         ("--slurm", "time=3"): "--slurm is for --on slurm, but the cells run on 'local'",
-        ("--on", "slurm", "--slurm", "time"): "'time' must be written NAME=VALUE",
+        ("--on", "slurm", "--slurm", "time"): "'time' must be NAME=VALUE",
         ("--on", "slum"): "'slum' is no place for cells",
         ("--gpus", "1.5"): "'1.5' must be a share of one GPU",
     }.items():
