@@ -1,5 +1,6 @@
 """The model families that tests run on: their tiny sizes, what each can do, and how a prefix is cut to its layers."""
 
+import pytest
 from transformers import AutoModel
 
 from ptune.prompts import Prompts
@@ -80,6 +81,8 @@ OWN = ("openai-gpt", "xlnet", "deberta", "deberta-v2", "mpnet")
 """Families with an attention of their own: no SDPA and no attention interface."""
 CACHELESS = (*OWN, "albert", "distilbert", "modernbert", "t5", "bart")
 FAMILIES = (*CACHED, *CACHELESS)
+SOME = ("bert", "llama", "xlnet")
+"""An attention looked up by name, one with rotary positions and fewer heads with keys, and one that is built in."""
 UNSHIFTED = ("xlnet", "deberta-v2", "t5", "bart")
 """Families that take no positions from outside."""
 UNSHARED = {key: {"num_kv_shared_layers": 0} for key in GEMMAS[2:]}
@@ -99,6 +102,11 @@ EAGER = (
 )
 PAIRS = [(family, "sdpa") for family in (*FAMILIES, "splinter")] + [(family, "eager") for family in EAGER]
 """Families and attention functions; a family without SDPA runs its eager one."""
+
+
+def often(names, of=SOME):
+    """The names as parameters, of which those that are not in `of` are further cases (deep)."""
+    return [name if name in of else pytest.param(name, marks=pytest.mark.deep) for name in names]
 
 
 def text(hidden, batch):

@@ -88,6 +88,9 @@ TABLE = {
     "prefix, identity": Case(
         PTuningV2, {"init": "identity"}, flat | {"prompt.gate"}, P * FEATURES + LAYERS * HEADS, "", no_dropout, scale
     ),
+    "prefix, hidden": Case(
+        PTuningV2, {"form": "hidden"}, {"prompt.encoder.vectors"}, P * LAYERS * WIDTH, *flat, no_dropout
+    ),
     "prefix, last layer": Case(PTuningV2, {"layers": "last:1"}, flat, P * 2 * WIDTH, "", no_dropout),
     "soft prompt": Case(PromptTuning, VECTORS | {"init": "random"}, {"prompt.vectors"}, 2 * WIDTH),
     "encoded prompt": Case(PTuning, VECTORS, encoder | lstm, 2 * WIDTH + LSTM + PERCEPTRON, "prompt.vectors"),

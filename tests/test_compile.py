@@ -24,6 +24,8 @@ def batch_of_length(batch, t, seed, slots):
     [
         ("bert", "prefix", False, 3),
         pytest.param("bert", "soft prompt", False, 3, marks=pytest.mark.deep),
+        pytest.param("bert", "prefix, hidden", False, 3, marks=pytest.mark.deep),
+        pytest.param("deberta-v2", "prefix, hidden", False, 3, marks=pytest.mark.deep),
         pytest.param("llama", "prefix", False, 3, marks=pytest.mark.deep),
         pytest.param("llama", "soft prompt", False, 3, marks=pytest.mark.deep),
         (

@@ -11,6 +11,7 @@ from families import (
     LAYERS,
     OWN,
     PAIRS,
+    SOME,
     UNSHARED,
     UNSHIFTED,
     automodel,
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone
-from ptune.backbone.attention import Visitor
+from ptune.backbone.visitor import Visitor
 from ptune.errors import InputError
 from ptune.prompts import Prompts
 
@@ -336,8 +337,11 @@ BY_HAND = {
 }
 
 
-def context_by_loops(parts, prefix, lengths):
-    """Softmax attention to the prefix and the text, one query at a time: "b t h k"."""
+def context_by_loops(parts, prefix, lengths, gate=None):
+    """Softmax attention to the prefix and the text, one query at a time: "b t h k".
+
+    With a gate "h", of each by itself, the one to the prefix times tanh(gate).
+    """
     query, key, value, scale, bias, _ = parts
     output = torch.zeros_like(query)
     keys, values = prefix.permute(0, 1, 3, 2, 4)  # "b p h k"
@@ -345,19 +349,28 @@ def context_by_loops(parts, prefix, lengths):
         for i in range(length):
             scores = [scale * (query[b, i] * keys[b, p]).sum(-1) for p in range(P)]
             scores += [scale * (query[b, i] * key[b, j]).sum(-1) + bias(b, i, j) for j in range(length)]
-            weights = torch.stack(scores).softmax(0)
+            if gate is None:
+                weights = torch.stack(scores).softmax(0)
+            else:
+                apart = torch.stack(scores[:P]).softmax(0), torch.stack(scores[P:]).softmax(0)
+                weights = torch.cat([gate.tanh() * apart[0], apart[1]])
             output[b, i] = (weights[..., None] * torch.cat([values[b], value[b, :length]])).sum(0)
     return output
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", BY_HAND)
-def test_every_attention_equals_its_familys_formula_in_loops(tiny, batch, prefix, name):
+@pytest.mark.parametrize(
+    ("name", "gated"),
+    [(name, False) for name in BY_HAND]
+    + [pytest.param(name, True, marks=[] if name in SOME else pytest.mark.deep) for name in BY_HAND],
+)
+def test_every_attention_equals_its_familys_formula_in_loops(tiny, batch, prefix, name, gated):
     family, (formula, sizes) = name.replace("v3", "v2"), BY_HAND[name]
     backbone = Backbone(tiny(family, **sizes))
     visitor = Visitor()
     backbone.model(**batch(), prefix=visitor)
     inputs, kv, lengths = batch(), prefix(backbone.spec, P, rows=3), (7, 5, 3)
+    gate = torch.randn(3, backbone.spec.heads, generator=torch.Generator().manual_seed(1)) if gated else None
     if family == "xlnet":
         inputs["token_type_ids"] = torch.arange(7).expand(3, -1) // 4
     seen = {"inputs": [], "outputs": []}
@@ -371,11 +384,12 @@ def test_every_attention_equals_its_familys_formula_in_loops(tiny, batch, prefix
             module.register_forward_hook(lambda m, args, output: seen["outputs"].append(output[0]))
         else:
             project.register_forward_pre_hook(lambda m, args: seen["outputs"].append(args[0]))
-    backbone(inputs, prompted(backbone, kv))
+    backbone(inputs, prompted(backbone, kv, gate=gate))
     assert len(seen["inputs"]) == len(seen["outputs"]) == 3
     for layer, module in enumerate(visitor.modules):
         hidden = seen["inputs"][layer]
-        expected = context_by_loops(formula(backbone.model, module, hidden, layer), kv[layer], lengths)
+        parts = formula(backbone.model, module, hidden, layer)
+        expected = context_by_loops(parts, kv[layer], lengths, gate[layer] if gated else None)
         if family == "xlnet":
             expected = module.post_attention(hidden, expected.transpose(0, 1)).transpose(0, 1)
             ours = seen["outputs"][layer].transpose(0, 1)

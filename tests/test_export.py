@@ -11,6 +11,7 @@ import runs
 import torch
 import transformers
 import yaml
+from families import often
 from torch import nn
 from torch.testing import assert_close
 
@@ -127,8 +128,11 @@ def test_a_roberta_without_pooler_is_exported_through_a_head_that_is_linear_to_f
 
 
 @peft_prefix
-def test_a_reparameterized_prefix_is_exported_as_what_it_computes(build, batch, tmp_path):
-    model, inputs = build(PTuningV2, mlp=8), batch()
+@pytest.mark.parametrize("family", often(["bert", "llama"], ["bert"]))
+@pytest.mark.parametrize("form", [{"mlp": 8}, {"form": "hidden"}, {"scaled": True}], ids=str)
+def test_a_reparameterized_prefix_is_exported_as_what_it_computes(build, batch, tmp_path, family, form):
+    model, inputs = build(PTuningV2, family, **form), batch()
+    assert gaps(model) == gaps(type(model)(**model.hparams)) == [], "also before its weights are loaded"
     write_adapter(model, tmp_path)
     assert_close(theirs(loaded(model, tmp_path), inputs), scores(model, inputs), rtol=1e-5, atol=1e-5)
 

@@ -8,10 +8,9 @@ own functions on keys and values to which the prefix has been concatenated.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal, final, no_type_check
+from typing import Literal, no_type_check
 
 import torch
 from torch import Tensor, nn
@@ -22,34 +21,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, flash_attention_mask, sdpa_mask
 
 from ptune.backbone.private import flash_attention_forward, has_interface, supports
+from ptune.backbone.visitor import Visitor
 from ptune.errors import InputError
 from ptune.prompts import Prompts
 
 Attention = Literal["sdpa", "eager", "flex", "flash"]
-
-
-@final
-@dataclass(frozen=True)
-class Visitor:
-    """Takes the place of a prefix in one forward pass and records the attention modules in the order they run.
-
-    With it a backbone numbers its layers (DistilBERT does not), checks that the keyword reaches every layer, and reads
-    the keys and values of real tokens (`init: text`).
-    """
-
-    modules: list[nn.Module] = field(default_factory=list)
-    applications: list[int | None] = field(default_factory=list)
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-    application: int | None = None
-    """As in `Prompts`."""
-
-    def at(self, module: nn.Module, key: Tensor, value: Tensor) -> None:
-        """Record the module and its keys and values "b h t k"; there is no prefix."""
-        self.modules.append(module)
-        self.applications.append(self.application)
-        self.keys.append(key)
-        self.values.append(value)
 
 
 def _widen(mask: Tensor | None, query: Tensor, p: int, causal: bool) -> Tensor | None:
@@ -76,6 +52,8 @@ def _with_prefix(base: Callable) -> Callable:
     ) -> tuple[Tensor, Tensor | None]:
         """Attention of query "b heads t k" to key and value "b h t k" and to the layer's own prefix: "b t heads k"."""
         found = None if prefix is None else prefix.at(module, key, value)
+        if isinstance(prefix, Visitor) and prefix.put:
+            return query.transpose(1, 2), None  # of the right shape, and thrown away
         if found is None:
             return base(module, query, key, value, attention_mask, **kwargs)
         keys, values, gate = found

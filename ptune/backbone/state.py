@@ -5,7 +5,7 @@ from typing import final
 
 from torch import Tensor
 
-from ptune.backbone.attention import Visitor
+from ptune.backbone.visitor import Visitor
 from ptune.prompts import Prompts
 
 

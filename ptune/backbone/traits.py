@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from ptune.backbone.attention import Visitor
 from ptune.backbone.pretrained import BackboneSpec
 from ptune.backbone.private import implementation_of
+from ptune.backbone.visitor import Visitor
 from ptune.errors import InputError
 from ptune.prompts import Prompts
 

@@ -5,10 +5,11 @@ The prefix itself is in `ptune.tuning.prefix`. Two differences from the authors'
 text are shifted only with `shift_positions`, and a frozen backbone has no dropout.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, final
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ptune.backbone import Backbone
@@ -17,14 +18,14 @@ from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import KeysValues, Prompts
 from ptune.tuning.checks import check_positive, check_rate, check_size
-from ptune.tuning.prefix import GatedPrefix, PrefixEncoder
+from ptune.tuning.prefix import GatedPrefix, HiddenPrefix, PrefixEncoder
 from ptune.tuning.sample import seed, training_texts
 from ptune.tuning.tuner import PromptTuner
 
 STD = 0.5
-"""Standard deviation of a drawn prefix in units of the layer's own keys and values."""
+"""Standard deviation of a drawn prefix in units of the layer."""
 GIVEN = ("text", "tokens")
-"""Starts that are keys and values of real tokens."""
+"""Starts that are read off real tokens."""
 ROWS = 16
 """Training rows whose tokens `init: tokens` draws from."""
 
@@ -36,19 +37,24 @@ class PTuningV2(PromptTuner):
     Args:
         length: Prompt length p, vectors a layer.
         layers: Prompted layers: `all`, `last:N`, or a list of layer numbers from 0.
+        form: What is trained for each layer: `table` a table of p keys and values, as in the papers; `hidden` p vectors
+            that the layer's own frozen projections turn into keys and values, as they do with the text's hidden states.
+            These are half as many numbers where keys and values are as wide as the layer, and more than a table's where
+            fewer heads have keys (grouped queries). Rotary positions turn their keys as those of a text of p tokens.
         init: Start of the prefix: `normal` is drawn from N(0, init_std²), with the default init_std the effective
-            initialisation of the authors' code; `text` is the keys and values that the backbone computes for
-            `init_text`, `tokens` those of p tokens of training rows, which the seed draws; `identity` is another name
-            for `normal` with `gate: true` and `scaled: true`, so that training starts from the backbone itself.
+            initialisation of the authors' code; `text` is what the tokens of `init_text` have in each layer (keys and
+            values, or what is projected to them), `tokens` what p tokens of training rows have, drawn by the seed;
+            `identity` is another name for `normal` with `gate: true` and `scaled: true`, so that training starts from
+            the backbone itself.
         init_std: Standard deviation of a drawn start: 0.02, or with `scaled` 0.5 of the layer's own size, if left out.
         init_text: Text of `init: text`, repeated or cut to `length` tokens.
         gate: Normalise the attention to the prefix apart from that to the text, and add it through a gate of each layer
             and query head that starts at 0 and is trained: attn(q, K, V) + tanh(gate) attn(q, Pk, Pv), the zero-init
             attention of LLaMA-Adapter (Zhang et al. 2023). Long texts do not drown the prefix then.
         gate_lr: Peak learning rate of the gates; the same as `lr` if left out.
-        scaled: Train the prefix in units of the layer's own keys and values (their root mean square over tokens of the
-            vocabulary), so that `lr` and `init_std` mean the same in every layer of every backbone.
-        mlp: Hidden size of the MLP reparameterization (the authors' 512), 0 for a flat table.
+        scaled: Train the prefix in units of the layer's own keys, values or hidden states (their root mean square over
+            tokens of the vocabulary), so that `lr` and `init_std` mean the same in every layer of every backbone.
+        mlp: Hidden size of the MLP reparameterization of a table (the authors' 512), 0 for a flat one.
         prefix_dropout: Dropout probability on keys and values, drawn anew for each example.
         shift_positions: Start the text's positions at p, as the authors' code and PEFT do.
     """
@@ -60,6 +66,7 @@ class PTuningV2(PromptTuner):
         self,
         length: int = 20,
         layers: str | list[int] = "all",
+        form: Literal["table", "hidden"] = "table",
         init: Literal["normal", "text", "tokens", "identity"] = "normal",
         init_std: float | None = None,
         init_text: str = "",
@@ -82,6 +89,8 @@ class PTuningV2(PromptTuner):
             )
         if init in GIVEN and mlp:
             raise InputError(f"mlp: {mlp} cannot start from init: {init!r}; use init: normal, or mlp: 0.")
+        if form == "hidden" and mlp:
+            raise InputError(f"mlp: {mlp} computes a table, and form: 'hidden' has none; use form: table, or mlp: 0.")
         if init == "identity" and shift_positions:
             raise InputError("shift_positions: true moves the text, so init: identity would not be the identity.")
         gate, scaled = (given or init == "identity" for given in (gate, scaled))
@@ -96,8 +105,12 @@ class PTuningV2(PromptTuner):
         spec = self.spec
         self.layers = chosen_layers(layers, spec.layers)
         std = STD if scaled and init_std is None else init_std
-        sizes = [spec.kv_sizes[layer] for layer in self.layers]
-        encoder = PrefixEncoder(length, sizes, spec.width, mlp, scaled, std)
+        encoder: PrefixEncoder | HiddenPrefix
+        if form == "hidden":
+            encoder = HiddenPrefix(length, len(self.layers), spec.width, self.project, scaled, std)
+        else:
+            sizes = [spec.kv_sizes[layer] for layer in self.layers]
+            encoder = PrefixEncoder(length, sizes, spec.width, mlp, scaled, std)
         self.prompt = GatedPrefix(encoder, (len(self.layers), spec.heads) if gate else None)
 
     @property
@@ -106,11 +119,13 @@ class PTuningV2(PromptTuner):
         return self.hparams["length"] if self.hparams["shift_positions"] else 0
 
     def prepare(self, backbone: Backbone) -> None:
-        """Refuse a backbone whose layers would ignore the prefix; measure their sizes, and read the initial text."""
+        """Refuse a backbone whose layers would ignore the prefix; measure their units, and read the initial text."""
         backbone.require_prefix()
         if self.shift:
             backbone.require_shift()
         encoder = self.prompt.encoder
+        if self.hparams["form"] == "hidden":
+            backbone.layers.require_projections(self.layers, self.hparams["length"])
         if encoder.scale is not None:
             encoder.measure(self._read(backbone, backbone.layers.typical()))
         if self.hparams["init"] == "text":
@@ -118,7 +133,7 @@ class PTuningV2(PromptTuner):
             encoder.set(self._read(backbone, ids))
 
     def start(self) -> None:
-        """Take the keys and values of p tokens of training rows, the same tokens in each layer."""
+        """Take what p tokens of training rows have in each layer, the same tokens in all."""
         if self.hparams["init"] != "tokens":
             return
         texts = [self._read(self.backbone, **text) for text in training_texts(self.trainer, ROWS)]
@@ -128,10 +143,21 @@ class PTuningV2(PromptTuner):
         drawn = order[torch.arange(self.hparams["length"]) % n]  # repeated where there are fewer
         self.prompt.encoder.set(tuple(layer[..., drawn, :] for layer in layers))
 
-    def _read(self, backbone: Backbone, input_ids: Int[Tensor, "one t"], **more: Int[Tensor, "one t"]) -> KeysValues:
-        """The keys and values that a text has in the prompted layers; `more` may be `token_type_ids`."""
-        found = backbone.keys_values(input_ids, **more)
+    def _read(
+        self, backbone: Backbone, input_ids: Int[Tensor, "one t"], **more: Int[Tensor, "one t"]
+    ) -> tuple[Tensor, ...]:
+        """What a text has in the prompted layers, in the form of the prefix; `more` may be `token_type_ids`.
+
+        Tokens are the last dimension but one: "2 1 h t k" keys and values, or "t d" what is projected to them.
+        """
+        read = backbone.layers.inputs if self.hparams["form"] == "hidden" else backbone.layers.keys_values
+        found = read(input_ids=input_ids, **more)
         return tuple(found[layer] for layer in self.layers)
+
+    def project(self, inputs: Sequence[Float[Tensor, "p d"]]) -> KeysValues:
+        """The keys and values that the prompted layers make of their vectors; the weights are loaded for it."""
+        self.configure_model()
+        return self.backbone.layers.project(inputs, self.layers)
 
     def groups(self) -> dict[str, dict[str, nn.Parameter]]:
         """As for all methods; gates with a rate of their own are a group."""
@@ -152,16 +178,11 @@ class PTuningV2(PromptTuner):
         return Prompts(prefix=prefix, gate=self.prompt.gate, layers=self.layers, shift=self.shift)
 
     def layer_norms(self) -> dict[str, Tensor]:
-        """Norms of each layer's keys and values, and of the gradient of the flat table or of the MLP's last weight."""
-        encoder = self.prompt.encoder
-        norms = {"prompt_norm": encoder.table().detach()}
-        weight: nn.Parameter = encoder.flat if encoder.mlp is None else encoder.mlp[-1].weight  # type: ignore[assignment]
-        if weight.grad is not None:
-            norms["prompt_grad_norm"] = weight.grad if encoder.mlp is None else weight.grad.T
+        """Norms of each layer's part of the prefix, in absolute units, and of its gradient."""
         return {
             f"{name}/layer_{layer:02d}": part.norm()
-            for name, values in norms.items()
-            for layer, part in zip(self.layers, values.split(encoder.features, dim=1), strict=True)
+            for name, parts in self.prompt.encoder.by_layer().items()
+            for layer, part in zip(self.layers, parts, strict=True)
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
-"""Prefixes while they are trained: tables of keys and values, flat or computed by an MLP, and their gates.
+"""Prefixes while they are trained: tables of keys and values, flat or computed by an MLP; vectors in front of the
+layers' own projections; and gates over either.
 
 Layout and initialisation are those of THUDM/P-tuning-v2 b1520c9, model/prefix_encoder.py, which PEFT has, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 import torch
@@ -97,25 +98,108 @@ class PrefixEncoder(Reparameterized):
     @torch.no_grad()
     def set(self, prefix: KeysValues) -> None:
         """Write keys and values (b = 1), which are in absolute units, into the flat table."""
-        table = torch.cat([layer[:, 0].permute(2, 0, 1, 3).flatten(1) for layer in prefix], dim=1)
-        self.flat.copy_(table.to(self.flat) / self._columns())
+        self.flat.copy_(table_of(prefix).to(self.flat) / self._columns())
 
     def folded(self) -> "PrefixEncoder":
         """The flat table itself in absolute units, trainable; this module where it is that already."""
         if self.mlp is None and self.scale is None:
             return self
-        table = self.table().detach()
-        with torch.device("meta"):  # nothing is initialised, so that no random numbers are drawn
-            encoder = PrefixEncoder(len(table), self.kv_sizes)
-        encoder.flat = nn.Parameter(table)
-        return encoder
+        return flat_encoder(self.table().detach(), self.kv_sizes)
+
+    def by_layer(self) -> dict[str, Sequence[Tensor]]:
+        """Each layer's part of the table, and of the gradient of what it is linear in, once there is one."""
+        last: Tensor = self.flat if self.mlp is None else self.mlp[-1].weight  # type: ignore[assignment]
+        found = {"prompt_norm": self.table().detach()}
+        if last.grad is not None:
+            found["prompt_grad_norm"] = last.grad if self.mlp is None else last.grad.T
+        return {name: values.split(self.features, dim=1) for name, values in found.items()}
+
+
+def table_of(prefix: KeysValues) -> Float[Tensor, "p f"]:
+    """Keys and values (b = 1) in the layout of the flat table."""
+    return torch.cat([layer[:, 0].permute(2, 0, 1, 3).flatten(1) for layer in prefix], dim=1)
+
+
+def flat_encoder(table: Float[Tensor, "p f"], kv_sizes: Sequence[tuple[int, int]]) -> PrefixEncoder:
+    """The encoder that trains this table."""
+    with torch.device("meta"):  # nothing is initialised, so that no random numbers are drawn
+        encoder = PrefixEncoder(len(table), kv_sizes)
+    encoder.flat = nn.Parameter(table)
+    return encoder
+
+
+@final
+class HiddenPrefix(Reparameterized):
+    """p vectors for each of l layers in the space of what its attention reads, which the layer projects itself.
+
+    The layer's own frozen projections make keys and values of them, so that a prefix is what p more tokens of the text
+    could have been there. It has l p d numbers: half of those of a table where keys and values are as wide as the
+    layer, and more than those of a table where fewer heads have keys (grouped queries).
+
+    Args:
+        length: p, prompt length in vectors.
+        layers: l, the number of prompted layers.
+        width: d, width of the layers.
+        project: makes keys and values of the vectors of all l layers: `Layers.project` of a loaded backbone.
+        scaled: multiply the vectors of each layer by its own `scale`, as in `PrefixEncoder`; it is the root mean square
+            of what the layer's attention reads.
+        std: standard deviation of the vectors at their start, before `scale`.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        layers: int,
+        width: int,
+        project: Callable[[Sequence[Tensor]], KeysValues],
+        scaled: bool = False,
+        std: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.project = project
+        self.scale: Float[Tensor, " l"] | None
+        self.register_buffer("scale", torch.ones(layers) if scaled else None)
+        self.vectors = nn.Parameter(torch.empty(layers, length, width))
+        nn.init.normal_(self.vectors, std=AUTHORS if std is None else std)
+
+    def inputs(self) -> Float[Tensor, "l p d"]:
+        """The vectors in absolute units."""
+        return self.vectors if self.scale is None else self.vectors * self.scale[:, None, None]
+
+    def forward(self, n: int = 1, dropout: float = 0.0) -> KeysValues:
+        """Keys and values, b = n; dropout on them is drawn anew for each of the n texts."""
+        prefix = self.project(self.inputs().unbind())
+        return tuple(F.dropout(layer.expand(-1, n, -1, -1, -1), dropout, training=dropout > 0) for layer in prefix)
+
+    @torch.no_grad()
+    def measure(self, tokens: Sequence[Float[Tensor, "t d"]]) -> None:
+        """Set the scale of each layer to the root mean square of what its attention reads of these tokens."""
+        assert self.scale is not None, "HiddenPrefix(scaled=True) has a scale"
+        self.scale.copy_(torch.stack([layer.float().square().mean().sqrt() for layer in tokens]))
+
+    @torch.no_grad()
+    def set(self, inputs: Sequence[Float[Tensor, "p d"]]) -> None:
+        """Start from vectors of each layer, which are in absolute units."""
+        scale = 1 if self.scale is None else self.scale[:, None, None]
+        self.vectors.copy_(torch.stack([*inputs]).to(self.vectors) / scale)
+
+    @torch.no_grad()
+    def folded(self) -> PrefixEncoder:
+        """The flat table of the keys and values that the vectors become, trainable."""
+        prefix = self()
+        return flat_encoder(table_of(prefix).float(), [(layer.shape[2], layer.shape[4]) for layer in prefix])
+
+    def by_layer(self) -> dict[str, Sequence[Tensor]]:
+        """Each layer's vectors, and their gradient, once there is one."""
+        gradient = {} if self.vectors.grad is None else {"prompt_grad_norm": self.vectors.grad.unbind()}
+        return {"prompt_norm": self.inputs().detach().unbind(), **gradient}
 
 
 @final
 class GatedPrefix(Reparameterized):
     """A prefix encoder and, with `gates` (layers, query heads), one gate for each, which starts at 0."""
 
-    def __init__(self, encoder: PrefixEncoder, gates: tuple[int, int] | None) -> None:
+    def __init__(self, encoder: PrefixEncoder | HiddenPrefix, gates: tuple[int, int] | None) -> None:
         super().__init__()
         self.encoder = encoder
         self.gate = None if gates is None else nn.Parameter(torch.zeros(gates))

@@ -1,13 +1,14 @@
-"""P-Tuning v2's gate and the units that its prefix is trained in."""
+"""P-Tuning v2's gate, the units that its prefix is trained in, its starts and its form `hidden`."""
 
 import pytest
 import torch
-from families import FAMILIES
+from families import FAMILIES, SOME, UNSHARED, often
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, IterableDataset
 
 from ptune.backbone import Backbone
+from ptune.backbones import tuned
 from ptune.errors import InputError
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning_v2 import PTuningV2
@@ -15,7 +16,7 @@ from ptune.tuning.prefix import PrefixEncoder
 
 LABELS = torch.tensor([0, 1, 2])
 P = 5
-SCALE = "prompt.encoder.scale"
+each_family = pytest.mark.parametrize("family", often(FAMILIES))
 
 
 @pytest.fixture
@@ -53,10 +54,11 @@ def by_layer(model):
         {"init": "text", "init_text": "w1 w2", "gate": True, "scaled": True},
         {"init": "identity"},
         {"init": "identity", "mlp": 6},
+        {"init": "identity", "form": "hidden"},
     ],
     ids=str,
 )
-@pytest.mark.parametrize("family", ["bert", "llama", "xlnet"])
+@pytest.mark.parametrize("family", often(SOME, ("bert", "xlnet")))
 def test_with_a_gate_every_start_is_the_backbone(build, batch, family, start):
     model, probe = build(family, **start), build(family, method=LinearProbe)
     probe.head.load_state_dict(model.head.state_dict())
@@ -84,7 +86,7 @@ def test_the_gates_may_have_a_rate_of_their_own(build, fit, batch, own, rate):
 # ---- units of the layer
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@each_family
 def test_a_layers_units_are_the_root_mean_square_of_its_keys_and_of_its_values(tiny, head, family):
     torch.manual_seed(1)
     model = PTuningV2(backbone=tiny(family), head=head("classify"), length=40, scaled=True)
@@ -140,15 +142,15 @@ def test_a_text_starts_a_prefix_in_units_from_its_keys_and_values_all_the_same(b
 
 
 def token_of(prefix, texts, layers=range(3)):
-    """The token "text, position" that each vector of a prefix is the keys and values of; None for no token."""
-    places = [(i, j) for i, text in enumerate(texts) for j in range(text[0].shape[3])]
+    """The token "text, position" that each vector of a prefix is taken from; None for no token."""
+    places = [(i, j) for i, text in enumerate(texts) for j in range(text[0].shape[-2])]
     found = []
-    for vector in range(prefix[0].shape[3]):
+    for vector in range(prefix[0].shape[-2]):
         close = [
             (i, j)
             for i, j in places
             if all(
-                torch.allclose(own[:, 0, :, vector], texts[i][layer][:, 0, :, j], atol=1e-6)
+                torch.allclose(own[..., vector, :], texts[i][layer][..., j, :], atol=1e-6)
                 for own, layer in zip(prefix, layers, strict=True)
             )
         ]
@@ -158,7 +160,7 @@ def token_of(prefix, texts, layers=range(3)):
 
 @pytest.fixture
 def begun(build, fit, batch, monkeypatch):
-    """A model as its first step finds it, and the keys and values of the texts that it is trained on."""
+    """A model as its first step finds it, and what the texts that it is trained on have in each layer."""
 
     def run(family="bert", lengths=(7, 5, 3), seed=11, batches=1, **arguments):
         monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
@@ -166,19 +168,30 @@ def begun(build, fit, batch, monkeypatch):
         inputs = batch(lengths, labels=LABELS)
         fit(model, [inputs] * batches)
         texts = [inputs["input_ids"][row : row + 1, :length] for row, length in enumerate(lengths)]
-        return model, [Backbone(model.hparams["backbone"]).keys_values(text) for text in texts]
+        layers = Backbone(model.hparams["backbone"]).layers
+        read = layers.inputs if arguments.get("form") == "hidden" else layers.keys_values
+        return model, [read(input_ids=text) for text in texts]
 
     return run
 
 
 @pytest.mark.parametrize("arguments", [{}, {"scaled": True, "gate": True}, {"layers": [0, 2]}], ids=str)
-@pytest.mark.parametrize("family", ["bert", "llama", "xlnet", "gemma4_text"])
+@pytest.mark.parametrize("family", often([*SOME, "gemma4_text"], ["bert"]))
 def test_tokens_start_from_keys_and_values_of_tokens_of_training_rows(begun, family, arguments):
     model, texts = begun(family, **arguments)
     found = token_of([layer.detach() for layer in model.prompt.encoder()], texts, model.layers)
     assert None not in found, "each vector is one token in every layer, and none is padding"
     assert len(set(found)) == P
     assert len({text for text, _ in found}) > 1, "of several rows"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"scaled": True}, {"layers": [0, 2]}], ids=str)
+@pytest.mark.parametrize("family", often([*SOME, "gpt2", "albert"], ["xlnet"]))
+def test_vectors_start_from_what_layers_read_of_tokens_of_training_rows(begun, family, arguments):
+    model, texts = begun(family, form="hidden", **arguments)
+    found = token_of(model.prompt.encoder.inputs().detach(), texts, model.layers)
+    assert None not in found
+    assert len(set(found)) == P
 
 
 def test_the_tokens_are_drawn_by_the_seed(begun):
@@ -216,6 +229,85 @@ def test_a_stream_of_training_rows_is_refused(build, trainer, batch):
     runner, model = trainer(max_steps=1), build(init="tokens", schedule="constant")
     with pytest.raises(InputError, match="init: 'tokens' draws rows, which a stream of training data does not allow"):
         runner.fit(model, DataLoader(Stream(), batch_size=None))
+
+
+# ---- vectors that the layers project
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["", "scaled"])
+@each_family
+def test_a_text_starts_both_forms_from_the_same_keys_and_values(build, family, scaled):
+    start = {"init": "text", "init_text": "w1 w2 w3", "scaled": scaled, "layers": [0, 1]}
+    table, hidden = (build(family, form=form, **start).prompt.encoder for form in ("table", "hidden"))
+    assert_close(hidden(), table(), atol=2e-6, rtol=2e-6)
+
+
+@each_family
+def test_with_every_head_all_that_is_declared_gets_a_gradient_or_the_family_is_refused(tiny, family):
+    arguments = {"length": P, "form": "hidden", "init": "identity"}
+    if family in UNSHARED:
+        with pytest.raises(InputError, match=r"form: 'hidden', but layers \[2\] of .* have no projections"):
+            tuned(PTuningV2, tiny(family), **arguments | {"init": "normal"})
+        arguments["layers"] = [0, 1]
+    assert tuned(PTuningV2, tiny(family), **arguments | {"init": "normal", "gate": False, "scaled": True}) == "yes"
+
+
+@each_family
+@pytest.mark.parametrize("gate", [False, True], ids=["", "gated"])
+def test_what_the_layers_project_is_folded_into_plain_keys_and_values(tiny, build, batch, tmp_path, family, gate):
+    form = {"form": "hidden", "scaled": True, "gate": gate, "layers": [0, 1]}
+    model = build(family, **form)
+    if gate:
+        torch.nn.init.ones_(model.prompt.gate)
+    before = scores(model, batch())
+    model.save_prompts(tmp_path / "prompts.safetensors")
+    model.fold()
+    assert_close(scores(model, batch()), before, atol=2e-6, rtol=0)
+    assert {name for name in model.trained() if "encoder" in name} == {"prompt.encoder.flat"}
+    other, plain = build(family, seed=1, **form), build(family, seed=1, gate=gate, layers=[0, 1])
+    for loaded in (other, plain):
+        loaded.load_prompts(tmp_path / "prompts.safetensors")
+        assert torch.equal(scores(loaded, batch()), scores(model, batch()))
+
+
+@pytest.mark.parametrize("family", often(["albert", *SOME], ["albert", "xlnet"]))
+def test_checkpointing_changes_no_score_and_no_gradient(build, batch, family):
+    found = []
+    for checkpointing in (False, True):
+        model = build(family, form="hidden", checkpointing=checkpointing, prefix_dropout=0.0, head_dropout=0.0)
+        torch.nn.init.normal_(model.prompt.encoder.vectors, generator=torch.Generator().manual_seed(0))
+        inputs = batch(labels=LABELS)
+        loss = model.head.loss(model(inputs), inputs)[0]
+        loss.backward()
+        found.append((loss.detach(), model.prompt.encoder.vectors.grad))
+    assert_close(found[1], found[0], atol=1e-6, rtol=1e-5)
+
+
+def test_prefix_dropout_is_drawn_for_each_text_on_what_was_projected(build, batch):
+    model = build(form="hidden", prefix_dropout=0.5).train()
+    keys = torch.stack(model.prompts(batch()).prefix)
+    assert keys.shape == (3, 2, 3, 4, P, 8)
+    assert (keys == 0).float().mean() == pytest.approx(0.5, abs=0.08)
+    kept = keys != 0
+    assert_close(keys[kept], (2 * torch.stack(model.prompt.encoder())).expand_as(keys)[kept])
+    assert not torch.equal(kept[:, :, 0], kept[:, :, 1])
+
+
+@pytest.mark.parametrize("arguments", [{}, {"scaled": True, "layers": [0, 2]}], ids=str)
+def test_norms_are_those_of_the_vectors_and_of_their_gradient(build, batch, arguments):
+    model, inputs = build(form="hidden", **arguments), batch(labels=LABELS)
+    model.head.loss(model(inputs), inputs)[0].backward()
+    norms = model.layer_norms()
+    assert len(norms) == 2 * len(model.layers)
+    for row, layer in enumerate(model.layers):
+        assert_close(norms[f"prompt_norm/layer_{layer:02d}"], model.prompt.encoder.inputs()[row].norm().detach())
+        assert_close(norms[f"prompt_grad_norm/layer_{layer:02d}"], model.prompt.encoder.vectors.grad[row].norm())
+
+
+def test_a_checkpoint_of_one_form_is_refused_in_the_other(build, fit, batch, tmp_path):
+    fit(build(form="hidden"), [batch(labels=LABELS)]).save_checkpoint(tmp_path / "model.ckpt")
+    with pytest.raises(InputError, match=r"tensors is .*prompt\.encoder\.vectors .* and .*prompt\.encoder\.flat"):
+        PTuningV2.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True, form="table")
 
 
 # ---- what is kept
@@ -270,6 +362,7 @@ def test_a_checkpoint_from_before_there_were_units_holds_a_prefix_without(build,
         ({"init_std": 0.0}, "init_std: 0.0 must be greater than 0"),
         ({"init": "text", "init_text": "w1", "init_std": 0.1}, "init_std: 0.1 is for a start that is drawn"),
         ({"init": "tokens", "init_std": 0.1}, "init_std: 0.1 is for a start that is drawn, which init: 'tokens' is"),
+        ({"form": "hidden", "mlp": 4}, "mlp: 4 computes a table, and form: 'hidden' has none"),
         ({"init": "tokens", "mlp": 4}, "mlp: 4 cannot start from init: 'tokens'"),
     ],
 )

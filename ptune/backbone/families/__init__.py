@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ptune.backbone.attention import Visitor, attend
+from ptune.backbone.attention import attend
 from ptune.backbone.state import CURRENT
+from ptune.backbone.visitor import Visitor
 from ptune.prompts import Prompts
 
 
