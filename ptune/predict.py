@@ -12,7 +12,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,10 @@ from ptune.run.command import Arguments, guarded
 
 if TYPE_CHECKING:
     from ptune.serving.predictor import Predictor
+    from ptune.tasks import TaskSpec
 
+Answered = list[tuple[int, Any, list[dict[str, Any]]]]
+"""Rows with their numbers, from 0, and their answers."""
 INPUTS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".conll", ".conllu", ".bio", ".iob", ".iob2", "-")
 OUTPUTS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", "-")
 
@@ -79,7 +82,7 @@ def run(found: Namespace) -> bool:
     """Answer the rows; whether all of them could be read."""
     # These take seconds to import: only when the options are right.
     from ptune.run.disk import told
-    from ptune.serving import submissions
+    from ptune.serving import files, submissions
     from ptune.serving.loading import load
 
     asked = load(found.run, found.device, found.batch_size, found.backbone, found.trust)
@@ -87,70 +90,71 @@ def run(found: Namespace) -> bool:
         file = Path(found.output, submissions.form_of(asked.data.task.name, found.input)[0])
         if file.exists() and not found.overwrite:
             raise InputError(f"--output {file}: exists; choose another folder, or add --overwrite.")
-    rows, answers, bad = [], [], 0
-    for row, answer in _answered(asked, found):
-        rows.append(row)
-        answers.append(answer)
-        bad += answer is None
+    refused: list[str] = []
+    answered = _answered(asked, found, refused)
+    lists = asked.data.several or found.top_k
     with told(found.output, "choose another --output."):
-        _write(asked, found, rows, answers, bad)
-    return not bad
+        if found.format == "glue":
+            _submit(asked.data.task, found, answered, refused)
+        else:
+            files.write(
+                found.output,
+                (
+                    [{"row": i} | ({"answers": answers} if lists else answers[0]) for i, _, answers in part]
+                    for part in answered
+                ),
+            )
+    return not refused
 
 
-def _write(
-    asked: "Predictor", found: Namespace, rows: list[Any], answers: list[list[dict[str, Any]] | None], bad: int
-) -> None:
-    """Write the answers, as they are or as the benchmark's file."""
-    from ptune.serving import files, submissions
+def _submit(task: "TaskSpec", found: Namespace, answered: Iterator[Answered], refused: list[str]) -> None:
+    """Write the benchmark's file, which needs the numbers of all rows."""
+    from ptune.serving import submissions
+    from ptune.tuning.saving import write_whole
 
-    if found.format == "rows":
-        lists = asked.data.several or found.top_k
-        files.write(
-            found.output,
-            [
-                {"row": i} | ({"answers": answer} if lists else answer[0])
-                for i, answer in enumerate(answers)
-                if answer is not None
-            ],
-        )
-    elif bad or not all(isinstance(row, dict) for row in rows):
-        raise InputError(
-            f"--format glue: of {len(rows)} rows {bad or len(rows)} have no answer or no columns; it needs all."
-        )
-    else:
-        name, text = submissions.submission(
-            asked.data.task, found.input, rows, [answer[0] for answer in answers if answer]
-        )
-        Path(found.output).mkdir(parents=True, exist_ok=True)
-        files.write_whole(Path(found.output, name), text.encode())
-        print(Path(found.output, name))
+    numbered, answers = [], []
+    for _, row, (answer, *_) in chain.from_iterable(answered):
+        if isinstance(row, dict):
+            numbered.append({name: row[name] for name in submissions.NUMBERS if name in row})
+        answers.append(answer)
+    if refused or len(numbered) < len(answers):
+        rows, without = len(answers) + len(refused), len(refused) or len(answers) - len(numbered)
+        raise InputError(f"--format glue: of {rows} rows {without} have no answer or no columns; it needs all.")
+    name, text = submissions.submission(task, found.input, numbered, answers)
+    Path(found.output).mkdir(parents=True, exist_ok=True)
+    write_whole(Path(found.output, name), text.encode())
+    print(Path(found.output, name))
 
 
-def _answered(asked: "Predictor", found: Namespace) -> Iterator[tuple[Any, list[dict[str, Any]] | None]]:
-    """Each row with its list of answers, or None where it cannot be read, which is told on stderr."""
+def _answered(asked: "Predictor", found: Namespace, refused: list[str]) -> Iterator[Answered]:
+    """The rows with their answers, some at a time; of those that cannot be read the places are added to `refused`.
+
+    Why a row cannot be read is told on stderr.
+    """
     from tqdm import tqdm
 
     from ptune.serving import files
     from ptune.serving.predictor import PART
 
-    read = files.rows_of(found.input, asked.data.format == "tagging")
+    read = enumerate(files.rows_of(found.input, asked.data.format == "tagging"))
     top_k = found.top_k or asked.data.top_k
     with tqdm(desc="answering", unit=" rows", delay=1, leave=False, file=sys.stderr) as bar:
         while part := list(islice(read, PART)):
-            checked, places = [], {}
-            for i, (place, row) in enumerate(part):
+            rows, checked = [], []
+            for number, (place, row) in part:
                 try:
                     if isinstance(row, InputError):
                         raise row
                     checked.append(asked.checked(row))
-                    places[i] = len(checked) - 1
+                    rows.append((number, row))
                 except InputError as error:
                     if bar.n:  # it may be on the screen
                         bar.clear()
                     sentence = str(error)
                     print(f"error: {sentence if sentence.startswith(place) else f'{place}: {error}'}", file=sys.stderr)
-            given = asked.answered(checked, top_k, done=bar.update)
-            yield from ((row, given[places[i]] if i in places else None) for i, (_, row) in enumerate(part))
+                    refused.append(place)
+            answers = asked.answered(checked, top_k, done=bar.update)
+            yield [(number, row, answer) for (number, row), answer in zip(rows, answers, strict=True)]
 
 
 def main(args: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,8 @@ import torch
 
 import ptune
 from ptune.predict import main
+from ptune.serving import files
+from ptune.serving.predictor import Predictor
 from ptune.serving.submissions import submission
 
 TEXTS = ["the nurse, the pilot", 'a "judge"', "the baker was thanked by the farmer who thanked the nurse", "é"]
@@ -175,6 +178,65 @@ def test_an_output_is_replaced_if_asked_and_whole(single, tmp_path):
     assert predict(single, "--input", source, "--output", target, "--overwrite")[0] == 0
     assert len(read(target)) == len(TEXTS)
     assert {file.name for file in tmp_path.iterdir()} == {"in.csv", "out.jsonl"}
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
+def test_answers_are_written_part_by_part(kind, single, tmp_path, monkeypatch):
+    source, target = written(tmp_path, ".jsonl"), tmp_path / f"out{kind}"
+    words = [single, "--output", target, "--overwrite", "--batch_size", "1", "--input"]
+    assert predict(*words, source)[0] == 0
+    expected, parts, answered = read(target), [], Predictor.answered
+    monkeypatch.setattr("ptune.serving.predictor.PART", 1)
+
+    def watch(self, checked, *more, **options):
+        parts.append(len(checked))
+        return answered(self, checked, *more, **options)
+
+    monkeypatch.setattr(Predictor, "answered", watch)
+    assert predict(*words, source)[0] == 0
+    assert (read(target), parts) == (expected, [1] * len(TEXTS))
+    source.write_text("")
+    assert predict(*words, source)[0] == 0
+    assert read(target) == []
+
+
+@pytest.mark.slow
+@pytest.mark.deep
+def test_memory_does_not_grow_with_the_number_of_rows(single, tmp_path):
+    code = (
+        "import resource, sys\nfrom ptune.predict import main\nassert main(sys.argv[1:]) == 0\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    largest = []
+    for rows in (20_000, 100_000):
+        source = tmp_path / f"{rows}.jsonl"
+        source.write_text('{"a": "the nurse"}\n' * rows)
+        words = [single, "--input", source, "--output", tmp_path / f"{rows}-out.jsonl", "--device", "cpu"]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, words)], check=True, capture_output=True, text=True
+        )
+        largest.append(int(done.stdout))
+        assert sum(1 for _ in (tmp_path / f"{rows}-out.jsonl").open()) == rows
+    print(f"MiB: {largest}")
+    assert largest[1] < largest[0] + 15
+
+
+def test_a_file_that_cannot_be_read_to_its_end_leaves_the_output_as_it_was(single, tmp_path, monkeypatch):
+    monkeypatch.setattr("ptune.serving.predictor.PART", 1)
+    (tmp_path / "in.csv").write_bytes(b"a,b\nthe nurse,1\nthe pilot,2\n\xff,3\n")
+    (tmp_path / "out.csv").write_text("mine")
+    code, _, err = predict(single, "--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv", "--overwrite")
+    assert (code, "not UTF-8" in err, err.count("\n")) == (2, True, 1), err
+    assert {name: (tmp_path / name).read_bytes()[:4] for name in os.listdir(tmp_path)} == {
+        "in.csv": b"a,b\n",
+        "out.csv": b"mine",
+    }
+
+
+def test_parquet_has_the_types_of_all_answers(tmp_path):
+    parts = [[{"row": 0, "answers": []}], [{"row": 1, "answers": [{"word": "nurse", "start": 4}]}]]
+    files.write(str(tmp_path / "out.parquet"), iter(parts))
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [*parts[0], *parts[1]]
 
 
 def test_a_mistake_is_told_before_anything_heavy_is_imported():

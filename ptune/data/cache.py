@@ -9,20 +9,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from ptune.data import arrow
 from ptune.data.digest import digest
 from ptune.errors import InputError, first_line, note
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -36,9 +35,6 @@ ENTRY = "entry.json"
 """File of an entry with the digest of its rows' file, which is compared when it is opened, and their fingerprint."""
 LOCKS = ".locks"
 """Folder of the cache whose files are locked while an entry is made."""
-
-Blocks = Iterable[list[dict]]
-"""Rows, some at a time, so that they are never all in memory; those of a block have the same columns."""
 
 
 def folder() -> Path:
@@ -85,7 +81,7 @@ def content(file: Path) -> str:
     return found.hexdigest()
 
 
-def cached(name: str, blocks: Callable[[], Blocks], what: str = "", total: int | None = None) -> "Dataset":
+def cached(name: str, blocks: Callable[[], arrow.Blocks], what: str = "", total: int | None = None) -> "Dataset":
     """The rows of `blocks`, from the entry `name` of the cache; its fingerprint is the digest of their content.
 
     An entry that is not there, or whose files are damaged, is made anew. Of several processes that need it one makes
@@ -113,13 +109,13 @@ def cached(name: str, blocks: Callable[[], Blocks], what: str = "", total: int |
     return found
 
 
-def in_memory(blocks: Blocks) -> "Dataset":
+def in_memory(blocks: arrow.Blocks) -> "Dataset":
     """The rows of `blocks` as a Dataset that is not on disk, with the digest of their content as its fingerprint."""
     import pyarrow as pa
     from datasets import Dataset
     from datasets.table import InMemoryTable
 
-    tables = [_table(block) for block in blocks if block]
+    tables = [arrow.table_of(block) for block in blocks if block]
     table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     made = Dataset(InMemoryTable(table), fingerprint="0")
     return Dataset(made.data, fingerprint=digest(made))
@@ -171,13 +167,13 @@ def _locked(name: str) -> Iterator[None]:
         lock.release()
 
 
-def _make(target: Path, blocks: Blocks) -> None:
+def _make(target: Path, blocks: arrow.Blocks) -> None:
     """Make the entry `target` whole or not at all."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder()))
     try:
         made = temporary / "made"
         made.mkdir()
-        _write(made / FILE, blocks)
+        arrow.write(made / FILE, blocks)
         entry = {"content": content(made / FILE), "fingerprint": digest(_mapped(made / FILE, "0"))}
         (made / ENTRY).write_text(json.dumps(entry))
         if os.path.lexists(target) and _loaded(target) is None:
@@ -191,70 +187,7 @@ def _make(target: Path, blocks: Blocks) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(file: Path, blocks: Blocks) -> None:
-    """Write rows into an Arrow file. A block may have wider types than those before it, such as its first list with
-    items; what is written is then written anew.
-    """
-    import pyarrow as pa
-
-    tables = map(_table, filter(None, blocks))
-    first = next(tables, pa.table({}))
-    schema, writer = first.schema, pa.ipc.new_stream(file, first.schema)
-    try:
-        for table in chain([first], tables):
-            if table.schema != schema:
-                table = _as_wide(table, schema)
-            if table.schema != schema:
-                writer.close()
-                schema, writer = table.schema, _widened(file, table.schema)
-            writer.write_table(table)
-    finally:
-        writer.close()
-
-
-def _as_wide(table: "pa.Table", schema: "pa.Schema") -> "pa.Table":
-    """The table with columns of `schema`, or of wider types where it has such."""
-    import pyarrow as pa
-
-    return pa.concat_tables([schema.empty_table(), table], promote_options="permissive")
-
-
-def _widened(file: Path, schema: "pa.Schema") -> Any:
-    """A writer of a file with this schema, into which the rows that the file holds are written first."""
-    import pyarrow as pa
-
-    before = file.rename(file.with_suffix(".before"))
-    writer = pa.ipc.new_stream(file, schema)
-    with pa.memory_map(str(before)) as source, pa.ipc.open_stream(source) as stream:
-        for batch in stream:
-            writer.write_table(_as_wide(pa.Table.from_batches([batch]), schema))
-    before.unlink()
-    return writer
-
-
-def _table(block: list[dict]) -> "pa.Table":
-    """A table of rows, whose whole numbers take 32 bits where they fit."""
-    import pyarrow as pa
-
-    table = pa.Table.from_pylist(block)
-    columns = []
-    for column in table.columns:
-        try:
-            columns.append(column.cast(_narrow(column.type)))
-        except pa.ArrowInvalid:  # a number beyond 32 bits
-            columns.append(column)
-    return pa.table(columns, table.column_names)
-
-
-def _narrow(kind: "pa.DataType") -> "pa.DataType":
-    import pyarrow as pa
-
-    if pa.types.is_list(kind):
-        return pa.list_(_narrow(kind.value_type))
-    return pa.int32() if pa.types.is_int64(kind) else kind
-
-
-def _shown(blocks: Blocks, what: str, total: int | None) -> Blocks:
+def _shown(blocks: arrow.Blocks, what: str, total: int | None) -> arrow.Blocks:
     """The blocks, with a bar in a terminal when a second is over."""
     from datasets.utils import tqdm
 

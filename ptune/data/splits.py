@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ptune.data import cache
+from ptune.data import arrow, cache
 from ptune.data.draws import few, held_out
 from ptune.data.rows import Rows
 from ptune.errors import InputError
@@ -42,7 +42,7 @@ def labels(data: Any, source: Rows) -> list[dict]:
 
 
 def _kept(
-    data: Any, split: str, what: str, source: Rows, blocks: Callable[[], cache.Blocks], *more: object
+    data: Any, split: str, what: str, source: Rows, blocks: Callable[[], arrow.Blocks], *more: object
 ) -> "Dataset":
     """The rows of `blocks`, from the cache where the code that makes them is this package's."""
     code = (type(data), *filter(None, [data.task.prepare]))

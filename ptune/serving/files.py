@@ -4,13 +4,15 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO, TextIO
 
-from ptune.data import readers
+from ptune.data import arrow, readers
 from ptune.errors import InputError
-from ptune.tuning.saving import write_whole
+from ptune.tuning.saving import whole
 
 Read = Iterator[tuple[str, Any]]
 """Rows with their places ("new.csv, line 3"): a dict, a text, or the InputError of a row that cannot be read."""
@@ -82,42 +84,62 @@ def _table(table: Any, source: str) -> Read:
         raise InputError(f"{source}, line {table.line_num}: malformed row ({error}).") from error
 
 
-WRITTEN = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-"""How the names of files of answers end."""
+Parts = Iterable[list[dict[str, Any]]]
+"""Answers, some at a time, so that they are never all in memory."""
 
 
-def write(target: str, answers: list[dict[str, Any]]) -> None:
-    """Write answers by the end of the file's name, whole or not at all; "-" prints JSON lines.
+def write(target: str, parts: Parts) -> None:
+    """Write answers as they come, by the end of the file's name, whole or not at all; "-" prints JSON lines.
 
     In CSV, what is a list is JSON.
     """
     if target == "-":
-        for answer in answers:
+        for answer in chain.from_iterable(parts):
             print(json.dumps(answer, ensure_ascii=False))
         return
-    write_whole(target, _bytes(Path(target).suffix, answers))
+    with whole(target) as file:
+        match Path(target).suffix:
+            case ".jsonl":
+                for part in parts:
+                    file.write("".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in part).encode())
+            case ".json":
+                before = "[\n"
+                for answer in chain.from_iterable(parts):
+                    file.write(f"{before}{json.dumps(answer, ensure_ascii=False)}".encode())
+                    before = ",\n"
+                file.write(b"[]\n" if before == "[\n" else b"\n]\n")
+            case ".parquet":
+                _write_parquet(file, parts, Path(target).parent)
+            case suffix:
+                _write_table(file, parts, "\t" if suffix == ".tsv" else ",")
 
 
-def _bytes(suffix: str, answers: list[dict[str, Any]]) -> bytes:
-    match suffix:
-        case ".jsonl":
-            return "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers).encode()
-        case ".json":
-            return (json.dumps(answers, ensure_ascii=False, indent=1) + "\n").encode()
-        case ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
+def _write_parquet(file: BinaryIO, parts: Parts, folder: Path) -> None:
+    """Parquet's types must be known from the start, which only all answers tell: they go through an Arrow file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-            file = io.BytesIO()
-            pq.write_table(pa.Table.from_pylist(answers), file)
-            return file.getvalue()
-        case _:
-            text = io.StringIO()
-            names = list(dict.fromkeys(name for answer in answers for name in answer))
-            table = csv.DictWriter(text, names, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
-            table.writeheader()
-            table.writerows({name: _cell(value) for name, value in answer.items()} for answer in answers)
-            return text.getvalue().encode()
+    with TemporaryDirectory(prefix=".", dir=folder) as temporary:
+        rows = Path(temporary, "rows.arrow")
+        arrow.write(rows, parts)
+        with (
+            pa.memory_map(str(rows)) as source,
+            pa.ipc.open_stream(source) as stream,
+            pq.ParquetWriter(file, stream.schema) as writer,
+        ):
+            for batch in stream:
+                writer.write_batch(batch)
+
+
+def _write_table(file: BinaryIO, parts: Parts, delimiter: str) -> None:
+    """A line with the names of the first answer, which all have, and one an answer."""
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    answers = chain.from_iterable(parts)
+    for first in islice(answers, 1):
+        table = csv.DictWriter(text, list(first), delimiter=delimiter, lineterminator="\n")
+        table.writeheader()
+        table.writerows({name: _cell(value) for name, value in answer.items()} for answer in chain([first], answers))
+    text.detach()
 
 
 def _cell(value: Any) -> Any:

@@ -52,6 +52,8 @@ SUPERGLUE: dict[str, tuple[str, Form]] = {
     "wic": ("WiC", _lower),
     "wsc": ("WSC", _name),
 }
+NUMBERS = ("idx", "index")
+"""Columns of the benchmark's number of a row."""
 DIAGNOSTICS = {"ax": "AX", "axb": "AX-b", "axg": "AX-g"}
 """Files of the diagnostic sets, by the beginning of the input's name without hyphens."""
 

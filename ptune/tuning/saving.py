@@ -1,9 +1,10 @@
 """Trained tensors in files, and whether they fit a model."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,22 +14,29 @@ from torch import Tensor
 from ptune.errors import InputError
 
 
-def write_whole(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file completely or not at all, with the permissions of the user's umask.
+@contextmanager
+def whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to write bytes into, which becomes `path` with all of them when the block ends, or not at all.
 
-    The bytes go to a file in the same folder, which replaces `path` once the disk has it. Raises OSError where that is
-    impossible; `path` is then as it was before.
+    The bytes go to a file in the same folder, with the permissions of the user's umask, which replaces `path` once the
+    disk has it. Raises OSError where that is impossible; `path` is then as it was before.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file completely or not at all; see `whole`."""
+    with whole(path) as file:
+        file.write(data)
 
 
 def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
