@@ -1,14 +1,15 @@
 """Which pictures a report shows of its groups of runs, and the numbers that go into them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
+from ptune.errors import InputError
 from ptune.research.groups import USUAL, Group
 from ptune.research.page import Gallery
 from ptune.research.pictures.costs import Point, costs
 from ptune.research.pictures.curves import Curve, curves
-from ptune.research.pictures.drawing import Picture
+from ptune.research.pictures.drawing import Picture, file
 from ptune.research.prefixes import prefix_norms
 from ptune.research.records import Record, number
 
@@ -52,18 +53,30 @@ def galleries(groups: Sequence[Group]) -> list[Gallery]:
     return [section for section in sections if section.pictures]
 
 
-def quality_against_cost(groups: Sequence[Group]) -> Iterator[Picture]:
-    """For each task with two rows or more, its metric against each cost that is known of all of them."""
+def picture(groups: Sequence[Group]) -> str:
+    """A file with one picture a task: quality against trained parameters.
+
+    Raises:
+        InputError: no task has two rows.
+    """
+    pictures = list(quality_against_cost([group for group in groups if group.runs], ["trained_parameters"]))
+    if not pictures:
+        raise InputError("an .svg shows rows of one task next to each other, but no task has two that are finished.")
+    return file(pictures)
+
+
+def quality_against_cost(groups: Sequence[Group], keys: Iterable[str] = COSTS) -> Iterator[Picture]:
+    """For each task with two rows or more, its metric against each of these costs that two of them know."""
     looks = _looks(groups)
     for task, rows in _by_task(groups).items():
-        for key, cost in COSTS.items():
+        for key in keys:
             points = [
                 Point(row.name, mean(spent), quality(row), looks[row.name])
                 for row in rows
                 if (spent := [value for run in row.runs if (value := run.cost(key)) is not None])
             ]
             if len(points) > 1:
-                yield costs(task, _quantity(rows[0]), cost, points)
+                yield costs(task, _quantity(rows[0]), COSTS[key], points)
 
 
 def learning(groups: Sequence[Group]) -> Iterator[Picture]:
@@ -114,8 +127,8 @@ def _without(row: Group, option: str) -> str:
 def norms(groups: Sequence[Group]) -> Iterator[Picture]:
     """For each row with prefixes, the norms of keys and values by layer."""
     for row in groups:
-        files = [Path(run.place, "prompts.safetensors") for run in row.runs]
-        found = [layers for file in files if file.is_file() and (layers := prefix_norms(file))]
+        places = [Path(run.place, "prompts.safetensors") for run in row.runs]
+        found = [layers for place in places if place.is_file() and (layers := prefix_norms(place))]
         if found:
             shared = [layer for layer in found[0] if all(layer in layers for layers in found)]
             kinds = [

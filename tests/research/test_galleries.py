@@ -1,9 +1,13 @@
 """Which pictures a report shows, and that their numbers are the runs'."""
 
+from xml.etree import ElementTree
+
+import pytest
 import torch
 
+from ptune.errors import InputError
 from ptune.inspect import _norms
-from ptune.research.galleries import galleries, learning, norms, options, quality_against_cost
+from ptune.research.galleries import galleries, learning, norms, options, picture, quality_against_cost
 from ptune.research.groups import grouped
 from ptune.research.prefixes import prefix_norms
 from ptune.research.records import Record
@@ -93,3 +97,11 @@ def test_what_has_no_numbers_has_no_section():
     failed = Record("x", {"method": "LoRA", "task": "rte", "seed": 1}, state="failed", error="no")
     assert galleries(grouped([failed])) == []
     assert [section.title for section in galleries(grouped([run("LoRA"), run("BitFit")]))] == ["Quality against cost"]
+
+
+def test_a_picture_alone_shows_each_task_with_two_rows():
+    records = [run(method, task=task) for task in ("rte", "cola") for method in ("LoRA", "BitFit")]
+    root = ElementTree.fromstring(picture(grouped([*records, run("LoRA", task="sst2")])))
+    assert root[0].text == "cola; rte"
+    with pytest.raises(InputError, match="no task has two"):
+        picture(grouped([run("LoRA")]))
