@@ -1,6 +1,6 @@
 """`python -m ptune.report RUNS...`: tables of runs, mean ± deviation over seeds, compared by what they answered.
 
-    python -m ptune.report runs/mine --against FineTuning --out report.md --out report.csv
+    python -m ptune.report runs/mine --against FineTuning --out report.html --out report.csv
     python -m ptune.report experiments/results/lecture --by method template --tables results cost
 
 RUNS are run directories, result files that were kept as JSON, or folders that are searched for both. Runs that failed
@@ -66,15 +66,18 @@ def run(args: list[str]) -> None:
             raise InputError(
                 f"--out {file}: no format has the suffix {file.suffix!r}; choose one of {', '.join(FORMATS)}."
             )
-    made = report(options.runs, options.by, options.against, options.tables)
+    named = [str(each) for each in options.runs]
+    title = f"Report on {', '.join(named[:3])}" + f" and {len(named) - 3} more" * (len(named) > 3)
+    made = report(options.runs, options.by, options.against, options.tables, title)
     if not options.out:
         print(FORMATS[".md"](made), end="")
         return
     for sentence in made.notes:
         note(sentence)
-    for file in options.out:
+    texts = {file: FORMATS[file.suffix](made) for file in options.out}
+    for file, text in texts.items():
         with told(file.parent, "choose another --out."):
-            write_whole(file, FORMATS[file.suffix](made).encode())
+            write_whole(file, text.encode())
 
 
 def _arguments() -> Arguments:
@@ -88,7 +91,10 @@ def _arguments() -> Arguments:
         "names of the tables: results, metrics, cost, steps, seconds, comparisons, mcnemar, tasks, runs; default: all"
     )
     arguments.add_argument("--tables", nargs="+", default=[], metavar="NAME", help=what)
-    what = "a file, as .md, .csv or .tex; may be given several times; without it the report is printed as Markdown"
+    what = (
+        "a file: .md, .csv, .tex, .html (a page with pictures) or .svg (one picture: quality against trained "
+        "parameters); may be given several times; without it the report is printed as Markdown"
+    )
     arguments.add_argument("--out", type=place, action="append", default=[], metavar="FILE", help=what)
     return arguments
 

@@ -1,4 +1,4 @@
-"""A report as Markdown, CSV or LaTeX."""
+"""A report as Markdown, CSV, LaTeX, one HTML page, or a picture."""
 
 import csv
 import io
@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 
 from ptune.errors import printable
+from ptune.research.galleries import galleries, picture
+from ptune.research.page import page
 from ptune.research.tables import Report, Table
 
 
@@ -112,5 +114,21 @@ def _numbers(table: Table, column: int) -> bool:
     return any(isinstance(row[column].value, float) for row in table.rows)
 
 
-FORMATS: Mapping[str, Callable[[Report], str]] = {".md": markdown, ".csv": comma_separated, ".tex": latex}
+def html(report: Report) -> str:
+    """One page that needs no other file, with all pictures of the runs."""
+    return page(report, galleries(report.groups))
+
+
+def svg(report: Report) -> str:
+    """One picture alone: quality against trained parameters, by task."""
+    return picture(report.groups)
+
+
+FORMATS: Mapping[str, Callable[[Report], str]] = {
+    ".md": markdown,
+    ".csv": comma_separated,
+    ".tex": latex,
+    ".html": html,
+    ".svg": svg,
+}
 """The text of a report by the suffix of its file."""

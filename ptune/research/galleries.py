@@ -61,7 +61,9 @@ def picture(groups: Sequence[Group]) -> str:
     """
     pictures = list(quality_against_cost([group for group in groups if group.runs], ["trained_parameters"]))
     if not pictures:
-        raise InputError("an .svg shows rows of one task next to each other, but no task has two that are finished.")
+        raise InputError(
+            "An .svg compares rows by their trained parameters, but no task has two finished rows; use .md."
+        )
     return file(pictures)
 
 

@@ -103,5 +103,5 @@ def test_a_picture_alone_shows_each_task_with_two_rows():
     records = [run(method, task=task) for task in ("rte", "cola") for method in ("LoRA", "BitFit")]
     root = ElementTree.fromstring(picture(grouped([*records, run("LoRA", task="sst2")])))
     assert root[0].text == "cola; rte"
-    with pytest.raises(InputError, match="no task has two"):
+    with pytest.raises(InputError, match="no task has two finished rows"):
         picture(grouped([run("LoRA")]))

@@ -219,13 +219,13 @@ def test_latex_is_escaped_and_balanced():
 def test_the_command_writes_every_format_and_prints_markdown(tmp_path, capsys):
     for method, share in (("FineTuning", 40), ("LoRA", 20)):
         table = classified([1] * 50, [1] * share + [0] * (50 - share))
-        answered(tmp_path / "runs" / method, table, method=method)
+        answered(tmp_path / "runs" / method, table, method=method, trained_parameters=share)
     words = [str(tmp_path / "runs"), "--against", "FineTuning"]
     assert main(words) == 0
     printed = capsys.readouterr()
     assert "## Comparisons" in printed.out
     assert printed.err == ""
-    files = [tmp_path / f"r{suffix}" for suffix in (".md", ".csv", ".tex")]
+    files = [tmp_path / f"r{suffix}" for suffix in (".md", ".csv", ".tex", ".html", ".svg")]
     assert main([*words, *(word for file in files for word in ("--out", str(file)))]) == 0
     assert files[0].read_text() == printed.out
     assert all(file.stat().st_size > 500 for file in files)
@@ -248,6 +248,7 @@ def test_the_command_writes_every_format_and_prints_markdown(tmp_path, capsys):
         (["RUNS", "--tables", "result"], "--tables result: there is no such table; did you mean 'results'?"),
         (["RUNS", "--out", "x.pdf"], "no format has the suffix '.pdf'"),
         (["RUNS", "--out", "no/where/x.md"], "cannot be written"),
+        (["RUNS", "--out", "x.md", "--out", "x.svg"], "no task has two finished rows"),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
@@ -257,6 +258,7 @@ def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, capsys, words, sentenc
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert sentence in line
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_a_report_is_refused_by_nothing_that_a_run_may_hold():
