@@ -31,6 +31,7 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     from ptune.run.checkpoints import RunCheckpoint
     from ptune.run.cli import CLI
     from ptune.run.finite import Finite
+    from ptune.run.frozen import FrozenLayers
     from ptune.run.history import History
     from ptune.run.loggers import MetricsLog
     from ptune.run.signals import StopAtStep
@@ -58,6 +59,8 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     finite, workers = Finite(best, last, cli.config.skip_nonfinite), Workers(cli.config.worker_timeout)
     # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
     own = [workers, origin, callbacks.Beginning(begin), telemetry, history, LearningRateMonitor("step"), finite]
+    if cli.config.cache_frozen:
+        own.append(FrozenLayers(data, cli.config.cache_frozen is True, cli.config.cache_limit))
     own += [StopAtStep(last, workers), best, last, *more]
     trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, start.step)], own)
     full = disk.told(run_dir, "mend that, and go on with the same command and --ckpt_path auto.")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptune.backbone.attention import Attention, attention_function
+from ptune.backbone.depth import Depth
 from ptune.backbone.families import QueryModel
 from ptune.backbone.layers import Layers
 from ptune.backbone.loading import load_model
@@ -17,7 +18,7 @@ from ptune.backbone.pooling import pooled, take_pooling
 from ptune.backbone.pretrained import Dtype, Pool, describe
 from ptune.backbone.state import CURRENT
 from ptune.backbone.traits import Traits, unexpected
-from ptune.errors import InputError
+from ptune.errors import InputError, first_line
 from ptune.prompts import KeysValues, Prompts
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -71,6 +72,7 @@ class Backbone(nn.Module):
         fallback = attention_function(self.model.config, "sdpa") if attention in ("flex", "flash") else None
         self.traits = Traits(self.model, self.spec, fallback)
         self.layers = Layers(self.model, self.traits)
+        self.depth = Depth(self.model, self.spec.layers)
         self.pooling: Pool
         self.pooling, self.pooler = take_pooling(pool, self.model, self.spec, not loaded.missing, self.traits.causal)
         if self.lm is not None and self.spec.lm == "causal" and not self.traits.causal:
@@ -167,8 +169,45 @@ class Backbone(nn.Module):
         slots = F.pad(slots, (0, output.shape[1] - slots.shape[1]))  # Longformer pads texts to its window
         return output.masked_scatter(slots[..., None], vectors.to(output.dtype))
 
-    def forward(self, batch: dict[str, Tensor], prompts: Prompts | None = None) -> Float[Tensor, "b t d"]:
+    def cut_gap(self, n: int) -> str:
+        """Why the layers cannot begin at layer n with known hidden states; empty where they can, which is tried."""
+        if n == self.spec.layers:
+            return ""
+        if self.depth.place is None:
+            return "no list holds its layers, one for each"
+        with self.traits.probe() as text:
+            batch = {"input_ids": text, "attention_mask": torch.ones_like(text)}
+            whole, states = self(batch), self.below(batch, n)
+            if states.shape != whole.shape:
+                return "its layers do not hand on one vector a token, text by text"
+            try:
+                cut = self(batch, None, (n, states))
+            except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+                return f"its layers do not run without those below ({first_line(error)})"
+        return "" if torch.allclose(cut, whole, atol=1e-5, rtol=1e-4) else "its layers read more of those below"
+
+    @torch.no_grad()
+    def below(self, batch: dict[str, Tensor], n: int, shift: int = 0) -> Float[Tensor, "b t d"]:
+        """The hidden states that enter layer n, or the last ones where n is the number of layers; without prompts.
+
+        Args:
+            batch: as for `forward`, padded on the right.
+            n: a layer, from 0.
+            shift: added to the position ids of the text.
+        """
+        if n == self.spec.layers:
+            return self(batch, Prompts(shift=shift))
+        return self.depth.before(n, lambda: self._read(batch, Prompts(shift=shift))).float()
+
+    def forward(
+        self,
+        batch: dict[str, Tensor],
+        prompts: Prompts | None = None,
+        begin: tuple[int, Float[Tensor, "b t d"]] | None = None,
+    ) -> Float[Tensor, "b t d"]:
         """Last hidden states of every token, in fp32 for weights of another `dtype`.
+
+        `begin` is a layer and what `below` returns for it: the layers below are then left out, in one thread at a time.
 
         `batch["slots"]` "b t" marks where `prompts.embeds` replace word embeddings. The ids there are not padding, and
         are read where a family takes more from ids (Gemma 3n's and 4's embeddings for each layer).
@@ -176,6 +215,12 @@ class Backbone(nn.Module):
         the family cannot keep them apart. `batch["answer_at"]` "b a" are the places where a template's answer is read,
         which XLNet must be given.
         """
+        if begin is not None:
+            n, states = begin
+            if n == self.spec.layers:
+                return states
+            with self.depth.begun(n, states.to(self.model.dtype)):
+                return self._read(batch, prompts or Prompts()).float()
         prompts, mask = prompts or Prompts(), batch.get("attention_mask")
         if self.traits.padding_mode == "aligned" and mask is not None and "position_ids" not in batch:
             rows, columns = (torch.arange(n, device=mask.device) for n in mask.shape)

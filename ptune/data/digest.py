@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,10 +14,18 @@ BLOCK = 10_000
 
 def digest(items: "Dataset") -> str:
     """The digest of all columns of all rows in their order, wherever and in whatever blocks they are stored."""
+    import pyarrow as pa
+
     found = hashlib.sha256(json.dumps(sorted(items.column_names)).encode())
     for block in items.with_format("arrow").iter(BLOCK):
         for name in sorted(block.column_names):  # type: ignore[union-attr]
-            _add(found, block[name].combine_chunks())  # type: ignore[index]
+            column = block[name]  # type: ignore[index]
+            if pa.types.is_binary(column.type):  # in its chunks, which together may be larger than an array can be
+                for value in chain.from_iterable(column.chunks):
+                    found.update(len(buffer := value.as_buffer()).to_bytes(8, "little"))
+                    found.update(buffer)
+            else:
+                _add(found, column.combine_chunks())
     return found.hexdigest()[:32]
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import lightning as L
@@ -14,6 +15,7 @@ from ptune.data.rows import Rows
 from ptune.data.source import folders, read
 from ptune.data.tokens import Tokens
 from ptune.errors import InputError, nearest
+from ptune.heads import Batch
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,6 +32,8 @@ class LoadedSplits(L.LightningDataModule, Tokens, ABC):
     shots: int
     holdout: float
     data_seed: int
+    numbered: frozenset[str] = frozenset()
+    """Splits whose batches hold `numbers`: the split's name and the numbers of the batch's items in it."""
     _rows: "dict[str, Dataset]"
     """Checked rows of each split; known after setup."""
     _items: "dict[str, Dataset]"
@@ -142,8 +146,7 @@ class LoadedSplits(L.LightningDataModule, Tokens, ABC):
         """Training batches of texts of similar lengths, in an order that the seed and the epoch decide."""
         if self.task.train not in self._items:
             self._missing_train()
-        items = self._items[self.task.train]
-        return self._loader(items, BucketSampler(items["length"][:], self.batch_size))
+        return self._loader(self.task.train, BucketSampler)
 
     def val_dataloader(self) -> Loader:
         """Batches of the split that is monitored."""
@@ -155,23 +158,32 @@ class LoadedSplits(L.LightningDataModule, Tokens, ABC):
 
     def predict_dataloader(self) -> Loader:
         """Batches of the same split as `test_dataloader`, in the order of its rows."""
-        items = self._items[self.splits[-1]]
-        return self._loader(items, InOrder(items["length"][:], self.batch_size))
+        return self._loader(self.splits[-1], InOrder)
 
     def loader(self, split: str) -> Loader:
         """Batches of `split` for evaluation: each row once over all processes, long texts first; after setup."""
         if split not in self._items:
             raise InputError(f"task {self.task.name!r} has no split {split!r}, {nearest(split, self._items)}")
-        items = self._items[split]
-        return self._loader(items, EvalSampler(items["length"][:], self.batch_size))
+        return self._loader(split, EvalSampler)
 
-    def _loader(self, items: "Dataset", sampler: BucketSampler | EvalSampler | InOrder) -> Loader:
+    def items_of(self, split: str) -> "Dataset":
+        """The tokenized rows of a split, of which `collate` makes batches; call it after setup."""
+        return self._items[split]
+
+    def _loader(self, split: str, sampler: type[BucketSampler | EvalSampler | InOrder]) -> Loader:
+        items, collate = self._items[split], self.collate
+        lengths = items["length"][:]
+        if split in self.numbered:
+            items, collate = items.add_column("number", [*range(len(items))]), partial(self._with_numbers, split)  # type: ignore[call-arg]
         return Loader(  # by keywords: Lightning replaces some of them for predictions
             dataset=items,
             batch_size=self.batch_size,
-            sampler=sampler,
-            collate_fn=self.collate,
+            sampler=sampler(lengths, self.batch_size),
+            collate_fn=collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _with_numbers(self, split: str, items: list[dict]) -> Batch:
+        return self.collate(items) | {"numbers": (split, [item["number"] for item in items])}

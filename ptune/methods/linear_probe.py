@@ -23,6 +23,11 @@ class LinearProbe(PromptTuner):
                 "ManualPrompt, or leave --data.template out."
             )
 
+    @property
+    def frozen_layers(self) -> int:
+        """All layers, unless they drop out."""
+        return 0 if self.hparams["backbone_dropout"] else self.spec.layers
+
     def prompts(self, batch: Batch) -> None:
         """No prompts."""
         return None

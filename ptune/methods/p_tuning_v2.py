@@ -114,6 +114,11 @@ class PTuningV2(PromptTuner):
         self.prompt = GatedPrefix(encoder, (len(self.layers), spec.heads) if gate else None)
 
     @property
+    def frozen_layers(self) -> int:
+        """The layers below the first prompted one, unless they drop out."""
+        return 0 if self.hparams["backbone_dropout"] else min(self.layers)
+
+    @property
     def shift(self) -> int:
         """p positions with `shift_positions`, else none."""
         return self.hparams["length"] if self.hparams["shift_positions"] else 0

@@ -11,7 +11,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 import transformers
@@ -104,6 +104,8 @@ class CLI(LightningCLI):
         parser.add_argument("--every_minutes", type=float, default=0.0, help=HELP["every_minutes"])
         parser.add_argument("--skip_nonfinite", type=int, default=0, help=HELP["skip_nonfinite"])
         parser.add_argument("--worker_timeout", type=float, default=600.0, help=HELP["worker_timeout"])
+        parser.add_argument("--cache_frozen", type=bool | Literal["auto"], default=False, help=HELP["cache_frozen"])  # type: ignore[arg-type]
+        parser.add_argument("--cache_limit", type=float, default=4.0, help=HELP["cache_limit"])
         parser.add_argument("--predictions", type=bool, default=True, help=HELP["predictions"])
         parser.add_class_arguments(Wandb, "wandb")
         parser.link_arguments("model.init_args.backbone", "data.init_args.backbone")

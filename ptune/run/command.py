@@ -47,6 +47,9 @@ HELP = {
     "skip_nonfinite": "Leave out up to so many steps whose loss or gradient is NaN or infinite; 0 stops at the first "
     "one (default: 0).",
     "worker_timeout": "Seconds that one of several processes waits for the others before the run ends (default: 600).",
+    "cache_frozen": "Compute the layers below all that is trained (LinearProbe, `model.layers: last:N`) once a row "
+    "and keep the result on disk for all epochs and runs; `auto` where that can be done (default: false).",
+    "cache_limit": "Largest size in GiB of what `cache_frozen` keeps (default: 4).",
     "predictions": "Write what is answered to each evaluated row into run_dir/predictions (default: true).",
     "seed_everything": "Seed of everything that is drawn (default: 11).",
     "print_config": "Print the resolved configuration and exit; `=skip_default` prints what differs from the defaults.",

@@ -35,6 +35,7 @@ FREE = (
     "wandb.project",
     "wandb.timeout",
     "worker_timeout",
+    "cache_limit",
 )
 """Options that may change when a run goes on, because they do not change what a step computes."""
 ENDING = ("trainer.callbacks", "trainer.max_time")

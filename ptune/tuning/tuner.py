@@ -1,7 +1,7 @@
 """`PromptTuner`: what every method shares: arguments, a frozen backbone, a head, what is trained, an optimizer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -34,6 +34,7 @@ class PromptTuner(Steps, Stored, ABC):
 
     - `slot_argument`, `stored_arguments`, `trains`: what the method says of itself;
     - `shift`: positions that its prefix takes away from the text;
+    - `frozen_layers`: how many of the lowest layers compute the same in every epoch;
     - `prepare`: checks of the loaded backbone, and initial values that are read from it;
     - `start`: initial values that are read from training rows;
     - `backbone_parameters`, `groups`, `rates`: tensors of the backbone that it trains, and groups with their own rates;
@@ -112,6 +113,8 @@ class PromptTuner(Steps, Stored, ABC):
         self.metrics = Scores(head)
         # Not a MeanMetric: with "disable", which lets a loss of NaN be seen, torchmetrics 1.9 ignores the weights.
         self.loss_sum, self.loss_count = (SumMetric(nan_strategy="disable") for _ in range(2))
+        self.known: Callable[[Batch], tuple[int, Tensor]] | None = None
+        """Gives, for a batch with `numbers`, the layer where the backbone begins and the states "b t d" there."""
         self.recipe = {}
         self.strict_loading = False  # a checkpoint holds trained tensors only; `on_load_checkpoint` checks which
 
@@ -128,6 +131,11 @@ class PromptTuner(Steps, Stored, ABC):
     def slots(self) -> int:
         """Slots of the input that the method fills with vectors."""
         return self.hparams[self.slot_argument] if self.slot_argument else 0
+
+    @property
+    def frozen_layers(self) -> int:
+        """Number of the lowest layers whose hidden states stay the same while the method is trained."""
+        return 0
 
     @property
     def shift(self) -> int:
@@ -221,7 +229,8 @@ class PromptTuner(Steps, Stored, ABC):
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores of a batch, in the form of the task's head."""
-        return self.head(self.backbone(batch, self.prompts(batch)), batch, self.backbone)
+        begin = self.known(batch) if self.known and "numbers" in batch else None
+        return self.head(self.backbone(batch, self.prompts(batch), begin), batch, self.backbone)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW; a learning rate for each of prompt, head and backbone."""
