@@ -133,8 +133,8 @@ class Wandb:
         why = "" if mode == "offline" else self._obstacle(mode)
         offline = mode == "offline" or bool(why)
         id_file = Path(run_dir) / "wandb" / "run_id.txt"
-        own = os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]  # an agent of a sweep has given its run an id
-        run_id = id_file.read_text() if id_file.exists() else own
+        given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None  # by an agent of a sweep
+        run_id = id_file.read_text() if id_file.exists() else given or uuid.uuid4().hex[:8]
         id_file.parent.mkdir(parents=True, exist_ok=True)
         id_file.write_text(run_id)
         options = {

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from ptune.run.identity import Identity
 from ptune.run.loggers import MetricsLog, Wandb, read_metrics
 
 
@@ -72,12 +73,14 @@ def test_a_run_of_an_agent_of_a_wandb_sweep_has_the_id_that_the_agent_has_given_
 
     monkeypatch.setattr("wandb.init", init)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    columns = {"task": "rte", "method": "PTuningV2", "backbone": "bert", "seed": 1}
-    ids = []
-    for place, given in (("one", "abc123"), ("one", "other"), ("two", "")):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    run, ids = Identity("rte", "PTuningV2", "bert", 1, "a" * 8, "b" * 8, "c" * 8), []
+    for place, given in (("one", "abc123"), ("one", "other"), ("two", "abc123")):
         monkeypatch.setenv("WANDB_RUN_ID", given)
+        if place == "two":
+            monkeypatch.delenv("WANDB_SWEEP_ID")
         with pytest.raises(Begun) as begun:
-            Wandb().logger(str(tmp_path / place), columns)
+            Wandb().logger(str(tmp_path / place), run, {})
         ids += begun.value.args
     assert ids[:2] == ["abc123", "abc123"], "a run that goes on keeps its own"
-    assert len(ids[2]) == 8
+    assert ids[2] != "abc123", "many runs of a process would share the one of its environment"
