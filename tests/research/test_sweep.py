@@ -181,9 +181,9 @@ def test_without_optuna_one_sentence_names_what_to_install(tmp_path, monkeypatch
     assert (code, err) == (2, "error: package 'optuna' is not installed; pip install \"ptune[sweep]\".\n")
 
 
-def started(folder, *words) -> processes.Command:
+def started(folder, *words, **changes) -> processes.Command:
     """The search in a process of its own."""
-    return processes.Command(["-m", "ptune.sweep", space(folder), "--trials", 12, *words], folder)
+    return processes.Command(["-m", "ptune.sweep", space(folder, **changes), "--trials", 12, *words], folder)
 
 
 def check(folder) -> None:
@@ -198,6 +198,20 @@ def check(folder) -> None:
         assert result["metrics"]["validation"]["accuracy"] == trial.value
         assert result["config"]["lr"] == trial.params["model.lr"]
         assert result["steps"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.deep
+@pytest.mark.parametrize("on", ["local", "ray"])
+def test_runs_are_stopped_wherever_they_run(tmp_path, on):
+    if on == "ray":
+        pytest.importorskip("ray", reason="needs the extra ptune[ray]")
+    done = started(tmp_path, "--on", on, "--workers", 2, metric="loss", pruner="asha").wait()
+    assert done.code == 0, done.out + done.err
+    states = Counter(trial.state.name for trial in study(tmp_path / "runs/small").trials)
+    assert states.keys() == {"COMPLETE", "PRUNED"}
+    assert states.total() == 12
+    assert len(list(tmp_path.rglob("result.json"))) == states["COMPLETE"]
 
 
 def await_trial(folder, number: int) -> None:
