@@ -216,7 +216,7 @@ class CLI(LightningCLI):
             changes: options that were changed when it was resumed.
         """
         kept = Predictions(self.datamodule) if self.config.predictions else None
-        parts = self.model, self.datamodule, trainer, self.identity, self.columns()
+        parts = self.model, self.datamodule, trainer, self.identity.changed(changes), self.columns()
         return Run(Path(self.run_dir), *parts, about, changes, kept)
 
     def resolved(self) -> str:

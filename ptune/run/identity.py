@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -33,6 +34,14 @@ class Identity:
     """The same without the seed."""
     data: str
     """Fingerprint of the rows of all splits, as they are trained on or evaluated."""
+
+    def changed(self, changes: Sequence[dict[str, Any]]) -> "Identity":
+        """The run whose options were changed on its way: it is not the one that had them from the start.
+
+        Args:
+            changes: those of the result, in their order; without any the run stays what it is.
+        """
+        return replace(self, hash=digest([self.hash, *changes])[:HASH]) if changes else self
 
     @property
     def name(self) -> str:

@@ -118,7 +118,8 @@ def within_epoch(trainer: L.Trainer) -> bool:
 
     `trainer.is_last_batch` does not say so for a run that was resumed for its last validation alone.
     """
-    return trainer.fit_loop.epoch_loop.batch_progress.current.processed < trainer.num_training_batches
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return batches.processed < trainer.num_training_batches
 
 
 def cluster(trainer: L.Trainer) -> ClusterEnvironment:

@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 from ptune.data.digest import digest
 from ptune.errors import InputError
 from ptune.run import checkpoints, folder, same
+from ptune.run.arguments import prepare
+from ptune.run.cli import CLI
 
 OPTIONS = {"trainer__max_epochs": 2, "model__lr": 0.05, "wandb__enabled": False, "every_n_steps": 2}
 
@@ -231,6 +233,8 @@ def test_allowed_options_take_effect_and_are_reported(between):
     assert (result["config"]["lr"], result["config"]["weight_decay"]) == (0.01, 0.2)
     changed = {"model.lr": [0.05, 0.01], "model.weight_decay": [0.0, 0.2]}
     assert result["changes"] == last["run"]["changes"] == [{"step": 3, "options": changed}]
+    again = CLI.of(prepare(runs.line("run", **OPTIONS | {"model__lr": 0.01, "model__weight_decay": 0.2})))
+    assert result["hash"] != again.identity.hash, "it is not the run that had these options from the start"
     before, now = (options(between / name) for name in ("config-1.yaml", "config.yaml"))
     assert (before["lr"], now["lr"], now["weight_decay"]) == (0.05, 0.01, 0.2)
     assert before | {"lr": 0.01, "weight_decay": 0.2} == now
