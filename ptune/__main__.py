@@ -23,11 +23,7 @@ def usage() -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run a command; the exit code: 0, or 2 for a mistake in the input, told in one sentence.
-
-    Raises:
-        SystemExit: with the exit code of `fit` and `evaluate`, where they do not end well.
-    """
+    """Run a command; the exit code: 0, or 2 for a mistake in the input, told in one sentence."""
     name, *rest = (sys.argv[1:] if args is None else args) or [""]
     if name in ("", "-h", "--help"):
         print(usage())
@@ -38,7 +34,11 @@ def main(args: list[str] | None = None) -> int:
     if name not in commands():
         return guarded(lambda: _refuse(name))
     package = Path(ptune.__path__[0], name, "__main__.py").is_file()
-    done = import_module(f"ptune.{name}.__main__" if package else f"ptune.{name}").main(rest)
+    command = import_module(f"ptune.{name}.__main__" if package else f"ptune.{name}").main
+    try:
+        done = command(rest)
+    except SystemExit as end:
+        return int(end.code or 0)
     return done if isinstance(done, int) else 0  # fit and evaluate return what they have measured
 
 
