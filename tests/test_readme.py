@@ -85,12 +85,17 @@ def test_every_command_of_the_readme_is_one_that_a_test_runs(monkeypatch, tmp_pa
     modules = {line.split()[2] for line in BASH.splitlines() if line.startswith("python -m ptune.")}
     assert modules == {
         f"ptune.{name}"
-        for name in ("fit", "grid", "sweep", "evaluate", "predict", "export", "inspect", "backbones", "tasks")
+        for name in ("fit", "grid", "sweep", "report", "evaluate", "predict", "export", "inspect", "backbones", "tasks")
     }
     assert console(["grid", str(ROOT / "experiments/grids/quickstart.yaml"), "--dry-run"]) == 0
     monkeypatch.chdir(ROOT)
     (search,) = (shlex.split(line)[3:] for line in BASH.splitlines() if "ptune.sweep" in line)
     assert console(["sweep", *search, "--wandb", str(tmp_path / "sweep.yaml")]) == 0
+    (line,) = (shlex.split(line)[3:] for line in BASH.splitlines() if "ptune.report" in line)
+    results, *words = [word.replace("runs/quickstart", str(ROOT / "experiments/results/lecture")) for word in line]
+    monkeypatch.chdir(tmp_path)
+    assert console(["report", results, *words]) == 0
+    assert {file.suffix for file in tmp_path.glob("report.*")} == {".html", ".tex", ".svg"}
     assert console(["tasks", "rte"]) == 0
     assert "ptune completion bash" in README
     assert console(["completion", "bash"]) == 0
