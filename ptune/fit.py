@@ -66,7 +66,7 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     full = disk.told(run_dir, "mend that, and go on with the same command and --ckpt_path auto.")
     with full, folder.made(run_dir), workers.watched(trainer):
         folder.check_unchanged(run_dir, asked, start)
-        origin.check(trainer, model, Path(run_dir), start.checkpoint, cli.config.allow_change)
+        origin.check(trainer, model, Path(run_dir), start, cli.config.allow_change)
         cli.fit(trainer, start.path)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return None

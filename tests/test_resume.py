@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import runs
 import torch
+import yaml
 from lightning.pytorch.callbacks import Checkpoint
 from safetensors.torch import load_file
 
@@ -174,7 +175,9 @@ def test_a_checkpoint_begins_a_run_in_another_directory_which_gets_all_its_files
     assert code == 0, err
     found = outcome(tmp_path / "run") | {"length": length(out)}
     assert differences(expected | {"rows": 0}, found | {"rows": 0}) == []
-    assert (tmp_path / "run" / "config.yaml").is_file()
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["ckpt_path"] is None
+    changes = json.loads((tmp_path / "run" / "result.json").read_text())["changes"]
+    assert changes == [{"step": 1, "options": {"ckpt_path": [None, str(first)]}}]
     kept = {path for path in before if not path.startswith("kept/")}  # those are where the options say
     assert {path: data for path, data in runs.contents(run_dir).items() if path in kept} == {
         path: before[path] for path in kept

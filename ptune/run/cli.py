@@ -222,14 +222,15 @@ class CLI(LightningCLI):
     def resolved(self) -> str:
         """The resolved options as YAML, without those that say how a stopped run goes on.
 
+        Without `ckpt_path`, too, if it is another run's: that run had the same options, so a run that is repeated with
+        these begins anew and has the same numbers. What it went on from stands among its `changes`.
+
         Raises:
             InputError: a class of the trainer has an option that YAML cannot hold, such as an enumeration.
         """
         try:
             config = self.config.clone()
-            config.allow_change = None
-            if config.ckpt_path in ("auto", "last"):
-                config.ckpt_path = None
+            config.allow_change = config.ckpt_path = None
             return self.parser.dump(config, skip_none=False)
         except (ValueError, yaml.YAMLError) as error:
             name = refused_class(error)[0].rpartition(".")[2] or "a class"

@@ -43,6 +43,8 @@ class Start:
     """The checkpoint it goes on from; None for a new run."""
     checkpoint: dict[str, Any] = field(default_factory=dict)
     """What that holds, without its tensors."""
+    elsewhere: bool = False
+    """Whether that lies outside of the run's directory, since another run has written it."""
     stamp: tuple[int, int] | None = None
     """Time and size of the file that decided it, None where there was none."""
 
@@ -69,12 +71,14 @@ def open_run(run_dir: str, ckpt_path: str | None) -> Start:
     stamp = _stamp(path)
     if path is None or (ckpt_path == "auto" and stamp is None):
         return Start(stamp=stamp)
-    if _holds_run(folder) and folder.resolve() not in path.resolve().parents:
+    elsewhere = folder.resolve() not in path.resolve().parents
+    if elsewhere and _holds_run(folder):
         raise InputError(
             f"ckpt_path: {str(path)!r} is of another run than {run_dir!r} holds; choose another --run_dir."
         )
     held = read(path, folder)
-    return Start(str(path), {key: held[key] for key in held if key not in ("state_dict", "optimizer_states")}, stamp)
+    told = {key: held[key] for key in held if key not in ("state_dict", "optimizer_states")}
+    return Start(str(path), told, elsewhere, stamp)
 
 
 def check_free(run_dir: str, ckpt_path: str | None) -> None:

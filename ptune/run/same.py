@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from ptune.data.base import TaskData
 from ptune.errors import InputError, nearest
 from ptune.run import catalog
+from ptune.run.folder import Start
 from ptune.run.resolved import FREE, Options, options, precision, stored
 from ptune.tuning.schedules import needs_total
 from ptune.tuning.tuner import PromptTuner
@@ -69,9 +70,7 @@ class Provenance(Callback):
                 "changes": self.changes,
             }
 
-    def check(
-        self, trainer: L.Trainer, model: PromptTuner, run_dir: Path, checkpoint: dict[str, Any], allowed: str | None
-    ) -> None:
+    def check(self, trainer: L.Trainer, model: PromptTuner, run_dir: Path, start: Start, allowed: str | None) -> None:
         """Compare a run that goes on with its checkpoint and `config.yaml`; what is changed is told when it trains.
 
         An option may have the value of the checkpoint, or the one in `config.yaml`: a change that was allowed stays
@@ -81,7 +80,7 @@ class Provenance(Callback):
             trainer: the trainer, before its fit.
             model: the model, its backbone not loaded yet.
             run_dir: the run directory.
-            checkpoint: what the checkpoint holds, its tensors left out; {} for a run that begins.
+            start: where it goes on from; of a checkpoint outside of `run_dir`, the path is one of the changes.
             allowed: the value of `--allow_change`.
 
         Raises:
@@ -90,7 +89,7 @@ class Provenance(Callback):
         """
         if rank_zero_only.rank != 0:
             return
-        given = options(self.config) or {}
+        given, checkpoint = options(self.config) or {}, start.checkpoint
         may = _allowed(allowed, given)
         recorded = stored(run_dir / "config.yaml") or {}
         told = checkpoint.get("run") or {}
@@ -115,8 +114,11 @@ class Provenance(Callback):
         if checkpoint:
             order = [name for name in changed if name in ORDER]
             _check_epoch(order + ["data"] * (self.data.task.train in splits), checkpoint)
-            if changed:
-                step, pairs = checkpoint["global_step"], {name: list(pair) for name, pair in changed.items()}
+            pairs = {name: list(pair) for name, pair in changed.items()}
+            if start.elsewhere:
+                pairs["ckpt_path"] = [None, start.path]
+            if pairs:
+                step = checkpoint["global_step"]
                 self.changes.append({"step": step, "options": pairs})
                 self._notes = [
                     f"note: after step {step}, {name} is {_shown(now)}; before, {_shown(before)}."
