@@ -42,6 +42,8 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     if not model.trains:
         raise InputError(f"--model {type(model).__name__} trains nothing: use python -m ptune.evaluate.")
     asked = cli.config.ckpt_path or ("auto" if slurm.requeued() else None)
+    if slurm.requeued() and (done := folder.done_before(run_dir, cli.identity.hash)):
+        return done
     start = folder.open_run(run_dir, asked)
     config = cli.resolved()
     data.setup("fit")  # mistakes in the data surface before a directory is made

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ptune.errors import InputError
+from ptune.errors import InputError, note
 from ptune.run import resolved
 from ptune.run.checkpoints import read
 from ptune.run.directory import PREDICTIONS
@@ -79,6 +79,21 @@ def open_run(run_dir: str, ckpt_path: str | None) -> Start:
     held = read(path, folder)
     told = {key: held[key] for key in held if key not in ("state_dict", "optimizer_states")}
     return Start(str(path), told, elsewhere, stamp)
+
+
+def done_before(run_dir: str, hash: str) -> dict[str, Any] | None:
+    """What `result.json` of a directory holds, and a line on stderr, where that is the run with this hash; else None.
+
+    For a job that Slurm starts again: its run may have been finished when it was stopped.
+    """
+    try:
+        found = json.loads(Path(run_dir, "result.json").read_text(encoding="utf-8"))
+        same = found["hash"] == hash
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or torn
+        return None
+    if same and rank_zero_only.rank == 0:
+        note(f"{run_dir!r} holds this run, which is finished; nothing is left to do.")
+    return found if same else None
 
 
 def check_free(run_dir: str, ckpt_path: str | None) -> None:

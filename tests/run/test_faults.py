@@ -163,6 +163,15 @@ def test_in_a_slurm_job_the_requeue_signal_starts_it_again_and_the_same_command_
     code, _, err = runs.call(words)
     assert code == 0, err
     assert runs.outcome(tmp_path / "run") == whole
+    before = runs.contents(tmp_path / "run")
+    code, _, err = runs.call(words)
+    assert (code, err) == (0, f"note: '{tmp_path}/run' holds this run, which is finished; nothing is left to do.\n")
+    code, _, err = runs.call([*words, "--model.lr", "0.01"])
+    assert (code, "holds a finished run" in err) == (2, True), "of other options it is another run"
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    code, _, err = runs.call(words)
+    assert (code, "holds a finished run" in err) == (2, True), "another job's run would be lost"
+    assert runs.contents(tmp_path / "run") == before
 
 
 def test_a_slurm_job_that_cannot_be_started_again_says_how_to_go_on(tmp_path, slurm, monkeypatch):
