@@ -52,6 +52,7 @@ class TaskData(LoadedSplits):
             split (`dev`). They are drawn as in LM-BFF. 0 takes all rows.
         holdout: Share of the training rows that are held out to choose the checkpoint on (`holdout`), drawn by class
             where there are classes, whole where rows belong together (a question's answers, a context's questions).
+        train_rows: Train on so many of the training rows, drawn by `data_seed` after `holdout`; 0 for all.
         data_seed: Seed of these draws; LM-BFF has 13, 21, 42, 87 and 100.
         pad_to_multiple_of: Pad each batch to a multiple of this length, up to max_length, so that a compiled model gets
             few shapes.
@@ -81,6 +82,7 @@ class TaskData(LoadedSplits):
         workers: int = 0,
         shots: int = 0,
         holdout: float = 0.0,
+        train_rows: int = 0,
         data_seed: int = 13,
         pad_to_multiple_of: int = 1,
     ):
@@ -98,11 +100,19 @@ class TaskData(LoadedSplits):
         self.max_length = self.task.max_length if max_length is None else max_length
         self.slots = slots
         self.workers = workers
-        self.shots, self.holdout, self.data_seed = shots, holdout, data_seed
+        self.shots, self.holdout, self.train_rows, self.data_seed = shots, holdout, train_rows, data_seed
         self.pad_to_multiple_of = pad_to_multiple_of
         if self.task.format not in ("", self.format):
             self._wrong_format()
-        least = {"batch_size": 1, "slots": 0, "workers": 0, "shots": 0, "data_seed": 0, "pad_to_multiple_of": 1}
+        least = {
+            "batch_size": 1,
+            "slots": 0,
+            "workers": 0,
+            "shots": 0,
+            "train_rows": 0,
+            "data_seed": 0,
+            "pad_to_multiple_of": 1,
+        }
         for name, smallest in (least | {"max_length": 1}).items():
             if getattr(self, name) < smallest:
                 raise InputError(f"--data.{name} {getattr(self, name)}: must be at least {smallest}.")

@@ -31,6 +31,7 @@ class LoadedSplits(L.LightningDataModule, Tokens, ABC):
     workers: int
     shots: int
     holdout: float
+    train_rows: int
     data_seed: int
     numbered: frozenset[str] = frozenset()
     """Splits whose batches hold `numbers`: the split's name and the numbers of the batch's items in it."""
@@ -94,6 +95,8 @@ class LoadedSplits(L.LightningDataModule, Tokens, ABC):
             if self.task.train not in rows:
                 self._missing_train()
             rows |= splits.drawn(self, rows[self.task.train], sources[self.task.train].origin)
+        if self.train_rows and self.task.train in rows:
+            rows[self.task.train] = splits.fewer(self, rows[self.task.train])
         self.prepare_rows(rows)
         self._items = {name: splits.tokenized(self, name, found) for name, found in rows.items()}
         self._rows = rows

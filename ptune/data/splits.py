@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ptune.data import arrow, cache
 from ptune.data.draws import few, held_out
 from ptune.data.rows import Rows
@@ -83,6 +85,22 @@ def drawn(data: Any, train: "Dataset", origin: str) -> "dict[str, Dataset]":
         split: train.select(places, new_fingerprint=cache.key(how, split == data.chosen_on))
         for split, places in zip(names, parts, strict=True)
     }
+
+
+def fewer(data: Any, train: "Dataset") -> "Dataset":
+    """So many training rows as `--data.train_rows` says, drawn by `data_seed`, in the order of the file.
+
+    Raises:
+        InputError: there are not so many.
+    """
+    if data.train_rows > len(train):
+        raise InputError(
+            f"--data.train_rows {data.train_rows}: task {data.task.name!r} has {len(train)} rows to train on; use so "
+            "many or less, or leave it out for all."
+        )
+    places = sorted(np.random.RandomState(data.data_seed).permutation(len(train))[: data.train_rows].tolist())
+    key = cache.key(train._fingerprint, "fewer", data.train_rows, data.data_seed)
+    return train.select(places, new_fingerprint=key)
 
 
 def tokenized(data: Any, split: str, rows: "Dataset") -> "Dataset":

@@ -243,7 +243,8 @@ class CLI(LightningCLI):
         """The run's choices as flat columns."""
         model = {key: value for key, value in self.model.hparams.items() if key != "head"}
         trainer = {key: self.config.trainer[key] for key in ("max_epochs", "precision", "accumulate_grad_batches")}
-        choices = ("path", "batch_size", "max_length", "shots", "data_seed", "template", "demonstrations")
+        choices = ("path", "batch_size", "max_length", "shots", "holdout", "train_rows", "data_seed")
+        choices += ("template", "demonstrations")
         data = {key: self.config.data.init_args.get(key) for key in choices}
         return {
             "method": type(self.model).__name__,

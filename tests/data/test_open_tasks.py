@@ -342,3 +342,22 @@ def test_a_mistake_in_a_list_of_tags_is_named(folder, backbone):
     with pytest.raises(InputError, match=r"train.jsonl, line 2: column 'tags' must be a list with an item a word"):
         Tagging(path=folder(train=rows, validation=rows), backbone=backbone)
     assert json.dumps(rows)
+
+
+def test_fewer_training_rows_are_drawn_by_the_data_seed_and_the_same_for_every_method(tmp_path, backbone):
+    rows = [{"text": f"text {i}", "label": i % 2} for i in range(40)]
+    for split, some in (("train", rows), ("validation", rows[:6])):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+
+    def trained_on(**options) -> tuple[str, int]:
+        data = Classification(backbone=backbone, path=str(tmp_path), **options)
+        data.setup("fit")
+        return data.fingerprints()["train"], len(data.items_of("train"))
+
+    found, count = trained_on(train_rows=10)
+    assert count == 10
+    assert trained_on(train_rows=10) == (found, 10)
+    assert trained_on(train_rows=10, data_seed=1) != (found, 10)
+    assert trained_on(train_rows=10, holdout=0.5)[1] == 10
+    with pytest.raises(InputError, match=r"--data\.train_rows 41: .* has 40 rows to train on"):
+        trained_on(train_rows=41)
