@@ -66,6 +66,9 @@ biased = ("attention.self.query", "attention.self.key", "attention.self.value", 
 biased += ("attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm")
 biases = {f"{i}{x}.bias" for i in layers for x in biased}
 biases |= {"backbone.model.embeddings.LayerNorm.bias", "backbone.pooler.dense.bias"}
+BIASES = WIDTH + LAYERS * (7 * WIDTH + INNER) + WIDTH
+gains = {f"{name.removesuffix('bias')}weight" for name in biases if name.endswith("LayerNorm.bias")}
+GAINS = (1 + 2 * LAYERS) * WIDTH
 
 P = 20
 """The default length of a prefix."""
@@ -92,6 +95,14 @@ TABLE = {
         PTuningV2, {"form": "hidden"}, {"prompt.encoder.vectors"}, P * LAYERS * WIDTH, *flat, no_dropout
     ),
     "prefix, last layer": Case(PTuningV2, {"layers": "last:1"}, flat, P * 2 * WIDTH, "", no_dropout),
+    "prefix, companions": Case(
+        PTuningV2,
+        {"also": ["bias", "layer_norm"], "also_lr": 0.1},
+        flat | biases | gains,
+        P * FEATURES + BIASES + GAINS,
+        "",
+        no_dropout,
+    ),
     "soft prompt": Case(PromptTuning, VECTORS | {"init": "random"}, {"prompt.vectors"}, 2 * WIDTH),
     "encoded prompt": Case(PTuning, VECTORS, encoder | lstm, 2 * WIDTH + LSTM + PERCEPTRON, "prompt.vectors"),
     "encoded prompt, mlp": Case(
@@ -99,7 +110,7 @@ TABLE = {
     ),
     "lora": Case(LoRA, {"rank": 2}, queries, LAYERS * 2 * 2 * 2 * WIDTH),
     "ia3": Case(PEFT, {"config": "IA3Config"}, scales, LAYERS * (3 * WIDTH + INNER)),
-    "bitfit": Case(BitFit, {}, biases, WIDTH + LAYERS * (7 * WIDTH + INNER) + WIDTH),
+    "bitfit": Case(BitFit, {}, biases, BIASES),
     "manual": Case(ManualPrompt, {}, set(), 0),
 }
 """The cases by name; the first of a method is the method itself."""

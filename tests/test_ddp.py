@@ -43,8 +43,9 @@ def assert_same_tensors(one, other) -> None:
         {},
         pytest.param({"model__init": "tokens", "model__gate": True, "model__scaled": True}, marks=pytest.mark.deep),
         pytest.param({"model__form": "hidden", "model__init": "tokens"}, marks=pytest.mark.deep),
+        pytest.param({"model__also": "[bias, layer_norm]"}, marks=pytest.mark.deep),
     ],
-    ids=["prefix", "gate over tokens", "hidden"],
+    ids=["prefix", "gate over tokens", "hidden", "companions"],
 )
 def test_the_command_line_trains_a_tagger_in_two_processes_as_in_one(tmp_path, form):
     data = runs.data("toy/tagging", **SIZES)

@@ -213,7 +213,8 @@ def test_slots_within_a_template_are_refused(build, tmp_path):
         (PTuningV2, "deberta", {}, "cannot prompt AutoModelForSequenceClassification .* past key values"),
         (PromptTuning, "electra", {}, "embeddings are narrower than layers"),
         (PromptTuning, "t5", {}, "of an encoder-decoder, PEFT prompts the decoder"),
-        (PTuning, "bert", {"backbone_lr": 1e-5}, "backbone_lr: the backbone was trained, too"),
+        (PTuning, "bert", {"backbone_lr": 1e-5}, "backbone_lr: 1e-05 trains tensors of the backbone, too"),
+        (PTuningV2, "bert", {"also": ["bias"]}, r"also: \['bias'\] trains tensors of the backbone, .* leave it out"),
         (LinearProbe, "bert", {}, "model: LinearProbe has no prompt for PEFT"),
     ],
 )

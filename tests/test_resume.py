@@ -34,6 +34,12 @@ CASES = {
         "model__scaled": True,
     },
     "vectors that the layers project": {"method": "PTuningV2", "model__form": "hidden", "model__init": "tokens"},
+    "companions": {
+        "method": "PTuningV2",
+        "model__also": "[bias, layer_norm]",
+        "model__gate": True,
+        "model__gate_lr": 0.1,
+    },
     "decay by the epoch": {"method": "PTuningV2", "name": "toy/tagging", "model__schedule": "exponential"},
 }
 WHEN = {"step": "every_n_train_steps=1", "validation": "monitor=val/loss", "epoch": "save_on_train_epoch_end=true"}

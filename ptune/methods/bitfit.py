@@ -7,6 +7,7 @@ from torch import nn
 from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.heads import Batch
+from ptune.tuning.companions import biases
 from ptune.tuning.tuner import PromptTuner
 
 
@@ -28,8 +29,8 @@ class BitFit(PromptTuner):
             raise InputError(f"{self.spec.who} has no biases to train; choose another backbone or method.")
 
     def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
-        """Every tensor whose name ends in `bias`: those of layers, `q_bias` of DeBERTa, `r_w_bias` of XLNet."""
-        return {name: value for name, value in backbone.named_parameters() if name.endswith("bias")}
+        """All biases."""
+        return biases(backbone)
 
     def prompts(self, batch: Batch) -> None:
         """No prompts."""

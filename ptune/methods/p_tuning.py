@@ -19,8 +19,8 @@ from ptune.heads import Batch
 from ptune.methods.prompt_tuning import SoftPrompt
 from ptune.prompts import Prompts
 from ptune.tuning.checks import check_not_negative, check_size
+from ptune.tuning.companions import Accompanied
 from ptune.tuning.reparameterized import Reparameterized
-from ptune.tuning.tuner import PromptTuner
 
 
 @final
@@ -62,7 +62,7 @@ class PromptEncoder(Reparameterized):
 
 
 @final
-class PTuning(PromptTuner):
+class PTuning(Accompanied):
     """Train an encoder of the vectors in the input's prompt slots, and the head; with `backbone_lr` the backbone, too.
 
     Args:
@@ -91,6 +91,8 @@ class PTuning(PromptTuner):
         if hidden < 0:
             raise InputError(f"hidden: {hidden} must not be negative; 0 means half the width of the embeddings.")
         check_not_negative("backbone_lr", backbone_lr, "; 0 freezes the backbone")
+        if backbone_lr and (also := self.hparams["also"]):
+            raise InputError(f"also: {also}, but backbone_lr: {backbone_lr} trains all of the backbone; leave one out.")
         width = self.spec.embedding_width
         self.prompt = PromptEncoder(length, width, encoder, hidden or width // 2)
 
@@ -99,10 +101,12 @@ class PTuning(PromptTuner):
         return Prompts(embeds=self.prompt())
 
     def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
-        """All tensors of the backbone, if `backbone_lr` is not 0."""
-        return dict(backbone.named_parameters()) if self.hparams["backbone_lr"] else {}
+        """All tensors of the backbone, if `backbone_lr` is not 0; else the companions."""
+        whole = self.hparams["backbone_lr"] > 0
+        return dict(backbone.named_parameters()) if whole else super().backbone_parameters(backbone)
 
     @property
     def rates(self) -> dict[str, float]:
-        """Peak learning rates; the backbone has its own."""
-        return super().rates | {"backbone": self.hparams["backbone_lr"]}
+        """Peak learning rates; the backbone, or what is trained of it, has its own."""
+        rates = super().rates
+        return rates | {"backbone": self.hparams["backbone_lr"] or rates["backbone"]}

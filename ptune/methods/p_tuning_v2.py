@@ -18,9 +18,9 @@ from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import KeysValues, Prompts
 from ptune.tuning.checks import check_positive, check_rate, check_size
+from ptune.tuning.companions import Accompanied
 from ptune.tuning.prefix import GatedPrefix, HiddenPrefix, PrefixEncoder
 from ptune.tuning.sample import seed, training_texts
-from ptune.tuning.tuner import PromptTuner
 
 STD = 0.5
 """Standard deviation of a drawn prefix in units of the layer."""
@@ -31,7 +31,7 @@ ROWS = 16
 
 
 @final
-class PTuningV2(PromptTuner):
+class PTuningV2(Accompanied):
     """Train a prefix in every layer, and the head.
 
     Args:
@@ -125,6 +125,7 @@ class PTuningV2(PromptTuner):
 
     def prepare(self, backbone: Backbone) -> None:
         """Refuse a backbone whose layers would ignore the prefix; measure their units, and read the initial text."""
+        super().prepare(backbone)
         backbone.require_prefix()
         if self.shift:
             backbone.require_shift()

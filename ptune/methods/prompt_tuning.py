@@ -14,7 +14,7 @@ from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import Prompts
 from ptune.tuning.checks import check_size
-from ptune.tuning.tuner import PromptTuner
+from ptune.tuning.companions import Accompanied
 
 COMMON = 5000
 """Lester et al. sample from the 5,000 most common words."""
@@ -35,7 +35,7 @@ class SoftPrompt(nn.Module):
 
 
 @final
-class PromptTuning(PromptTuner):
+class PromptTuning(Accompanied):
     """Train vectors in the input's prompt slots, and the head.
 
     Args:
@@ -71,6 +71,7 @@ class PromptTuning(PromptTuner):
     @torch.no_grad()
     def prepare(self, backbone: Backbone) -> None:
         """Initialise the vectors from embeddings of real tokens, unless `init` is `random`."""
+        super().prepare(backbone)
         p, init, name = self.hparams["length"], self.hparams["init"], self.hparams["backbone"]
         if init == "random":
             return

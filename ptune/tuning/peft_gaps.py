@@ -42,8 +42,11 @@ def prompt_gaps(model: PromptTuner) -> list[str]:
             *found,
             f"model: {type(model).__name__} has no prompt for PEFT; PTuningV2, PromptTuning and PTuning do.",
         ]
-    if model.backbone is not None and model.backbone_parameters(model.backbone):
-        found.append("backbone_lr: the backbone was trained, too, which a prompt of PEFT does not hold; use 0.")
+    for name, off in {"backbone_lr": "use 0", "also": "leave it out"}.items():
+        if value := model.hparams.get(name):
+            found.append(
+                f"{name}: {value} trains tensors of the backbone, too, which a prompt of PEFT does not hold; {off}."
+            )
     if prompts.prefix is not None:
         if prompts.gate is not None:
             found.append("gate: true (also init: identity), but PEFT has no gates; use gate: false and another init.")
