@@ -42,7 +42,7 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     if not model.trains:
         raise InputError(f"--model {type(model).__name__} trains nothing: use python -m ptune.evaluate.")
     asked = cli.config.ckpt_path or ("auto" if slurm.requeued() else None)
-    if slurm.requeued() and (done := folder.done_before(run_dir, cli.identity.hash)):
+    if slurm.requeued() and (done := folder.done_before(run_dir, cli.identity)):
         return done
     start = folder.open_run(run_dir, asked)
     config = cli.resolved()
@@ -74,7 +74,7 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
             return None
         if trainer.is_global_zero:
             folder.write_config(Path(run_dir), config)  # again: where no step was left, no training has begun
-        finished = cli.run(trainer, about, origin.changes)
+        finished = cli.run(trainer, about | {"went_on_from": origin.went_on_from}, origin.changes)
         work = telemetry.state_dict() | finite.state_dict() | history.state_dict()
         found = result.report(finished, result.load_best(finished, best, work))
         if not trainer.is_global_zero:

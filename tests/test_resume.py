@@ -182,8 +182,9 @@ def test_a_checkpoint_begins_a_run_in_another_directory_which_gets_all_its_files
     found = outcome(tmp_path / "run") | {"length": length(out)}
     assert differences(expected | {"rows": 0}, found | {"rows": 0}) == []
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["ckpt_path"] is None
-    changes = json.loads((tmp_path / "run" / "result.json").read_text())["changes"]
-    assert changes == [{"step": 1, "options": {"ckpt_path": [None, str(first)]}}]
+    result, other = (json.loads((folder / "result.json").read_text()) for folder in (tmp_path / "run", copy))
+    assert result["went_on_from"] == {"step": 1, "checkpoint": str(first)}
+    assert (result["changes"], result["hash"], other["went_on_from"]) == ([], other["hash"], None)
     kept = {path for path in before if not path.startswith("kept/")}  # those are where the options say
     assert {path: data for path, data in runs.contents(run_dir).items() if path in kept} == {
         path: before[path] for path in kept

@@ -223,7 +223,7 @@ class CLI(LightningCLI):
         """The resolved options as YAML, without those that say how a stopped run goes on.
 
         Without `ckpt_path`, too, if it is another run's: that run had the same options, so a run that is repeated with
-        these begins anew and has the same numbers. What it went on from stands among its `changes`.
+        these begins anew and has the same numbers. `result.json` says what it went on from.
 
         Raises:
             InputError: a class of the trainer has an option that YAML cannot hold, such as an enumeration.

@@ -81,14 +81,14 @@ def open_run(run_dir: str, ckpt_path: str | None) -> Start:
     return Start(str(path), told, elsewhere, stamp)
 
 
-def done_before(run_dir: str, hash: str) -> dict[str, Any] | None:
-    """What `result.json` of a directory holds, and a line on stderr, where that is the run with this hash; else None.
+def done_before(run_dir: str, identity: Identity) -> dict[str, Any] | None:
+    """What `result.json` of a directory holds, and a line on stderr, where that is this run; None otherwise.
 
     For a job that Slurm starts again: its run may have been finished when it was stopped.
     """
     try:
         found = json.loads(Path(run_dir, "result.json").read_text(encoding="utf-8"))
-        same = found["hash"] == hash
+        same = found["hash"] == identity.changed(found["changes"]).hash
     except (OSError, ValueError, KeyError, TypeError):  # not there, or torn
         return None
     if same and rank_zero_only.rank == 0:

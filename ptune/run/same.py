@@ -52,6 +52,8 @@ class Provenance(Callback):
         self.data = data
         self.changes: list[dict[str, Any]] = []
         """What was changed on resuming: the `step`, and under `options` the value before and since by option."""
+        self.went_on_from: dict[str, Any] | None = None
+        """The `step` and the path of the `checkpoint` of another run that this one went on from."""
         self._notes: list[str] = []
 
     @cached_property
@@ -68,6 +70,7 @@ class Provenance(Callback):
                 "precision": trainer.precision,
                 "processes": trainer.world_size,
                 "changes": self.changes,
+                "went_on_from": self.went_on_from,
             }
 
     def check(self, trainer: L.Trainer, model: PromptTuner, run_dir: Path, start: Start, allowed: str | None) -> None:
@@ -80,7 +83,7 @@ class Provenance(Callback):
             trainer: the trainer, before its fit.
             model: the model, its backbone not loaded yet.
             run_dir: the run directory.
-            start: where it goes on from; of a checkpoint outside of `run_dir`, the path is one of the changes.
+            start: where it goes on from; of a checkpoint elsewhere, the path is kept.
             allowed: the value of `--allow_change`.
 
         Raises:
@@ -96,7 +99,7 @@ class Provenance(Callback):
         before = (options(told["config"]) if told else None) or recorded
         if checkpoint:
             _check_limits(trainer, checkpoint)
-        self.changes = list(told.get("changes", []))
+        self.changes, self.went_on_from = list(told.get("changes", [])), told.get("went_on_from")
         compare = _Comparison(trainer, model, checkpoint, told)
         changed = compare.differences(before, given)
         of_file = compare.differences(recorded, given)
@@ -114,11 +117,11 @@ class Provenance(Callback):
         if checkpoint:
             order = [name for name in changed if name in ORDER]
             _check_epoch(order + ["data"] * (self.data.task.train in splits), checkpoint)
-            pairs = {name: list(pair) for name, pair in changed.items()}
+            step = checkpoint["global_step"]
             if start.elsewhere:
-                pairs["ckpt_path"] = [None, start.path]
-            if pairs:
-                step = checkpoint["global_step"]
+                self.went_on_from = {"step": step, "checkpoint": start.path}
+            if changed:
+                pairs = {name: list(pair) for name, pair in changed.items()}
                 self.changes.append({"step": step, "options": pairs})
                 self._notes = [
                     f"note: after step {step}, {name} is {_shown(now)}; before, {_shown(before)}."
