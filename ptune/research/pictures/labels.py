@@ -81,15 +81,17 @@ def place(
 ) -> list[Box | None]:
     """A box for each text near its point, greedily: it meets no other label and nothing taken, and lies in the area.
 
-    The places tried are right, left, above and below of the point, then farther ones; a text that fits nowhere has
-    None.
+    The highest point is the first. The places tried are right, left, above and below of a point, then farther ones; a
+    text that fits nowhere has None.
     """
-    placed: list[Box | None] = []
-    for text, point in zip(texts, points, strict=True):
-        used = [*taken, *(box for box in placed if box)]
-        tried = _around(point, width(text), area)
-        placed.append(next((b for b in tried if b.within(area) and not any(b.meets(o) for o in used)), None))
-    return placed
+    placed: dict[int, Box] = {}
+    for i in sorted(range(len(texts)), key=lambda i: (points[i][1], i)):
+        used = [*taken, *placed.values()]
+        for box in _around(points[i], width(texts[i]), area):
+            if box.within(area) and not any(box.meets(other) for other in used):
+                placed[i] = box
+                break
+    return [placed.get(i) for i in range(len(texts))]
 
 
 def _around(point: tuple[float, float], wide: float, area: Box) -> Iterator[Box]:
