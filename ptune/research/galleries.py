@@ -1,6 +1,7 @@
 """Which pictures a report shows of its groups of runs, and the numbers that go into them."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import mean
 
@@ -13,6 +14,8 @@ from ptune.research.pictures.drawing import Picture, file
 from ptune.research.prefixes import prefix_norms
 from ptune.research.records import Record, number
 
+MOST = 20
+"""Greatest number of rows in a picture; a search has hundreds, of which the best are of interest."""
 COSTS = {
     "trained_parameters": "trained parameters",
     "seconds_to_best": "seconds of training to the best checkpoint",
@@ -27,8 +30,9 @@ def galleries(groups: Sequence[Group]) -> list[Gallery]:
     sections = [
         Gallery(
             "Quality against cost",
-            "A marker is the mean over seeds, its bar reaches from the lowest to the highest seed. Filled markers and "
-            "the dotted line are the Pareto front: no other row is as good for the same cost or less.",
+            "Quality is that of the last split, on which methods are compared. A marker is the mean over seeds, its bar "
+            "reaches from the lowest to the highest seed. Filled markers and the dotted line are the Pareto front: no "
+            "other row is as good for the same cost or less.",
             tuple(quality_against_cost(groups)),
         ),
         Gallery(
@@ -39,8 +43,9 @@ def galleries(groups: Sequence[Group]) -> list[Gallery]:
         ),
         Gallery(
             "Options",
-            "The best validation of each value of an option, all else equal, mean over seeds; the values stand at "
-            "equal distances, and bands reach from the lowest to the highest seed.",
+            "Quality is that of the split that chooses checkpoints, for each value of an option, all else equal. Lines "
+            "are means over seeds; the values stand at equal distances, and bands reach from the lowest to the highest "
+            "seed.",
             tuple(options(groups)),
         ),
         Gallery(
@@ -68,28 +73,31 @@ def picture(groups: Sequence[Group]) -> str:
 
 
 def quality_against_cost(groups: Sequence[Group], keys: Iterable[str] = COSTS) -> Iterator[Picture]:
-    """For each task with two rows or more, its metric against each of these costs that two of them know."""
+    """For each task with two rows or more, its metric against each of these costs that two of them know.
+
+    The metric is that of the last split, on which methods are compared.
+    """
     looks = _looks(groups)
-    for task, rows in _by_task(groups).items():
+    for title, rows in _best(groups, -1).items():
         for key in keys:
             points = [
-                Point(row.name, mean(spent), quality(row), looks[row.name])
+                Point(row.name, mean(spent), quality(row, -1), looks[row.name])
                 for row in rows
                 if (spent := [value for run in row.runs if (value := run.cost(key)) is not None])
             ]
             if len(points) > 1:
-                yield costs(task, _quantity(rows[0]), COSTS[key], points)
+                yield costs(title, _quantity(rows[0], -1), COSTS[key], points)
 
 
 def learning(groups: Sequence[Group]) -> Iterator[Picture]:
     """For each task, its metric by epoch, or by step where an epoch was validated more than once."""
     looks = _looks(groups)
-    for task, rows in _by_task(groups).items():
+    for title, rows in _best(groups, 0).items():
         epochs = [[entry.get("epoch") for entry in run.history] for row in rows for run in row.runs]
         over = "step" if any(len(set(each)) < len(each) for each in epochs) else "epoch"
         found = [Curve(row.name, points, looks[row.name]) for row in rows if (points := _history(row, over))]
         if found:
-            yield curves(task, _quantity(rows[0]), over, found)
+            yield curves(title, _quantity(rows[0], 0), over, found)
 
 
 def _history(row: Group, over: str) -> dict[float, tuple[float, ...]]:
@@ -104,8 +112,11 @@ def _history(row: Group, over: str) -> dict[float, tuple[float, ...]]:
 
 
 def options(groups: Sequence[Group]) -> Iterator[Picture]:
-    """For each task and option of which a method has two values or more, the metric against the option."""
-    for task, rows in _by_task(groups).items():
+    """For each task and option of which a method has two values or more, the metric against the option.
+
+    The metric is that of the split that chooses checkpoints: an option is not chosen on what methods are compared on.
+    """
+    for task, rows in _by_task(groups, 0).items():
         for option in [name for name in rows[0].values if name not in USUAL]:
             lines: dict[str, list[Group]] = {}
             for row in rows:
@@ -114,11 +125,12 @@ def options(groups: Sequence[Group]) -> Iterator[Picture]:
             lines = {name: line for name, line in lines.items() if len(line) > 1}
             names = list(dict.fromkeys(row.values[option] for line in lines.values() for row in line))
             found = [
-                Curve(name, {names.index(row.values[option]): quality(row) for row in line}, i)
+                Curve(name, {names.index(row.values[option]): quality(row, 0) for row in line}, i)
                 for i, (name, line) in enumerate(lines.items())
             ]
+            found = sorted(found, key=lambda curve: -max(map(mean, curve.points.values())))[:MOST]
             if found:
-                yield curves(task, _quantity(rows[0]), option, found, names)
+                yield curves(task, _quantity(rows[0], 0), option, found, names)
 
 
 def _without(row: Group, option: str) -> str:
@@ -128,7 +140,7 @@ def _without(row: Group, option: str) -> str:
 
 def norms(groups: Sequence[Group]) -> Iterator[Picture]:
     """For each row with prefixes, the norms of keys and values by layer."""
-    for row in groups:
+    for row in chain.from_iterable(_best(groups, 0).values()):
         places = [Path(run.place, "prompts.safetensors") for run in row.runs]
         found = [layers for place in places if place.is_file() and (layers := prefix_norms(place))]
         if found:
@@ -140,21 +152,32 @@ def norms(groups: Sequence[Group]) -> Iterator[Picture]:
             yield curves(f"{row.task}: {row.name}", "mean norm of a vector", "layer", kinds)
 
 
-def quality(row: Group) -> tuple[float, ...]:
-    """The metric that chose the checkpoints, of every run in percent, on the split that it chose them on."""
-    values = (run.metric(run.splits[0], row.monitor) for run in row.runs)
+def quality(row: Group, split: int) -> tuple[float, ...]:
+    """The metric that chose the checkpoints, of every run in percent, on its first (0) or last (-1) split."""
+    values = (run.metric(run.splits[split], row.monitor) for run in row.runs)
     return tuple(100 * value for value in values if value is not None)
 
 
-def _quantity(row: Group) -> str:
-    return f"{row.monitor} on {row.runs[0].splits[0]}, %"
+def _quantity(row: Group, split: int) -> str:
+    return f"{row.monitor} on {row.runs[0].splits[split]}, %"
 
 
-def _by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
+def _by_task(groups: Sequence[Group], split: int) -> dict[str, list[Group]]:
+    """The rows of each task that have the metric."""
     found: dict[str, list[Group]] = {}
     for group in groups:
-        if quality(group):
+        if quality(group, split):
             found.setdefault(group.task, []).append(group)
+    return found
+
+
+def _best(groups: Sequence[Group], split: int) -> dict[str, list[Group]]:
+    """The rows of each task by the title of its pictures, at most the MOST best ones, in their order."""
+    found = {}
+    for task, rows in _by_task(groups, split).items():
+        best = sorted(rows, key=lambda row: -mean(quality(row, split)))[:MOST]
+        title = task if len(best) == len(rows) else f"{task}, the best {MOST} of {len(rows)} rows"
+        found[title] = [row for row in rows if row in best]
     return found
 
 

@@ -18,13 +18,15 @@ from ptune.tuning.prefix import PrefixEncoder
 def run(method, seed=1, task="rte", history=(), place="x", quality=0.5, cost=10, **choices):
     options_ = {"method": method, "task": task, "seed": seed, **choices}
     entries = [{"epoch": e, "step": s, "metrics": {"accuracy": q}} for e, s, q in history]
-    measured = {"metrics": {"validation": {"accuracy": quality}}, "monitor": "accuracy", "trained_parameters": cost}
+    metrics = {"validation": {"accuracy": quality - 0.1}, "test": {"accuracy": quality}}
+    measured = {"metrics": metrics, "monitor": "accuracy", "trained_parameters": cost}
     return Record(str(place), options_, {**options_, **measured, "history": entries})
 
 
 def test_quality_and_cost_are_those_of_the_runs():
     records = [run("LoRA", 1, quality=0.7), run("LoRA", 2, quality=0.8), run("BitFit", quality=0.6, cost=30)]
     (picture,) = quality_against_cost(grouped(records))
+    assert "accuracy on test, %" in picture.body
     assert picture.rows == (
         ("BitFit", "30", "1", "60", "60", "60", "no"),
         ("LoRA", "10", "2", "75", "70", "80", "yes"),
@@ -65,6 +67,7 @@ def test_an_option_is_shown_all_else_equal():
         for length, layers in [(8, "all"), (16, "all"), (128, "all"), (8, "last:2")]
     ]
     length, layers = options(grouped([*records, run("LoRA")]))
+    assert [row[3] for row in length.rows] == ["-2", "6", "118"]  # on validation
     assert [row[:2] for row in length.rows] == [("PTuningV2, layers all", n) for n in ("8", "16", "128")]
     assert [row[:2] for row in layers.rows] == [("PTuningV2, length 8", "all"), ("PTuningV2, length 8", "last:2")]
 
@@ -105,3 +108,12 @@ def test_a_picture_alone_shows_each_task_with_two_rows():
     assert root[0].text == "cola; rte"
     with pytest.raises(InputError, match="no task has two finished rows"):
         picture(grouped([run("LoRA")]))
+
+
+def test_the_best_of_many_rows_are_shown():
+    groups = grouped([run("LoRA", lr=rate, quality=rate / 100) for rate in range(1, 41)])
+    (picture,) = quality_against_cost(groups)
+    assert picture.title == "rte, the best 20 of 40 rows"
+    assert {row[3] for row in picture.rows} == {str(rate) for rate in range(21, 41)}
+    (picture,) = options(groups)
+    assert len(picture.rows) == 40

@@ -247,3 +247,9 @@ def test_rows_differ_by_colour_dashes_or_marker():
     looks = {(colour(i), dash(i), MARKERS[i % len(MARKERS)]) for i in range(140)}
     assert len(looks) == 140
     assert {f"c{i}" for i in range(COLOURS)} == {name for name in palette() if name[1:].isdigit()}
+
+
+def test_converters_that_do_not_know_variables_have_colours():
+    uses = re.findall(r"([\w-]+): [^;{]*;? ?\1: var|[\w-]+: var", STYLE.read_text())
+    assert len(uses) > 10
+    assert all(uses)

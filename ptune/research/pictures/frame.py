@@ -57,7 +57,7 @@ def margin(axis: Axis) -> float:
     return max(width(name) for _, name in axis.ticks) + 8
 
 
-def numbers(values: Sequence[float]) -> tuple[str, str, str, str]:
+def numbers(values: Sequence[float]) -> tuple[str, ...]:
     """How many values there are, their mean, the lowest and the highest, as a picture's table has them."""
     return (str(len(values)), *(f"{value:,.4g}" for value in (mean(values), min(values), max(values))))
 
