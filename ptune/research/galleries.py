@@ -30,9 +30,9 @@ def galleries(groups: Sequence[Group]) -> list[Gallery]:
     sections = [
         Gallery(
             "Quality against cost",
-            "Quality is that of the last split, on which methods are compared. A marker is the mean over seeds, its bar "
-            "reaches from the lowest to the highest seed. Filled markers and the dotted line are the Pareto front: no "
-            "other row is as good for the same cost or less.",
+            "Quality is that of the last split, on which methods are compared. A marker is the mean over seeds, its "
+            "bar reaches from the lowest to the highest seed. Filled markers and the dotted line are the Pareto front: "
+            "no other row is as good for the same cost or less.",
             tuple(quality_against_cost(groups)),
         ),
         Gallery(
