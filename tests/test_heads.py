@@ -12,9 +12,10 @@ import ptune.heads
 from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.heads import head_for, kinds
-from ptune.heads.linear import Choice, Classify, Regress, Span, Tag
+from ptune.heads.linear import Choice, Classify, Regress
 from ptune.heads.metrics import Scores, majority
 from ptune.heads.multi_label import MultiLabel
+from ptune.heads.tokens import Span, Tag
 from ptune.tasks.spec import HeadSpec
 
 WIDTH, LENGTHS = 32, (7, 5, 3, 6)
