@@ -1,9 +1,6 @@
 """Lightning's command line, with links so that nobody states a thing twice: model, data and trainer of a command."""
 
 import logging
-import math
-import os
-import re
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -13,7 +10,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal, final
 
-import torch
 import transformers
 import yaml
 from jsonargparse import Namespace
@@ -25,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ptune.data.base import TaskData
 from ptune.errors import InputError, first_line, nearest
-from ptune.run import catalog, resolved
+from ptune.run import catalog, resolved, trainer_options
 from ptune.run.checkpoints import WholeCheckpoints
 from ptune.run.command import HELP, root
 from ptune.run.identity import Identity, identify
@@ -170,8 +166,7 @@ class CLI(LightningCLI):
         config = self.config_init["trainer"]
         given = _listed(config.callbacks)
         self._check_monitors(given)
-        _check_numbers(config)
-        _check_devices(config)
+        trainer_options.check(config)
         loggers = [*loggers, *(logger for logger in _listed(config.logger) if isinstance(logger, Logger))]
         try:
             return self.instantiate_trainer(
@@ -259,38 +254,3 @@ class CLI(LightningCLI):
 
 def _listed(value: Any) -> list:
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-LEAST = {
-    "log_every_n_steps": 1,
-    "accumulate_grad_batches": 1,
-    "val_check_interval": 0,
-    "check_val_every_n_epoch": 1,
-    "gradient_clip_val": 0,
-}
-"""Smallest values of Trainer options that Lightning accepts below and divides by, or trains something else with."""
-
-
-def _check_numbers(trainer: Namespace) -> None:
-    for name, least in LEAST.items():
-        value = trainer[name]
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            continue
-        if not math.isfinite(value) or value < least or (name == "val_check_interval" and value == 0):
-            bound = "greater than 0" if name == "val_check_interval" else f"at least {least}"
-            raise InputError(f"trainer.{name}: {value} must be {bound}.")
-    if trainer.overfit_batches:
-        raise InputError(
-            f"trainer.overfit_batches: {trainer.overfit_batches} would replace the loaders, which a run resumes by; "
-            "use --trainer.limit_train_batches with --data.path of a few rows."
-        )
-
-
-def _check_devices(trainer: Namespace) -> None:
-    """Refuse more processes than the CPU has cores: Lightning would start them all."""
-    devices, cores = str(trainer.devices), os.cpu_count() or 1
-    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
-    if isinstance(trainer.strategy, str) and re.search("spawn|fork|notebook", trainer.strategy):
-        raise InputError(f"trainer.strategy: {trainer.strategy!r} would pickle the run; use ddp.")
-    if on_cpu and devices.isdecimal() and int(devices) > cores:
-        raise InputError(f"trainer.devices: {devices}, but this machine has {cores} CPU cores; use {cores} or less.")

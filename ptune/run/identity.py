@@ -11,7 +11,7 @@ from typing import Any, final
 from ptune.backbone.pretrained import local
 from ptune.data import cache
 from ptune.data.base import TaskData
-from ptune.run.resolved import Options, decisive
+from ptune.run.resolved import Options, decisive, precision
 
 HASH, FINGERPRINT = 8, 16
 """Hexadecimal digits of a run's hash and of its data's fingerprint."""
@@ -39,9 +39,12 @@ class Identity:
         """The run whose options were changed on its way: it is not the one that had them from the start.
 
         Args:
-            changes: those of the result, in their order; without any the run stays what it is.
+            changes: those of the result, in their order. It stays what it is where they but name the checkpoint of
+                another run that it has gone on from.
         """
-        return replace(self, hash=digest([self.hash, *changes])[:HASH]) if changes else self
+        made = [[change["step"], decisive(change["options"])] for change in changes]
+        made = [[step, options] for step, options in made if options]
+        return replace(self, hash=digest([self.hash, *made])[:HASH]) if made else self
 
     @property
     def name(self) -> str:
@@ -73,7 +76,11 @@ def identify(options: Options, data: TaskData) -> Identity:
     fingerprint = digest(data.fingerprints())[:FINGERPRINT]
     name = options["model.backbone"]
     folder = local(name)
-    parts = decisive(options) | {"data.path": fingerprint, "model.backbone": contents(folder) if folder else name}
+    parts = decisive(options) | {
+        "data.path": fingerprint,
+        "model.backbone": contents(folder) if folder else name,
+        "trainer.precision": precision(options),
+    }
     unseeded = {option: value for option, value in parts.items() if option != SEED}
     return Identity(
         data.task.name,

@@ -53,10 +53,7 @@ def precision(options: Options) -> str:
 
 def decisive(options: Options) -> Options:
     """The options that the numbers of a run follow from."""
-    free = {*FREE} - {*ENDING}
-    return {name: value for name, value in options.items() if name not in free} | {
-        "trainer.precision": precision(options)
-    }
+    return {name: value for name, value in options.items() if name not in FREE or name in ENDING}
 
 
 def options(config: str) -> Options | None:

@@ -112,6 +112,14 @@ def test_seeds_of_one_configuration_are_a_group(plain):
     assert identity("--model.lr", 0.1).group != plain.group
 
 
+def test_a_change_on_the_way_is_another_run_and_the_checkpoint_that_it_went_on_from_is_not(plain):
+    went_on = {"step": 1, "options": {"ckpt_path": [None, "elsewhere/last.ckpt"]}}
+    lr = {"step": 3, "options": {"model.lr": [0.1, 0.2]}}
+    assert plain.changed([]) == plain.changed([went_on]) == plain
+    assert plain.changed([went_on, lr]) == plain.changed([lr]) != plain
+    assert plain.changed([lr | {"step": 4}]) != plain.changed([lr])
+
+
 def test_a_digest_is_the_same_in_any_order_and_in_every_process():
     value = {"b": [1, 2.5e-05, None, True], "a": {"ü": "x", "d": 0.1}}
     turned = {"a": {"d": 0.1, "ü": "x"}, "b": [1, 0.000025, None, True]}
