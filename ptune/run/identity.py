@@ -66,7 +66,8 @@ def identify(options: Options, data: TaskData) -> Identity:
     """The identity of a run.
 
     Paths say where something lies, not what it is, so what lies there takes their place: the rows, which are read for
-    it, and the files of a backbone in a local folder.
+    it, and the files of a backbone in a local folder. An option that is null counts as one that is not there, so that a
+    later version, which has more of them, gives the same hash.
 
     Args:
         options: the options of its resolved configuration.
@@ -81,6 +82,7 @@ def identify(options: Options, data: TaskData) -> Identity:
         "model.backbone": contents(folder) if folder else name,
         "trainer.precision": precision(options),
     }
+    parts = {option: value for option, value in parts.items() if value is not None}
     unseeded = {option: value for option, value in parts.items() if option != SEED}
     return Identity(
         data.task.name,

@@ -12,8 +12,8 @@ import yaml
 from ptune.run import catalog
 from ptune.run.arguments import prepare
 from ptune.run.cli import CLI
-from ptune.run.identity import Identity, digest
-from ptune.run.resolved import FREE
+from ptune.run.identity import Identity, digest, identify
+from ptune.run.resolved import FREE, options
 
 
 def identity(*words, **options) -> Identity:
@@ -61,6 +61,13 @@ def test_what_does_not_change_the_numbers_does_not_change_the_hash(words, plain)
 )
 def test_what_changes_the_numbers_changes_the_hash(words, plain):
     assert identity(*words).hash != plain.hash
+
+
+def test_an_option_of_a_later_version_that_is_left_out_does_not_change_the_hash(plain):
+    cli = CLI.of(prepare(runs.line("run")))
+    given = options(cli.resolved())
+    assert identify(given | {"model.new": None}, cli.datamodule) == plain
+    assert identify(given | {"model.new": 0}, cli.datamodule).hash != plain.hash
 
 
 def test_every_option_of_the_loggers_is_free():
