@@ -9,6 +9,7 @@ importable on the nodes, in the driver's version: installed there, or in a check
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -26,6 +27,8 @@ RETRIES = 5
 """How often a cell is begun again because its node or process has died. A failure of its run is no reason to."""
 TOKEN = ".driver"
 """A file with a word that only its writer knows: a node that reads it there sees the driver's directory."""
+REACH = 10
+"""Seconds after which a cluster's address is taken for one where nobody is."""
 STOP = 60
 """Seconds that stopped runs have for their checkpoints."""
 
@@ -76,14 +79,16 @@ def _connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    own = {"address": "local", "include_dashboard": False}
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "ray":
+        options |= {"address": "local", "include_dashboard": False}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody has asked to report anything
     try:
-        ray.init(
-            **(own if address == "ray" else {"address": address}), log_to_driver=False, logging_level=logging.ERROR
-        )
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        if ":" in address:  # Ray itself tries for minutes
+            host, _, port = address.rpartition("/")[2].rpartition(":")
+            socket.create_connection((host, int(port)), timeout=REACH).close()
+        ray.init(**options)
+    except (ValueError, RuntimeError, OSError) as error:
         raise InputError(
             f"--on {address}: no Ray cluster answers there ({first_line(error)}); `ray start --head` starts one, and "
             "--on ray needs none."
