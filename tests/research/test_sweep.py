@@ -40,6 +40,7 @@ def space(folder, **changes) -> Path:
         "trainer.enable_progress_bar": False,
         "trainer.log_every_n_steps": 1,
         "every_n_steps": 1,
+        "predictions": False,
     }
     dimensions = {"model.lr": RATE, "model.length": [2, 4]}
     file = folder / "small.yaml"
@@ -187,6 +188,12 @@ def test_without_optuna_one_sentence_names_what_to_install(tmp_path, monkeypatch
     assert (code, err) == (2, "error: package 'optuna' is not installed; pip install \"ptune[sweep]\".\n")
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Twelve trials take minutes where much else runs."""
+    monkeypatch.setattr(processes, "LIMIT", 500)
+
+
 def started(folder, *words, **changes) -> processes.Command:
     """The search in a process of its own."""
     return processes.Command(["-m", "ptune.sweep", space(folder, **changes), "--trials", 12, *words], folder)
@@ -208,8 +215,9 @@ def check(folder) -> None:
 
 @pytest.mark.slow
 @pytest.mark.deep
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("on", ["local", "ray"])
-def test_runs_are_stopped_wherever_they_run(tmp_path, on):
+def test_runs_are_stopped_wherever_they_run(patient, tmp_path, on):
     if on == "ray":
         pytest.importorskip("ray", reason="needs the extra ptune[ray]")
     done = started(tmp_path, "--on", on, "--workers", 2, metric="loss", pruner="asha").wait()
@@ -229,7 +237,8 @@ def await_trial(folder, number: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.deep
-def test_a_search_that_is_killed_at_random_moments_goes_on(tmp_path, request):
+@pytest.mark.timeout(900)
+def test_a_search_that_is_killed_at_random_moments_goes_on(patient, tmp_path, request):
     seed, place = random.randrange(2**32), tmp_path / "runs/small"
     draw, left = random.Random(seed), 0
     for kill in range(request.config.getoption("--kills")):
@@ -247,7 +256,8 @@ def test_a_search_that_is_killed_at_random_moments_goes_on(tmp_path, request):
 
 @pytest.mark.slow
 @pytest.mark.deep
-def test_two_processes_share_a_search_and_one_goes_on_where_the_other_is_killed(tmp_path):
+@pytest.mark.timeout(900)
+def test_two_processes_share_a_search_and_one_goes_on_where_the_other_is_killed(patient, tmp_path):
     (tmp_path / "runs").mkdir()
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
