@@ -189,4 +189,4 @@ class LoadedSplits(L.LightningDataModule, Tokens, ABC):
         )
 
     def _with_numbers(self, split: str, items: list[dict]) -> Batch:
-        return self.collate(items) | {"numbers": (split, [item["number"] for item in items])}
+        return self.collate(items) | {"numbers": (split, [item["number"] for item in items])}  # type: ignore[return-value]

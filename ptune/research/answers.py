@@ -45,8 +45,8 @@ def read(file: Path) -> Answers:
         head = json.loads((schema.metadata or {})[b"head"])
         spec = HeadSpec(**{field.name: tuples(head[field.name]) for field in fields(HeadSpec)})
         columns = [torch.tensor(found[name].to_pylist(), dtype=torch.float64) for name in names]
-        own = [found[name].to_pylist() for name in ("row", "gold", "right")]
-        return Answers(file, spec, *own, torch.stack(columns, dim=1))
+        rows, gold, right = (found[name].to_pylist() for name in ("row", "gold", "right"))
+        return Answers(file, spec, rows, gold, right, torch.stack(columns, dim=1))
     except KeyError as error:
         raise InputError(
             f"{file} does not say of which head it is; measure the run again by ptune.evaluate."

@@ -54,7 +54,10 @@ def reference_of(groups: Sequence[Group], against: Sequence[str]) -> dict[str, G
     Raises:
         InputError: a column or value does not exist, or several rows of a task have the values.
     """
-    wanted = dict(word.split("=", 1) if "=" in word else ("method", word) for word in against)
+    wanted: dict[str, str] = {}
+    for word in against:
+        column, equal, value = word.partition("=")
+        wanted |= {column: value} if equal else {"method": word}
     for column, value in wanted.items():
         if column not in groups[0].values:
             raise InputError(f"--against {column}={value}: no column {column!r}; {nearest(column, groups[0].values)}")

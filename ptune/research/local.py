@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
-from typing import final
+from typing import Any, final
 
 from ptune.research.attempt import End, Run, attempt, record
 from ptune.research.cells import Cell
@@ -41,7 +41,9 @@ def work(cells: Iterable[Cell], run: Run, workers: int, cpus: int, gpus: float) 
                 yield cell
             if not busy:
                 return
-            handles = {handle: worker for worker in busy for handle in (worker.connection, worker.process.sentinel)}
+            handles: dict[Any, _Worker] = {
+                handle: worker for worker in busy for handle in (worker.connection, worker.process.sentinel)
+            }
             for worker in {handles[handle] for handle in wait(list(handles))}:
                 cell, end = busy.pop(worker), worker.answer()
                 if end:

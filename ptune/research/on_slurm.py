@@ -108,11 +108,11 @@ def _executor(cell: Cell, settings: dict[str, Any]) -> Any:
 
 
 def _submitted(submit: Any, cell: Cell, run: Run, cpus: int) -> Any:
-    import submitit
+    from submitit.core.utils import UncompletedJobError
 
     try:
         return submit(job, cell, run, cpus)
-    except submitit.core.utils.UncompletedJobError as error:
+    except UncompletedJobError as error:
         raise InputError(
             f"--on slurm: sbatch refuses the job ({first_line(error)}); see its --slurm settings."
         ) from error
@@ -131,11 +131,11 @@ def _locked(cell: Cell) -> bool:
 
 def _end(job: Any, cell: Cell) -> End:
     """How a job ended."""
-    import submitit
+    from submitit.core.utils import UncompletedJobError
 
     try:
         return job.result()
-    except submitit.core.utils.UncompletedJobError:
+    except UncompletedJobError:
         error = f"its Slurm job {job.job_id} ended without a result; {job.paths.stderr} may say why."
         record(cell, error)
         return End(cell, error)

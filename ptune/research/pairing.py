@@ -99,8 +99,8 @@ def _compare(comparison: Comparison, own: list[_Measured], others: list[_Measure
 
 
 def _pair(own: _Measured, other: _Measured) -> SeedPair:
-    only = [int((a.right & ~b.right).sum()) for a, b in ((own, other), (other, own))]  # type: ignore[operator]
-    return SeedPair(own.run.seed, *only, mcnemar(*only))
+    first, second = (int((a.right & ~b.right).sum()) for a, b in ((own, other), (other, own)))  # type: ignore[operator]
+    return SeedPair(own.run.seed, first, second, mcnemar(first, second))
 
 
 def _resample(runs: Sequence[_Measured], units: ndarray) -> None:

@@ -198,10 +198,11 @@ def _stacked(prompts: list[Prompts], sizes: list[int]) -> Prompts:
         return first
     embeds, prefix = None, None
     if first.embeds is not None:
-        embeds = torch.cat([one.embeds.expand(b, -1, -1) for one, b in zip(prompts, sizes, strict=True)])
+        pairs = zip(prompts, sizes, strict=True)
+        embeds = torch.cat([one.embeds.expand(b, -1, -1) for one, b in pairs])  # type: ignore[union-attr]
     if first.prefix is not None:
         prefix = tuple(
             torch.cat([layer.expand(-1, b, -1, -1, -1) for layer, b in zip(layers, sizes, strict=True)], dim=1)
-            for layers in zip(*(one.prefix for one in prompts), strict=True)
+            for layers in zip(*(one.prefix for one in prompts), strict=True)  # type: ignore[arg-type]
         )
     return Prompts(embeds, prefix, None, first.layers, first.shift)
