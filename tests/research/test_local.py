@@ -44,7 +44,15 @@ def test_workers_take_the_next_cell_when_they_are_free_and_survive_what_a_cell_d
     assert [end.result and end.result["seed"] for end in ended] == [1, None, None, 2]
     first, last = ended[0].result, ended[3].result
     assert first["pid"] != last["pid"], "a worker that died is replaced"
-    words = [*of_seed(1).words, "--run_dir", str(of_seed(1).run_dir), "--ckpt_path", "auto"]
+    words = [
+        "--trainer.enable_progress_bar",
+        "false",
+        *of_seed(1).words,
+        "--run_dir",
+        str(of_seed(1).run_dir),
+        "--ckpt_path",
+        "auto",
+    ]
     assert (first["main"], first["argv"]) == ("ptune.__main__", ["ptune", "fit", *words]), (
         "so its processes are started"
     )
