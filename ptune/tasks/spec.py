@@ -4,9 +4,15 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 from ptune.errors import InputError
+
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = str | int
+    """Name of a column or a label. In YAML a whole number may be one, such as that of a column of a CoNLL file."""
 
 
 @final
@@ -64,15 +70,15 @@ class TaskSpec:
     """Flat unique name, as in `--data.task rte`."""
     format: str = ""
     """Its task format, which decides the data module that reads it; if empty, the module that it is given to."""
-    text: tuple[str, ...] = ()
+    text: tuple[Name, ...] = ()
     """Columns the model reads, one or two (a question and its context for span_qa, the token list for tagging); if
     empty, the format's usual ones, where the data have them."""
-    label: str = "label"
+    label: Name = "label"
     """Column of the answer (span_qa: the answers; tagging: one tag a token); where the data have no column `label`, the
     format's usual one."""
-    labels: tuple[str, ...] = ()
+    labels: tuple[Name, ...] = ()
     """Label names in the order of their integer codes; if empty, those of the training split, or none for a number."""
-    choices: tuple[str, ...] = ()
+    choices: tuple[Name, ...] = ()
     """multiple_choice: columns of the endings, in the order of their codes."""
     hub: tuple[str, ...] = ()
     """Hub dataset and configuration, e.g. ("nyu-mll/glue", "rte"); empty where there is none."""
@@ -84,14 +90,14 @@ class TaskSpec:
     """Metrics, see `ptune.heads.metrics`; if empty, those that the format's field reports."""
     monitor: str = ""
     """The metric that chooses the best checkpoint; if empty, the first of `metrics`."""
-    group: str = ""
+    group: Name = ""
     """Column whose equal values form one question (MultiRC's exact match)."""
     prepare: Prepare | None = None
     """A function that turns a row as published into one with the columns of `text`; set from Python, or by the name of
     the task that has it."""
     max_length: int = 128
     """Largest number of tokens in a text by default, special tokens included."""
-    where: tuple[str, ...] = ()
+    where: tuple[Name, ...] = ()
     """A column and its value: only these rows belong to the task (a relation of LAMA)."""
     template: str = ""
     """Text for a language model to complete, see `ptune.tasks.templates`; `--data.template task` selects it."""
@@ -99,6 +105,12 @@ class TaskSpec:
     """The word or words that stand for each label in the template."""
     verified: bool = False
     """Whether a run on its real data has shown that the row is right."""
+
+    def __post_init__(self) -> None:
+        for name in ("label", "group"):
+            object.__setattr__(self, name, _name(getattr(self, name)))
+        for name in ("text", "labels", "choices", "where"):
+            object.__setattr__(self, name, tuple(_name(value) for value in getattr(self, name)))
 
     @property
     def monitored(self) -> str:
@@ -144,3 +156,8 @@ class TaskSpec:
             raise InputError(f"{start}where {list(self.where)} must be a column and its value, e.g. '[kind,news]'.")
         if isinstance(self.prepare, Unresolved):
             self.prepare({})
+
+
+def _name(value: Name) -> str:
+    """A name as the data have it, where a configuration has a whole number."""
+    return str(value) if isinstance(value, int) else value

@@ -98,6 +98,19 @@ def test_what_is_missing_is_asked_for_in_one_sentence(words, parts, finished, tm
     assert all(part in lines[0] for part in parts), lines
 
 
+def test_a_column_file_is_read_by_the_numbers_of_its_columns(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.conll").write_text("the D O\nnurse N B-X\n\nthe D O\n")
+    (tmp_path / "task.yaml").write_text(
+        f"data:\n  class_path: Tagging\n  init_args:\n    path: {tmp_path}\n    task: {{text: [1], label: 2}}\n"
+    )
+    model = ["--model", "PTuningV2", "--model.backbone", runs.bert(), *runs.QUIET, "--run_dir", tmp_path / "run"]
+    data = ["--data", "Tagging", "--data.path", tmp_path, "--data.task.text", "[1]", "--data.task.label", 2]
+    for words in ([*model, "--config", tmp_path / "task.yaml"], [*model, *data]):
+        task = runs.built(words).datamodule.task
+        assert (task.text, task.label, task.labels) == (("1",), "2", ("D", "N"))
+
+
 def test_the_format_named_twice_is_no_mistake(tmp_path):
     rows = [{"tokens": ["the", "nurse"], "tags": ["O", "B-X"]}] * 4
     for split in ("train", "validation"):

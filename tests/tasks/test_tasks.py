@@ -216,6 +216,11 @@ def test_a_generated_row_or_one_of_the_users_files_is_shown(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: option --data.path does not exist")
 
 
+def test_a_whole_number_names_a_column_or_a_label():
+    named = TaskSpec(text=("1",), label="3", labels=("0", "1"), choices=("4",), group="5", where=("6", "7"))
+    assert TaskSpec(text=(1,), label=3, labels=(0, 1), choices=(4,), group=5, where=(6, 7)) == named
+
+
 def test_a_task_is_a_mapping_of_plain_values_and_back():
     for row in all_tasks().values():
         assert spec_of(json.loads(json.dumps(plain(row)))) == row
