@@ -1,7 +1,7 @@
 """`TaskData`: what the data modules share: arguments and their checks, answers, the recipe of a row, the majority."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -65,7 +65,7 @@ class TaskData(LoadedSplits):
     top_k: ClassVar[int] = 1
     """Number of answers to a row that are given without being asked for."""
     usual_text: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    """Columns that the model reads, for a task that names none: the first of these that are there."""
+    """Columns that the model reads, for a task that names none; see `usual_columns`."""
     usual_label: ClassVar[tuple[str, ...]] = ()
     """Columns of the answer where there is no column `label`, in the same way."""
     reported: ClassVar[tuple[str, ...]] = ("accuracy",)
@@ -151,6 +151,27 @@ class TaskData(LoadedSplits):
     def remark(self, row: dict, origin: str) -> str:
         """What a user should know of how such rows of this file are read; "" where it goes without saying."""
         return ""
+
+    def usual_columns(self) -> tuple[tuple[str, ...], ...]:
+        """Columns that the model reads, for a task that names none: the first of these that are there."""
+        return self.usual_text
+
+    @property
+    def columns_open(self) -> bool:
+        """Whether the task leaves columns that the model reads to the data."""
+        return not self.task.text
+
+    def take_columns(self, columns: Collection[str], there: str) -> TaskSpec:
+        """The task with further columns of the format, where it leaves them open; `said` tells which.
+
+        Args:
+            columns: those of the data.
+            there: names them, at the end of a sentence.
+
+        Raises:
+            InputError: they do not tell.
+        """
+        return self.task
 
     @property
     def labels_open(self) -> bool:

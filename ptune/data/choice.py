@@ -1,5 +1,7 @@
 """Multiple choice: one context, several endings, one of them right."""
 
+import re
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, ClassVar, final
 
@@ -13,10 +15,13 @@ from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.tasks.spec import TaskSpec
 
+CHOICE = re.compile(r"((?:choice|ending|option|answer|candidate)?_?)([0-9]+|[a-e])", re.ASCII | re.IGNORECASE)
+"""Usual names of the columns of choices: ending0, choice_2, optionB, and A to E."""
+
 
 @final
 class MultipleChoice(Templated):
-    """A context and c endings; the right one is the label.
+    """A context and c endings; the right one is the label: its number, its column or, with labels, its name.
 
     The first text column is the first text. Each ending is a second text, after the second text column if there is one
     (SWAG's `sent2`, as in transformers' run_swag). With a template each ending is read at the mask instead.
@@ -24,11 +29,38 @@ class MultipleChoice(Templated):
 
     format: ClassVar[str] = "multiple_choice"
     template_head = "cloze_choice"
+    usual_text = (
+        *(("context", "question"), ("passage", "question"), ("article", "question"), ("sent1", "sent2")),
+        *(("premise",), ("question",), ("context",), ("text",), ("sentence",)),
+    )
+    usual_label = ("answer", "gold")
 
     @classmethod
     def task_head(cls, task: TaskSpec) -> str:
         """Kind of the head: one score a choice."""
         return "choice"
+
+    @property
+    def columns_open(self) -> bool:
+        """Whether the task names no text or no choices."""
+        return not (self.task.text and self.task.choices)
+
+    def take_columns(self, columns: Collection[str], there: str) -> TaskSpec:
+        """The task with the choices: columns of one name with numbers or letters behind it, or of the letters alone."""
+        if self.task.choices:
+            return self.task
+        found: dict[str, list[str]] = {}
+        for name in columns:
+            if name not in self.task.text and (match := CHOICE.fullmatch(name)):
+                found.setdefault(match[1].lower(), []).append(name)
+        choices = tuple(max(found.values(), key=len, default=()))
+        if len(choices) < 2:
+            raise InputError(
+                f"task {self.task.name!r}: --data.task.choices must name the columns of the endings, {there}"
+            )
+        choices = tuple(sorted(choices, key=lambda name: (len(name), name)))
+        self.said.append(f"choices are [{', '.join(choices)}]")
+        return replace(self.task, choices=choices)
 
     def check(self) -> None:
         """Raise an InputError where columns and labels do not fit together."""
@@ -39,8 +71,7 @@ class MultipleChoice(Templated):
             raise InputError(f"task {name!r}: --data.task.text {list(self.task.text)} names more than two columns.")
         if len(self.task.labels) not in (0, len(self.task.choices)):
             raise InputError(f"task {name!r}: {len(self.task.labels)} labels for {len(self.task.choices)} choices.")
-        self._named = bool(self.task.labels)
-        if not self._named:  # the head and the metrics need the number of classes
+        if not self.task.labels:  # the head and the metrics need the number of classes
             self.task = replace(self.task, labels=self.task.choices)
         super().check()
 
@@ -52,27 +83,19 @@ class MultipleChoice(Templated):
         """{first: str, seconds: c strings, label: code}; with a template {columns, seconds: the endings, label}."""
         if self.templated:
             endings = [self.string(row, name).strip() for name in self.task.choices]
-            label = self._label(self.column(row, self.task.label))
+            label = self.code(self.column(row, self.task.label))
             return {"columns": self.columns(row, empty=True), "seconds": endings, "label": label}
         first, *begin = self.task.text
         start = [self.string(row, name, empty=True) for name in begin]
         return {
             "first": self.string(row, first),
             "seconds": [" ".join([*start, self.string(row, name)]).strip() for name in self.task.choices],
-            "label": self._label(self.column(row, self.task.label)),
+            "label": self.code(self.column(row, self.task.label)),
         }
 
     def unanswered(self, row: dict) -> dict:
         """The row with the first choice as its label."""
-        return row | {self.task.label: self.task.labels[0] if self._named else 0}
-
-    def _label(self, value: object) -> int:
-        if self._named:
-            return self.code(value)
-        codes = range(len(self.task.choices))
-        if str(value) not in map(str, codes):
-            raise InputError(f"column {self.task.label!r}: {value!r} is not the number of a choice, 0 to {codes[-1]}.")
-        return int(str(value))
+        return row | {self.task.label: self.task.labels[0]}
 
     def presented(self, checked: dict, answers: list[Answer]) -> list[dict]:
         """[{label, score, answer}], best first; `answer` is the text of the choice that the label stands for."""

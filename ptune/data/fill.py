@@ -30,6 +30,7 @@ class Fill(Templated):
     several = True
     top_k = 5
     template_head = "fill"
+    usual_label = ("obj_label", "answer", "word", "target")
     reported = ("precision_at_1",)
 
     def __init__(

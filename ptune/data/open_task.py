@@ -38,7 +38,7 @@ def columns_and_labels(data: Any) -> TaskSpec:
     task, places = data.task, source.folders(data.path)
     if task.name == TaskSpec.name and places:
         task = replace(task, name=name_of(places[0], task.train) or task.name)
-    if not (places or task.hub) or (task.text and not data.labels_open):
+    if not (places or task.hub) or not (data.columns_open or data.labels_open):
         return task
     found = source.read(task, data.path, lone=bool(data.holdout))
     rows = found.get(task.train) or next(iter(found.values()))
@@ -62,7 +62,7 @@ def _columns(data: Any, task: TaskSpec, rows: Rows) -> TaskSpec:
     there = data.prepared(next(row for _, row in rows.read()))
     start, names = f"task {task.name!r}: --data.task.", f"of those in {rows.origin}: {', '.join(there)}."
     if not task.text:
-        text = _usual(there, data.usual_text, task.label)
+        text = _usual(there, data.usual_columns(), task.label)
         if not text:
             raise InputError(f"{start}text must name the columns to read, {names}")
         task = replace(task, text=text)
@@ -74,8 +74,9 @@ def _columns(data: Any, task: TaskSpec, rows: Rows) -> TaskSpec:
         task = replace(task, label=found[0])
         data.said.append(f"label is {found[0]}")
     data.task = task
+    data.task = data.take_columns(there, names)
     data.said += filter(None, [data.remark(there, rows.origin)])
-    return task
+    return data.task
 
 
 def _usual(there: Iterable[str], candidates: Iterable[tuple[str, ...]], besides: str = "") -> tuple[str, ...]:

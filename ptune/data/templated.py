@@ -60,6 +60,21 @@ class Templated(TaskData):
         """Whether the language model's head reads the rows, as a template writes them."""
         return bool(self.template_text)
 
+    @cached_property
+    def template(self) -> Template:
+        """The template, where there is one; an InputError where it is to be the task's, which has none."""
+        if self.template_text == "task" and not self.task.template:
+            raise InputError(
+                f"--data.template task: the task {self.task.name!r} has none of its own; write one, such as "
+                "'{sentence} It was [MASK].'"
+            )
+        return Template(self.task.template if self.template_text == "task" else self.template_text)
+
+    def usual_columns(self) -> tuple[tuple[str, ...], ...]:
+        """Those that a template names, or else the format's usual ones."""
+        written = (tuple(dict.fromkeys(self.template.columns)),) if self.templated else ()
+        return written + super().usual_columns()
+
     def check(self) -> None:
         """Raise an InputError where the template cannot be read with this backbone."""
         if self.demonstrations < 0:
@@ -70,12 +85,6 @@ class Templated(TaskData):
                     f"--data.demonstrations {self.demonstrations}: only a template has them; add --data.template task."
                 )
             return
-        if self.template_text == "task" and not self.task.template:
-            raise InputError(
-                f"--data.template task: the task {self.task.name!r} has none of its own; write one, such as "
-                "'{sentence} It was [MASK].'"
-            )
-        self.template = Template(self.task.template if self.template_text == "task" else self.template_text)
         if self.task.label in self.template.columns:
             raise InputError(
                 f"--data.template {self.template.text!r} shows the label column {self.task.label!r}, which would show"

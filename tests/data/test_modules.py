@@ -225,7 +225,7 @@ def test_choice_labels(folder, backbone):
     rows = [row | {"y": "xyz"[row["y"]]} for row in CHOICES]
     data = load(folder(train=rows, validation=rows), named, backbone, MultipleChoice)
     assert next(iter(data.val_dataloader()))["labels"].tolist() == [i % 3 for i in range(7)]
-    with pytest.raises(InputError, match=r"line 1: column 'y': 3 is not the number of a choice, 0 to 2"):
+    with pytest.raises(InputError, match=r"line 1: column 'y': label '3' is none of \['c0', 'c1', 'c2'\] nor"):
         load(folder(train=[CHOICES[0] | {"y": 3}], validation=CHOICES), CHOICE, backbone, MultipleChoice)
 
 

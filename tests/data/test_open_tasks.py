@@ -10,6 +10,7 @@ import runs
 from ptune.data import cache
 from ptune.data.choice import MultipleChoice
 from ptune.data.classification import Classification
+from ptune.data.fill import Fill
 from ptune.data.qa import SpanQA
 from ptune.data.schemes import labels_of, mistake, scheme_of
 from ptune.data.tagging import Tagging
@@ -70,6 +71,53 @@ def test_usual_columns_of_tags(label, folder, backbone):
     assert data.head.metrics == ("entity_f1", "entity_precision", "entity_recall")
 
 
+@pytest.mark.parametrize(
+    ("columns", "text", "choices", "label"),
+    [
+        ("question choice0 choice1 choice10 choice2 label", "question", "choice0 choice1 choice2 choice10", "label"),
+        ("sent1 sent2 ending0 ending1 label", "sent1 sent2", "ending0 ending1", "label"),
+        ("premise choice_1 choice_2 gold", "premise", "choice_1 choice_2", "gold"),
+        ("article question A B C D answer id", "article question", "A B C D", "answer"),
+        ("question optionA optionB label", "question", "optionA optionB", "label"),
+    ],
+)
+def test_usual_columns_of_a_choice(columns, text, choices, label, folder, backbone):
+    text, choices = tuple(text.split()), tuple(choices.split())
+    rows = [dict.fromkeys(columns.split(), "a") | {label: name} for name in (choices[1], 0)]
+    data = MultipleChoice(path=folder("csv", train=rows, validation=rows), backbone=backbone)
+    assert (data.task.text, data.task.choices, data.task.label) == (text, choices, label)
+    assert f"choices are [{', '.join(choices)}]" in data.said
+    data.setup("fit")
+    assert next(iter(data.val_dataloader()))["labels"].tolist() == [1, 0]
+
+
+def test_endings_without_usual_names_are_asked_for(folder, backbone):
+    rows = [{"question": "a", "first": "b", "second": "c", "label": 0}]
+    path = folder(train=rows, validation=rows)
+    with pytest.raises(InputError, match=r"choices must name the columns of the endings, of those in .*: question, fi"):
+        MultipleChoice(path=path, backbone=backbone)
+    data = MultipleChoice(TaskSpec(choices=("first", "second")), path=path, backbone=backbone)
+    assert (data.task.text, data.said) == (("question",), ["text is [question]"])
+
+
+@pytest.mark.parametrize("label", ["obj_label", "answer", "word", "label"])
+def test_a_template_names_the_columns_of_a_word_to_fill_in(label, folder):
+    rows = [{"who": "the nurse", "why": "", label: name} for name in ("nurse", "pilot")]
+    path = folder(train=rows, validation=rows)
+    data = Fill(path=path, backbone=runs.bert(lm=True), template="{who} was {who} [MASK].")
+    data.setup("fit")
+    assert (data.task.text, data.task.label, data.read_columns) == (("who",), label, ("who",))
+    with pytest.raises(InputError, match="the task 'data' has none of its own; write one"):
+        Fill(path=path, backbone=runs.bert(lm=True))
+
+
+def test_a_template_names_the_columns_of_a_class(folder):
+    rows = [{"review": "a", "sentence": "b", "label": name} for name in ("no", "yes")]
+    more = {"template": "{review} It was [MASK].", "verbalizer": {"no": "the", "yes": "and"}}
+    data = Classification(path=folder(train=rows, validation=rows), backbone=runs.bert(lm=True), **more)
+    assert (data.task.text, data.task.labels) == (("review",), ("no", "yes"))
+
+
 def test_usual_columns_of_answers(folder, backbone):
     data = SpanQA(path=folder("csv", train=SQUAD, validation=SQUAD), backbone=backbone)
     data.setup("fit")
@@ -107,7 +155,7 @@ def test_usual_columns_of_answers(folder, backbone):
         ),
         (Tagging, None, r"text must name the columns to read, of those in .*: question, kind, score, stars, id\.$"),
         (SpanQA, TaskSpec(text=("question", "kind")), None),
-        (MultipleChoice, None, r"text must name the columns to read, of those in .*train.jsonl: question, kind"),
+        (MultipleChoice, None, r"label must name the column of the answer, of those in .*train.jsonl: question, "),
     ],
 )
 def test_what_cannot_be_guessed_is_asked_for_with_the_columns_there_are(kind, task, sentence, folder, backbone):
