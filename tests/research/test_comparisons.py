@@ -231,3 +231,22 @@ def test_what_a_run_leaves_is_what_a_report_compares(tmp_path):
     (found,) = comparisons(tmp_path, "LinearProbe")
     assert found.difference is not None, found.why
     assert (found.rows, found.split, found.exact) == (5, "test", True)
+
+
+@pytest.mark.deep
+def test_of_200_reports_on_one_method_with_other_seeds_at_most_5_percent_show_a_difference(tmp_path):
+    random, shown = np.random.default_rng(7), 0
+    head = HeadSpec("x", "classify", ("no", "yes"), ("f1",), "f1")
+    gold = random.integers(0, 2, 200)
+    for number in range(200):
+        difficulty = random.normal(0, 1, 200)
+        for method in ("FineTuning", "LoRA", "BitFit"):
+            for seed in (1, 2, 3):
+                ability = random.normal(1, 0.2) + random.normal(0, 0.5, 200)
+                table = classified(gold, np.where(difficulty < ability, gold, 1 - gold))
+                answered(tmp_path / f"{number}" / f"{method}{seed}", table, head, method=method, seed=seed)
+        (table,) = report([tmp_path / f"{number}"], [], ["FineTuning"], ["comparisons"]).tables
+        findings = {row[table.columns.index("finding")].text for row in table.rows}
+        assert findings <= {"no difference shown", "better", "worse"}
+        shown += findings != {"no difference shown"}
+    assert shown <= 10
