@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ptune.research.groups import Group
 from ptune.research.records import Record, number
 from ptune.research.summary import row, seeds, table
-from ptune.research.tables import Cell, Table, measured, word
+from ptune.research.tables import Cell, Table, amount, counted, measured, word
 
 AFTER = (
     "A run that was made for more training has not ended its schedule of learning rates by then, which is to its "
@@ -34,7 +34,7 @@ def at_equal(groups: Sequence[Group], budget: str, title: str) -> Table | None:
         limit = least.get(group.task)
         found = [] if limit is None else [reached(run, budget, limit) for run in group.runs]
         known = [value for value in found if value is not None]
-        size = Cell() if limit is None else Cell(f"{limit:,.0f}", limit)
+        size = Cell() if limit is None else (counted if budget == "steps" else amount)([limit])
         rows.append(row(group, [word(group.monitor), measured(known, 100), size, seeds(group)]))
     notes = [
         f"The best validation of each run up to the {budget} of the shortest run of its task; percentages, mean ± "

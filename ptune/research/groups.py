@@ -10,8 +10,8 @@ from ptune.errors import InputError, nearest
 from ptune.research.records import Record
 
 USUAL = ("task", "method")
-NOT_CHOICES = (*USUAL, "seed", "run_dir", "path")
-"""Options that every row names, that it is averaged over, or that say where something lies."""
+NOT_CHOICES = (*USUAL, "seed", "run_dir")
+"""Options that every row names, that it is averaged over, or that say where the run lies."""
 ORDER = ("ManualPrompt", "LinearProbe", "PromptTuning", "PTuning", "PTuningV2", "BitFit", "LoRA", "FineTuning")
 """The lecture's order of methods, from what trains nothing to what trains everything; others stand before the last."""
 
@@ -29,6 +29,8 @@ class Group:
     """Those that failed or are not finished."""
     missing: tuple[int, ...] = ()
     """Seeds that other groups of the task have, and no run of this one."""
+    of_task: frozenset[str] = frozenset({"task"})
+    """The columns that belong to the task, such as the place of its data."""
 
     @property
     def task(self) -> str:
@@ -37,8 +39,8 @@ class Group:
 
     @property
     def configuration(self) -> tuple[str, ...]:
-        """Its values but for the task's: what is compared over tasks."""
-        return tuple(value for column, value in self.values.items() if column != "task")
+        """Its values but for those of the task: what is compared over tasks."""
+        return tuple(value for column, value in self.values.items() if column not in self.of_task)
 
     @property
     def name(self) -> str:
@@ -83,21 +85,24 @@ def grouped(records: Sequence[Record], by: Sequence[str] = ()) -> tuple[Group, .
         if record.state != "done":
             told = [name in record.options for name in names]
             found.setdefault(_fitting(key(record), told, list(found)), []).append(record)
-    tasks, configurations = {each[0] for each in found}, {each[1:] for each in found}
-    every = [(task, *configuration) for task in tasks for configuration in configurations]
+    fixed = _of_task(names, list(found))
+    every = {tuple(a[i] if names[i] in fixed else b[i] for i in range(len(names))) for a in found for b in found}
+    tasks = {each[0] for each in found}
     seeds = {task: {run.seed for each in found if each[0] == task for run in found[each]} - {None} for task in tasks}
     return tuple(
-        _group(dict(zip(names, each, strict=True)), found.get(each, []), seeds[each[0]])
+        _group(dict(zip(names, each, strict=True)), found.get(each, []), seeds[each[0]], fixed)
         for each in sorted(every, key=lambda each: [_place(*pair) for pair in zip(names, each, strict=True)])
     )
 
 
 def differing(records: Sequence[Record]) -> list[str]:
-    """The options in which runs differ, in their order; seed and places are not counted."""
+    """The options in which runs differ, in their order, but for the seed; a path to the same data is no difference."""
+    data = {json.dumps(record.result.get("data_fingerprint")) for record in records}
+    same = (*NOT_CHOICES, "path") if len(data) == 1 and data != {"null"} else NOT_CHOICES
     seen: dict[str, set[str]] = {}
     for record in records:
         for name, value in record.options.items():
-            if name not in NOT_CHOICES:
+            if name not in same:
                 seen.setdefault(name, set()).add(shown(value))
     return [name for name, values in seen.items() if len(values) > 1]
 
@@ -114,11 +119,27 @@ def _apart(records: Sequence[Record]) -> dict[str, list[str]]:
     return {method: list(names) for method, names in found.items()}
 
 
-def _group(values: dict[str, str], runs: list[Record], seeds: set) -> Group:
+def _of_task(names: Sequence[str], keys: list[tuple[str, ...]]) -> frozenset[str]:
+    """The columns that belong to the task: its own, and options with one value for each task.
+
+    A task does not lack another one's value of them.
+    """
+    tasks = {key[0] for key in keys}
+    pairs = {name: {(key[0], key[i]) for key in keys} for i, name in enumerate(names) if name not in USUAL}
+    return frozenset(
+        {"task"}
+        | {name for name, found in pairs.items() if len(found) == len(tasks) == len({value for _, value in found})}
+    )
+
+
+def _group(values: dict[str, str], runs: list[Record], seeds: set, of_task: frozenset[str]) -> Group:
     runs = sorted(runs, key=lambda run: (run.seed is None, run.seed or 0, run.place))
     done = tuple(run for run in runs if run.state == "done")
     left = tuple(run for run in runs if run.state != "done")
-    return Group(values, done, left, tuple(sorted(seeds - {run.seed for run in runs})))
+    drawn = not done or any(
+        run.cost("steps") != 0 for run in done
+    )  # nothing depends on the seed of what is not trained
+    return Group(values, done, left, tuple(sorted(seeds - {run.seed for run in runs})) if drawn else (), of_task)
 
 
 def _fitting(own: tuple[str, ...], told: list[bool], keys: list[tuple[str, ...]]) -> tuple[str, ...]:

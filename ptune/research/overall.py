@@ -27,16 +27,17 @@ def over_tasks(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Ta
         for each, rank in zip(complete, order, strict=True):
             ranks[each].append(float(rank))
     best = {task: max(value for (of, _), value in values.items() if of == task) for task in tasks}
-    rows = []
+    rows, names = [], list(groups[0].values)
     for each in configurations:
         (first, *_) = (group for group in groups if group.configuration == each)
         own = [task for task in tasks if (task, each) in values]
         wins = sum(values[task, each] == best[task] for task in own)
         rank = Cell(f"{mean(ranks[each]):.2f}", mean(ranks[each])) if each in ranks else Cell()
         counts = [Cell(f"{len(own)} of {len(tasks)}", float(len(own))), rank, Cell(str(wins), float(wins))]
-        rows.append((*keys(first)[1:], *counts, *_gap(each, values, comparisons)))
-    names = [name for name in groups[0].values if name != "task"]
-    columns = [*names, "tasks", "average rank", "wins"]
+        about = [cell for name, cell in zip(names, keys(first), strict=True) if name not in first.of_task]
+        rows.append((*about, *counts, *_gap(each, values, comparisons)))
+    own_names = [name for name in names if name not in groups[0].of_task]
+    columns = [*own_names, "tasks", "average rank", "wins"]
     notes = [
         "By the metric that chose, on the last split of each task. Ranks are among the rows that have every task, wins "
         "are tasks where no other row is better."
@@ -47,7 +48,7 @@ def over_tasks(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Ta
             f"The mean gap is to {comparisons[0].reference.name}, in points, over the tasks that both have, with its "
             f"{INTERVALS} for these very tasks; without predictions of all of them there is no interval."
         ]
-    return Table("tasks", "Over tasks", tuple(columns), len(names), tuple(rows), tuple(notes))
+    return Table("tasks", "Over tasks", tuple(columns), len(own_names), tuple(rows), tuple(notes))
 
 
 def _gap(each: tuple, values: Mapping[tuple, float], comparisons: Sequence[Comparison]) -> list[Cell]:

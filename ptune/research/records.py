@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from ptune.errors import InputError
-from ptune.research.cells import CELL, FAILED
+from ptune.research.cells import CELL, FAILED, RESULTS
 from ptune.run.directory import PREDICTIONS
-from ptune.run.resolved import stored
+from ptune.run.resolved import decisive, stored
 
-RESULTS = ("result.json", "evaluation.json")
-"""A run's record: that of training, or of a method that trains nothing."""
-MARKS = (*RESULTS, "config.yaml", CELL)
+MARKS = (*RESULTS.values(), "config.yaml", CELL)
 """Files of which each shows that a directory is a run's."""
 WHOLE = {"task": str, "method": str, "seed": int, "monitor": str, "metrics": dict, "config": dict}
 """What every result has, of all versions."""
@@ -31,7 +29,8 @@ class Record:
     place: str
     """The directory or file that it was read from."""
     options: Mapping[str, Any]
-    """Its choices by name (`lr`, `length`, `template`), with `method`, `task`, `backbone` and `seed`."""
+    """Its choices by name (`lr`, `length`, `template`), with `method`, `task`, `backbone` and `seed`. Those of a run
+    directory are its whole configuration, those of a file that was kept are fewer."""
     result: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What `result.json` holds; {} where the run has none."""
     state: Literal["done", "failed", "unfinished"] = "done"
@@ -141,12 +140,12 @@ def _file(file: Path) -> Record:
 
 
 def _directory(folder: Path) -> Record:
-    for name in RESULTS:
+    for name in RESULTS.values():
         if (folder / name).exists():
             result = _result(folder / name)
             kept = folder / str(result.get("predictions") or PREDICTIONS)
             predictions = {split: file for split in result["metrics"] if (file := kept / f"{split}.parquet").is_file()}
-            return Record(str(folder), _options(result), result, predictions=predictions)
+            return Record(str(folder), _configured(folder) | _options(result), result, predictions=predictions)
     options = _begun(folder)
     if (folder / FAILED).exists():
         error = str(_mapping(folder / FAILED).get("error", "")).removeprefix("error: ")
@@ -184,9 +183,14 @@ def _begun(folder: Path) -> dict[str, Any]:
         pairs = [(name, value) for name, value in zip(words[::2], words[1::2], strict=False) if name != "--config"]
         found = _short({name.removeprefix("--"): _value(value) for name, value in pairs})
         found = {AXES[axis]: value for axis, value in cell.get("values", {}).items() if axis in AXES} | found
-    found |= _short(stored(folder / "config.yaml") or {})
+    found |= _configured(folder)
     found["seed"] = int(found["seed"]) if str(found.get("seed", "")).isdecimal() else None
     return found
+
+
+def _configured(folder: Path) -> dict[str, Any]:
+    """The options in a run's configuration that its numbers follow from; {} where there is no whole one."""
+    return _short(decisive(found)) if (found := stored(folder / "config.yaml")) else {}
 
 
 def _short(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ptune.research.groups import Group
 from ptune.research.records import Record
-from ptune.research.tables import Cell, Table, counted, measured, word
+from ptune.research.tables import Cell, Table, amount, counted, measured, word
 
 MISSING = "missing"
 COSTS: dict[str, tuple[Callable[[Record], float | None], Callable[[list[float]], Cell]]] = {
@@ -16,10 +16,10 @@ COSTS: dict[str, tuple[Callable[[Record], float | None], Callable[[list[float]],
     "kB on disk": (lambda run: _thousands(run.cost("bytes")), counted),
     "steps": (lambda run: run.cost("steps"), counted),
     "epochs": (lambda run: run.cost("epochs"), counted),
-    "seconds": (lambda run: run.cost("seconds"), lambda values: measured(values, 1, 0)),
-    "seconds to best": (lambda run: run.cost("seconds_to_best"), lambda values: measured(values, 1, 0)),
-    "examples/s": (lambda run: run.cost("examples_per_second"), lambda values: measured(values, 1, 0)),
-    "peak memory, MiB": (lambda run: run.cost("peak_memory_mib"), lambda values: measured(values, 1, 0)),
+    "seconds": (lambda run: run.cost("seconds"), amount),
+    "seconds to best": (lambda run: run.cost("seconds_to_best"), amount),
+    "examples/s": (lambda run: run.cost("examples_per_second"), amount),
+    "peak memory, MiB": (lambda run: run.cost("peak_memory_mib"), amount),
 }
 """The columns of costs: the number of a run, and the cell of those of a row."""
 
@@ -44,7 +44,7 @@ def results(groups: Sequence[Group]) -> Table:
         trained = [run.cost("trained_parameters") for run in group.runs]
         cells = [
             *(_cell(values, 100, 1) for values in own),
-            _cell(majority, 100, 1),
+            _cell(majority[:1] if len(set(majority)) == 1 else majority, 100, 1),
             counted(_known(epochs)),
             counted(_known(trained)),
         ]
@@ -95,7 +95,11 @@ def runs(groups: Sequence[Group]) -> Table:
             values = [run.metric(split, group.monitor) for split in (run.splits[:1] + run.splits[-1:])]
             words = [run.result.get(name) for name in ("hash", "date", "device")]
             ends = [_cell(values[:1], 100, 1), _cell(values[1:], 100, 1)] if values else [Cell(state(run)), Cell()]
-            cells = [Cell("-" if run.seed is None else str(run.seed), run.seed), *ends, _cell([run.cost("seconds")])]
+            cells = [
+                Cell("-" if run.seed is None else str(run.seed), run.seed),
+                *ends,
+                amount(_known([run.cost("seconds")])),
+            ]
             rows.append(
                 (*keys(group), *cells, *(word(str(each)) if each else Cell() for each in words), word(run.place))
             )

@@ -77,6 +77,11 @@ def measured(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> Ce
     return Cell(f"{text} ± {scale * stdev(values):,.{digits}f}", mean, stdev(values), len(values))
 
 
+def amount(values: Sequence[float]) -> Cell:
+    """A cell with mean ± deviation of an amount such as seconds, with a decimal where it is small."""
+    return measured(values, 1, 0 if values and sum(values) / len(values) >= 10 else 1)
+
+
 def counted(values: Sequence[float]) -> Cell:
     """A cell with a count that is mostly the same for all runs, or with the smallest and largest one."""
     if not values:

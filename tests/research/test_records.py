@@ -139,3 +139,13 @@ def test_the_columns_may_be_chosen(records):
     assert [group.values["length"] for group in grouped(found, ("length", "task"))] == ["4", "8"]
     with pytest.raises(InputError, match="--by lenght: no option of these runs; did you mean 'length'"):
         grouped(found, ("lenght",))
+
+
+def test_what_belongs_to_one_task_alone_is_no_gap_of_another(records):
+    found = grouped(records(*(result(task=task, config={"path": f"data/{task}"}) for task in "ab")), ("path", "method"))
+    assert [group.values["path"] for group in found] == ["data/a", "data/b"]
+
+
+def test_what_trains_nothing_lacks_no_seed(records):
+    found = grouped(records(result(seed=1), result(seed=2), result(method="ManualPrompt", steps=0)))
+    assert [group.missing for group in found] == [(), ()]
