@@ -11,12 +11,15 @@ from ptune import backbones as support
 from ptune.__main__ import main as console
 from ptune.evaluate import main as evaluate
 from ptune.fit import main as fit
+from ptune.report import main as report
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BASH = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
 COMMANDS = [line for line in BASH.splitlines() if "-m ptune.fit" in line or "-m ptune.evaluate" in line]
 TABLES = runpy.run_path(str(ROOT / "experiments/table.py"))
+PAGES = README + (ROOT / "experiments/README.md").read_text()
+REPORTS = re.findall(r"<!-- table: python -m ptune\.report (.*?) -->", PAGES)
 RECIPES = {path for path in ROOT.glob("experiments/*/*.yaml") if path.parent.name not in ("grids", "spaces")}
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in RECIPES)
 
@@ -108,8 +111,20 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize("name", TABLES["TABLES"])
 def test_a_table_is_the_committed_results(name):
     table = TABLES["TABLES"][name](TABLES["RESULTS"] / name)
-    pages = README + (ROOT / "experiments/README.md").read_text()
-    assert pages.count(f"experiments/table.py {name} -->\n{table}\n<!-- end -->") == 1
+    assert f"<!-- table: python experiments/table.py {name} -->\n{table}\n<!-- end -->" in PAGES
+
+
+@pytest.mark.parametrize("words", REPORTS)
+def test_a_table_of_runs_is_that_of_the_report_that_its_comment_names(words, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert report(shlex.split(words)) == 0
+    table, _, notes = capsys.readouterr().out.partition("\n\n")
+    assert notes.startswith("- "), "a report of one table, whose notes the page says in its own words"
+    assert f"<!-- table: python -m ptune.report {words} -->\n{table}\n<!-- end -->" in PAGES
+
+
+def test_every_table_names_its_command():
+    assert PAGES.count("<!-- table: ") == len(REPORTS) + len(TABLES["TABLES"])
 
 
 @pytest.mark.slow
