@@ -257,6 +257,15 @@ class TaskData(LoadedSplits):
         """The columns that a row's texts stand in."""
         return self.task.text
 
+    def texts(self, checked: dict) -> dict[str, str]:
+        """The texts of a checked row by the names of their columns, for a reader."""
+        return dict(zip(self.read_columns, checked["texts"], strict=True))
+
+    def texts_of(self, split: str, numbers: Sequence[int]) -> list[dict[str, str]]:
+        """The texts of rows of `split`, given by their `row_numbers`; call it after setup."""
+        places = {number: place for place, number in enumerate(self.row_numbers(split))}
+        return [self.texts(self._rows[split][places[number]]) for number in numbers]
+
     def worded(self, answer: Any) -> Any:
         """An answer of the head as the data write it."""
         return answer

@@ -97,6 +97,11 @@ class MultipleChoice(Templated):
         """The row with the first choice as its label."""
         return row | {self.task.label: self.task.labels[0]}
 
+    def texts(self, checked: dict) -> dict[str, str]:
+        """The first text, or the template's columns, and the endings."""
+        first = checked["columns"] if self.templated else {self.task.text[0]: checked["first"]}
+        return first | dict(zip(self.task.choices, checked["seconds"], strict=True))
+
     def presented(self, checked: dict, answers: list[Answer]) -> list[dict]:
         """[{label, score, answer}], best first; `answer` is the text of the choice that the label stands for."""
         texts = dict(zip(self.task.labels, checked["seconds"], strict=True))

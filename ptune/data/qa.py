@@ -78,6 +78,10 @@ class SpanQA(TaskData):
         if math.isnan(self.null_threshold):
             raise InputError(f"--data.null_threshold {self.null_threshold}: must be a number.")
 
+    def texts(self, checked: dict) -> dict[str, str]:
+        """Question and context."""
+        return dict(zip(self.task.text, (checked["question"], checked["context"]), strict=True))
+
     def presented(self, checked: dict, answers: list[Answer]) -> list[dict]:
         """[{score, start, end, answer}]: the text and its characters in the context; "" from 0 to 0 for no answer."""
         return [{key: answer[key] for key in ("score", "start", "end", "answer")} for answer in answers]

@@ -131,6 +131,10 @@ class Tagging(TaskData):
         words = re.findall(r"\w+|[^\w\s]", texts[0]) if len(texts) == 1 else list(texts)
         return {self.task.text[0]: words}
 
+    def texts(self, checked: dict) -> dict[str, str]:
+        """The words, joined by spaces."""
+        return {self.task.text[0]: " ".join(checked["words"])}
+
     def presented(self, checked: dict, answers: list[Answer]) -> list[dict]:
         """The entities in order, {entity_group, score, word, start, end}; all words where tags have no B-, I-, ...
 

@@ -143,6 +143,10 @@ class Templated(TaskData):
         """The columns that the template names, where there is one."""
         return {"columns": self.template.columns} if self.templated else {}
 
+    def texts(self, checked: dict) -> dict[str, str]:
+        """The texts of a checked row by the names of their columns; with a template, of those that it names."""
+        return checked["columns"] if self.templated else super().texts(checked)
+
     def columns(self, row: dict, empty: bool = False) -> dict[str, str]:
         """The columns that the template names; an empty one is an error unless `empty`."""
         return {name: self.string(row, name, empty) for name in self.template.columns}
