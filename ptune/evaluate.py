@@ -28,7 +28,7 @@ def run(args: list[str], given: list[str], source: str | None = None) -> command
         source: the run directory whose checkpoint is evaluated.
     """
     # These take seconds to import: only when the options are known to exist.
-    from ptune.run import checkpoints, disk, folder, machine, result
+    from ptune.run import checkpoints, disk, folder, loggers, machine, result, uploads
     from ptune.run.cli import CLI
 
     cli, about = CLI.of(args), machine.about("evaluate", given)
@@ -46,20 +46,22 @@ def run(args: list[str], given: list[str], source: str | None = None) -> command
     model.configure_model()
     model.check_data(data)
     progress = result.UNTRAINED
-    if checkpoint is None and trainer.is_global_zero:
-        folder.begin(run_dir, cli.resolved(), trainer, cli.wandb, cli.identity, cli.columns())
     if checkpoint is not None:
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only
         epoch = checkpoint["epoch"] + 1
         progress = result.Progress(checkpoint["global_step"], epoch, epoch, result.UNTRAINED.work)
     measured = cli.run(trainer, about)
-    found = result.report(measured, progress)
+    with loggers.told():
+        if checkpoint is None and trainer.is_global_zero:
+            folder.begin(cli, cli.resolved(), trainer)
+        found = result.report(measured, progress)
     if not trainer.is_global_zero:
         return None
     with disk.told(run_dir, "make room, or choose another --run_dir."):
         kept = result.write_evaluation(measured, found)
-    print(result.table(found))
+    print(result.table(found), flush=True)
+    uploads.upload(measured, kept, cli.config.wandb.samples)
     return kept
 
 

@@ -27,13 +27,12 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from ptune.run import callbacks, disk, folder, machine, result, same, slurm
+    from ptune.run import callbacks, disk, folder, loggers, machine, result, same, slurm, uploads
     from ptune.run.checkpoints import RunCheckpoint
     from ptune.run.cli import CLI
     from ptune.run.finite import Finite
     from ptune.run.frozen import FrozenLayers
     from ptune.run.history import History
-    from ptune.run.loggers import MetricsLog
     from ptune.run.signals import StopAtStep
     from ptune.run.workers import Workers
 
@@ -50,7 +49,7 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
 
     def begin(trainer: Trainer) -> str:
         """Write config.yaml and start W&B; where the numbers go, in words."""
-        return folder.begin(run_dir, config, trainer, cli.wandb, cli.identity, cli.columns())
+        return folder.begin(cli, config, trainer)
 
     origin, telemetry = same.Provenance(config, data), callbacks.Telemetry()
     history = History(telemetry)
@@ -64,9 +63,9 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     if cli.config.cache_frozen:
         own.append(FrozenLayers(data, cli.config.cache_frozen is True, cli.config.cache_limit))
     own += [StopAtStep(last, workers), best, last, *more]
-    trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, start.step)], own)
+    trainer = cli.build_trainer(run_dir, [loggers.MetricsLog(run_dir, start.step)], own)
     full = disk.told(run_dir, "mend that, and go on with the same command and --ckpt_path auto.")
-    with full, folder.made(run_dir), workers.watched(trainer):
+    with full, folder.made(run_dir), workers.watched(trainer), loggers.told():
         folder.check_unchanged(run_dir, asked, start)
         origin.check(trainer, model, Path(run_dir), start, cli.config.allow_change)
         cli.fit(trainer, start.path)
@@ -80,7 +79,8 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
         if not trainer.is_global_zero:
             return None
         kept = result.write(finished, found)
-        print(result.table(found))
+        print(result.table(found), flush=True)
+        uploads.upload(finished, kept, cli.config.wandb.samples)
         return kept
 
 

@@ -16,7 +16,8 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 FORKED = multiprocessing.get_context("forkserver")
-LIBRARIES = ("torch", "lightning.pytorch.cli", "transformers.models.bert.modeling_bert", "datasets", "wandb", "peft")
+LIBRARIES = ("torch", "lightning.pytorch.cli", "transformers.models.bert.modeling_bert", "datasets", "peft")
+LIBRARIES = ("wandb.sdk.launch", *LIBRARIES)  # behind torch it takes three seconds, which `wandb.init` would take
 FORKED.set_forkserver_preload(LIBRARIES)
 LIMIT = 120
 """Seconds after which a command is taken for hung."""

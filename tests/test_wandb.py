@@ -18,6 +18,7 @@ import runs
 from ptune.run import loggers
 from ptune.run.arguments import prepare
 from ptune.run.cli import CLI
+from ptune.tasks import toy
 
 BLOCK, HEADER = 32768, struct.Struct("<IHB")  # LevelDB's log: blocks of records with crc32, length, type
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -66,17 +67,22 @@ def values(items) -> dict:
 def offline(tmp_path_factory):
     """A run without key and mode, read back from the folder that it says to sync."""
     folder = tmp_path_factory.mktemp("offline")
-    run = process(runs.line("run", model__lr=0.02, data__batch_size=5, seed_everything=12), folder)
+    words = runs.line("run", model__lr=0.02, data__batch_size=1, seed_everything=12, wandb__samples=4)  # 20 steps
+    run = process(words, folder)
     (place,) = re.findall(r"upload with: wandb sync (\S+)", run.out)
     (file,) = Path(folder, place).glob("*.wandb")
     read = records(file)
     run.place, run.read = place, read
-    run.history = [values(record.history.item) for record in read if record.WhichOneof("record_type") == "history"]
-    run.summary = {}
-    for record in read:
-        if record.WhichOneof("record_type") == "summary":
-            run.summary |= values(record.summary.update)
-    (run.about,) = [record.run for record in read if record.WhichOneof("record_type") == "run"]
+
+    def of(kind):
+        return [getattr(record, kind) for record in read if record.WhichOneof("record_type") == kind]
+
+    run.history = [values(row.item) for row in of("history")]
+    run.summary = {key: value for update in of("summary") for key, value in values(update.update).items()}
+    run.artifacts = {artifact.name: artifact for artifact in of("artifact")}
+    run.metrics = {metric.name or metric.glob_name: metric for metric in of("metric")}
+    (run.about,) = of("run")
+    run.result = json.loads((folder / "run" / "result.json").read_text())
     return run
 
 
@@ -100,14 +106,18 @@ def test_the_configuration_is_flat_columns(offline):
         "lr": 0.02,
         "seed": 12,
     }
-    expected |= {"batch_size": 5, "schedule": "linear", "layers": "all", "max_epochs": 2}
+    expected |= {"batch_size": 1, "schedule": "linear", "layers": "all", "max_epochs": 2}
+    expected |= {"monitor": "accuracy", "chosen_on": "validation"}
+    expected |= {key: offline.result[key] for key in ("fingerprint", "data_fingerprint", "hash")}
+    expected |= {"majority/val/accuracy": offline.result["majority"]["validation"]["accuracy"]}
+    expected |= {"majority/test/accuracy": offline.result["majority"]["test"]["accuracy"]}
     assert {key: config[key] for key in expected} == expected
     assert not [key for key, value in config.items() if isinstance(value, dict) and key != "_wandb"]
 
 
 @pytest.mark.slow
 def test_runs_that_differ_in_the_seed_alone_are_a_group_and_the_name_is_that_of_the_default_directory(offline):
-    cli = CLI.of(prepare(runs.line("run", model__lr=0.02, data__batch_size=5, seed_everything=12)))
+    cli = CLI.of(prepare(runs.line("run", model__lr=0.02, data__batch_size=1, seed_everything=12)))
     assert offline.about.display_name == cli.identity.name
     assert (offline.about.run_group, offline.about.job_type) == (cli.identity.group, "PTuningV2")
     assert list(offline.about.tags) == ["toy/pair", "PTuningV2", cli.identity.backbone]
@@ -125,18 +135,49 @@ def test_runs_that_differ_in_the_seed_alone_are_a_group_and_the_name_is_that_of_
 )
 def test_the_history_has_what_metrics_csv_has(name, offline):
     logged = [row[name] for row in offline.history if name in row]
-    assert len(logged) == (2 if name.startswith("val/") else 4)
+    assert len(logged) == (2 if name.startswith("val/") else 20)
     assert logged == pytest.approx(runs.column(offline.folder / "run", name))
 
 
 @pytest.mark.slow
-def test_the_final_result_is_the_summary(offline):
-    result = json.loads((offline.folder / "run" / "result.json").read_text())
-    for split, metrics in result["metrics"].items():
-        for name, value in metrics.items():
-            assert offline.summary[f"final/{split}/{name}"] == pytest.approx(value)
+def test_the_summary_is_the_best_validation_and_the_final_result(offline):
+    logged = {name: [row[name] for row in offline.history if name in row] for name in ("val/accuracy", "val/loss")}
+    assert offline.summary["val/accuracy"] == {"max": max(logged["val/accuracy"])}
+    assert offline.summary["val/loss"] == {"min": min(logged["val/loss"])}
+    assert {offline.metrics[name].step_metric for name in ("*", *logged)} == {"trainer/global_step"}
+    for split, name in {"validation": "val", "test": "test"}.items():
+        for metric, value in offline.result["metrics"][split].items():
+            assert offline.summary[f"final/{name}/{metric}"] == pytest.approx(value)
+    assert offline.summary["final/score"] == offline.result["metrics"]["validation"]["accuracy"]
     for name in ("trained_parameters", "total_parameters", "steps", "epochs", "seconds", "peak_memory_mib"):
-        assert offline.summary[f"final/{name}"] == pytest.approx(result[name])
+        assert offline.summary[f"final/{name}"] == pytest.approx(offline.result[name])
+
+
+@pytest.mark.slow
+def test_the_mistakes_and_some_rows_of_each_split_are_tables(offline):
+    tables = {
+        str(file.relative_to(offline.folder / offline.place / "files/media/table"))
+        .rpartition("_")[0]
+        .rpartition("_")[0]: json.loads(file.read_text())
+        for file in Path(offline.folder, offline.place).rglob("*.table.json")
+    }
+    assert tables.keys() == {"errors/val_table", "errors/test_table", "samples/val", "samples/test"}
+    assert sum(count for *_, count in tables["errors/val_table"]["data"]) == offline.result["rows"]["validation"]
+    texts = {row["sentence1"] for row in toy.generate("toy/pair", "test")}
+    assert tables["samples/test"]["columns"] == ["row", "sentence1", "sentence2", "gold", "answer", "score", "right"]
+    assert len(tables["samples/test"]["data"]) == 4
+    assert {row[1] for row in tables["samples/test"]["data"]} <= texts
+
+
+@pytest.mark.slow
+def test_the_best_prompt_is_an_artifact_that_lies_in_the_run_directory(offline):
+    artifact = offline.artifacts[offline.about.display_name.replace("/", "-")]
+    assert (artifact.type, set(artifact.aliases)) == ("prompt", {"latest", "best"})
+    (entry,) = artifact.manifest.contents
+    assert Path(entry.local_path) == offline.folder / "run" / "prompts.safetensors"
+    said = json.loads(artifact.metadata)
+    keys = ("task", "method", "backbone", "fingerprint", "seed", "trained_parameters", "best_epoch")
+    assert {key: said[key] for key in keys} == {key: offline.result[key] for key in keys}
 
 
 @pytest.fixture
@@ -179,7 +220,7 @@ def test_a_server_that_is_there_but_silent_is_waited_for_no_longer_than_told(ser
 @pytest.mark.parametrize("server", ["absent", pytest.param("refusing", marks=pytest.mark.deep)], indirect=True)
 def test_a_key_that_cannot_be_used_costs_seconds_and_the_run_goes_on_offline_and_says_why(server, tmp_path, request):
     key = "0123456789abcdef0123456789abcdef01234567"
-    words = runs.line("run", trainer__max_epochs=1, wandb__timeout=1)
+    words = runs.line("run", trainer__max_epochs=1, wandb__timeout=1, wandb__enabled=True)  # of three steps
     run = process(words, tmp_path, WANDB_API_KEY=key, WANDB_BASE_URL=server)
     (said,) = [line for line in run.out.splitlines() if "W&B" in line]
     why = re.search(r"W&B offline \((.+)\); upload with: wandb sync run/wandb/offline-run-", said)[1]
@@ -194,9 +235,15 @@ def test_a_key_that_cannot_be_used_costs_seconds_and_the_run_goes_on_offline_and
 
 # ---- switched off
 
+OFF = "W&B is off"
+FEW = f"{OFF} for fewer than 20 steps; --wandb.enabled true logs them"
 
-@pytest.mark.parametrize(("mode", "options"), [("disabled", {}), (None, {"wandb__enabled": False})])
-def test_switched_off_it_leaves_no_folder_and_is_not_even_imported(mode, options, tmp_path, monkeypatch):
+
+@pytest.mark.parametrize(
+    ("mode", "options", "said"),
+    [("disabled", {"wandb__enabled": True}, OFF), (None, {"wandb__enabled": False}, OFF), (None, {}, FEW)],
+)
+def test_switched_off_it_leaves_no_folder_and_is_not_even_imported(mode, options, said, tmp_path, monkeypatch):
     if mode is None:
         monkeypatch.delenv("WANDB_MODE")
     else:
@@ -205,5 +252,13 @@ def test_switched_off_it_leaves_no_folder_and_is_not_even_imported(mode, options
     monkeypatch.chdir(tmp_path)
     code, out, err = runs.call(runs.line("run", trainer__max_epochs=1, **options))
     assert code == 0, err
-    assert "run/metrics.csv (W&B is off)" in out
+    assert f"run/metrics.csv ({said})\n" in out
     assert not list(tmp_path.rglob("wandb"))
+
+
+@pytest.mark.parametrize(("enabled", "steps"), [("auto", loggers.FEW), ("auto", float("inf")), (True, 1)])
+def test_a_run_is_logged_that_is_long_enough_or_asked_for(enabled, steps, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ModuleNotFoundError, match="wandb"):
+        loggers.Wandb(enabled).logger(str(tmp_path), None, {}, (), steps)

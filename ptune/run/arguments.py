@@ -104,19 +104,20 @@ def _check_type(option: Given, found: catalog.Option) -> None:
     if isinstance(value, str):
         with suppress(yaml.YAMLError):
             value = configs.load(value)
-    names = set(re.findall(r"\w+", found.type))
+    literals = re.findall(r"'(\w+)'", found.type)
+    names = set(re.findall(r"\w+", found.type)) - {"Literal", *literals}
     types = [KINDS[name] for name in KINDS if name in names]
     if value is None and found.type and not ({"None", "Optional", "Any"} & names or found.default == "null"):
         if option.value is None or types or found.choices:
-            raise OptionError(option.key, f"'null': must be {_words(types) or 'given a value'}.")
+            raise OptionError(option.key, f"'null': must be {_words(types, literals) or 'given a value'}.")
         return
     plain = bool(types) and names <= {*KINDS, "None", "Optional", "Union"} and value is not None
-    if plain and type(value) not in {kind for kinds, _ in types for kind in kinds}:
-        raise OptionError(option.key, f"{option.value!r}: must be {_words(types)}.")
+    if plain and value not in literals and type(value) not in {kind for kinds, _ in types for kind in kinds}:
+        raise OptionError(option.key, f"{option.value!r}: must be {_words(types, literals)}.")
 
 
-def _words(types: list[tuple[tuple[type, ...], str]]) -> str:
-    return " or ".join(word for _, word in types)
+def _words(types: list[tuple[tuple[type, ...], str]], literals: list[str]) -> str:
+    return " or ".join([*(word for _, word in types), *(literals if types else [])])
 
 
 def classes_in(value: Any) -> Iterator[str]:

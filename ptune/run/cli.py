@@ -28,7 +28,7 @@ from ptune.run.identity import Identity, identify
 from ptune.run.loggers import Wandb
 from ptune.run.options import Parser, refused_class
 from ptune.run.predictions import Predictions
-from ptune.run.result import Run
+from ptune.run.result import Run, logged_as
 from ptune.tuning.tuner import PromptTuner
 
 for _module in (entry.module for group in catalog.GROUPS for entry in catalog.classes(group).values()):
@@ -249,6 +249,20 @@ class CLI(LightningCLI):
             **model,
             **data,
             **trainer,
+        }
+
+    def described(self) -> dict[str, Any]:
+        """The run's choices and what it is made of, as flat columns; the data are read and the backbone is loaded."""
+        data = self.datamodule
+        majority = {logged_as(split, data): data.majority(split) for split in data.splits}
+        return {
+            **self.columns(),
+            "monitor": data.head.monitor,
+            "chosen_on": data.splits[0],
+            "fingerprint": self.model.backbone.fingerprint,
+            "data_fingerprint": self.identity.data,
+            "hash": self.identity.hash,
+            **{f"majority/{split}/{name}": value for split, found in majority.items() for name, value in found.items()},
         }
 
 

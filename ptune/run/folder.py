@@ -1,6 +1,7 @@
 """The run directory: where it is, whether it may be used, and which checkpoint a run goes on from."""
 
 import json
+import math
 import os
 import socket
 import sys
@@ -20,9 +21,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from ptune.errors import InputError, note
 from ptune.run import resolved
 from ptune.run.checkpoints import read
+from ptune.run.cli import CLI
 from ptune.run.directory import PREDICTIONS
 from ptune.run.identity import Identity
-from ptune.run.loggers import Wandb
+from ptune.run.loggers import MetricsLog
 from ptune.tuning.saving import write_whole
 
 LOCK = ".lock"
@@ -207,21 +209,31 @@ def make(run_dir: str) -> None:
         raise InputError(f"run_dir: {run_dir!r} cannot be written ({reason}); choose another.") from error
 
 
-def begin(
-    run_dir: str, config: str, trainer: Trainer, wandb: Wandb | None, identity: Identity, columns: dict[str, Any]
-) -> str:
-    """Write `config.yaml` and start W&B, now that every check is passed: a run that is refused leaves nothing.
+def begin(cli: CLI, config: str, trainer: Trainer) -> str:
+    """Write `config.yaml`, tell the loggers what the run is and start W&B, now that every check is passed.
 
-    Called in the first process alone. Returns where the run's numbers go, in words.
+    So a run that is refused leaves nothing. Called in the first process alone, when the backbone is loaded.
+
+    Args:
+        cli: the options, model and data.
+        config: the resolved configuration.
+        trainer: the trainer, in its fit or before an evaluation.
+
+    Returns:
+        Where the run's numbers go, in words.
     """
-    logs = f"{run_dir}/metrics.csv"
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return "nowhere: fast_dev_run"
-    write_config(Path(run_dir), config)
-    if wandb is None:
-        return logs
-    logger, said = wandb.logger(run_dir, identity, columns)
-    trainer.loggers += [logger] if logger else []
+    described = cli.described()
+    for logger in trainer.loggers:
+        logger.log_hyperparams(described)
+    write_config(Path(cli.run_dir), config)
+    if cli.wandb is None:
+        others = [type(logger).__name__ for logger in trainer.loggers if not isinstance(logger, MetricsLog)]
+        return ", ".join([f"{cli.run_dir}/metrics.csv", *others])
+    steps = trainer.estimated_stepping_batches if trainer.training else math.inf
+    own, said = cli.wandb.logger(cli.run_dir, cli.identity, described, cli.datamodule.task.metrics, steps)
+    trainer.loggers += [own] if own else []
     return said
 
 

@@ -52,10 +52,12 @@ class Parser(LightningArgumentParser):
             raise OptionError(f"{grouped[1]}.{grouped[2]}") from ex
         missing = re.search(r"arguments are required: ([\w.]+)", message)
         if missing:
-            choices = (
-                f"choose one of: {', '.join(catalog.classes(missing[1]))}." if missing[1] in catalog.GROUPS else ""
-            )
-            raise OptionError(missing[1], f"is missing; {choices or 'python -m ptune.tasks lists the tasks.'}") from ex
+            name, fix = missing[1], "give it a value."
+            if name in catalog.GROUPS:
+                fix = f"choose one of: {', '.join(catalog.classes(name))}."
+            elif name.startswith("data."):
+                fix = "python -m ptune.tasks lists the tasks."
+            raise OptionError(name, f"is missing; {fix}") from ex
         if not outer:
             raise InputError(" ".join(message.split())) from ex
         raise self._of_value(outer[1], message[outer.end() + 1 :]) from ex

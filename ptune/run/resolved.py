@@ -34,6 +34,7 @@ FREE = (
     "wandb.enabled",
     "wandb.project",
     "wandb.timeout",
+    "wandb.samples",
     "worker_timeout",
     "cache_limit",
 )

@@ -11,7 +11,6 @@ from typing import Any, final
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import WandbLogger
 
 from ptune.data.base import TaskData
 from ptune.errors import printable
@@ -138,11 +137,11 @@ def report(run: Run, progress: Progress) -> dict[str, Any]:
 
 def logged_as(split: str, data: TaskData) -> str:
     """The name of a split where numbers are logged: `val` for the one that chooses the checkpoint, else its own."""
-    return "val" if split == data.chosen_on else split
+    return "val" if split == data.splits[0] else split
 
 
 def write(run: Run, result: dict[str, Any]) -> dict[str, Any]:
-    """`prompts.safetensors`, `predictions` and `result.json` into the run directory, the result into W&B's summary.
+    """`prompts.safetensors`, `predictions` and `result.json` into the run directory.
 
     Returns what `result.json` holds: the result and, under `bytes`, the size of `prompts.safetensors`.
     """
@@ -154,9 +153,9 @@ def write(run: Run, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_evaluation(run: Run, result: dict[str, Any]) -> dict[str, Any]:
-    """`evaluation.json`, or `evaluation-2.json` and so on beside earlier ones, and the result into W&B's summary.
+    """`evaluation.json`, or `evaluation-2.json` and so on beside earlier ones, and the predictions.
 
-    So are the predictions, whose folder the file names. Returns what the file holds.
+    Their folder is named in the file. Returns what the file holds.
     """
     if run.predictions:
         folder = _free(run.directory, PREDICTIONS)
@@ -174,13 +173,6 @@ def _free(run_dir: Path, name: str, suffix: str = "") -> Path:
 def _save(run: Run, result: dict[str, Any], path: Path) -> dict[str, Any]:
     result = _plain(result)
     write_whole(path, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
-    for logger in run.trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            names = {split: logged_as(split, run.data) for split in result["metrics"]}
-            metrics = {f"{names[split]}/{k}": v for split, found in result["metrics"].items() for k, v in found.items()}
-            numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
-            logger.experiment.summary.update({f"final/{key}": value for key, value in (metrics | numbers).items()})
-            logger.experiment.finish()
     return result
 
 

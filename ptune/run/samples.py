@@ -12,7 +12,7 @@ LETTERS = 2000
 ANSWERED = ("gold", "answer", "score", "right")
 
 
-def sample(data: TaskData, kept: Predictions, split: str, most: int, seed: int) -> tuple[list[str], list[list[Any]]]:
+def sample(data: TaskData, kept: Predictions, split: str, most: int, seed: int) -> tuple[list[Any], list[Any]]:
     """Names of columns, and rows: number, texts, gold, answer, its score, and whether it is right.
 
     Lists of tags, labels or right answers are joined to a text, and their score is the mean.

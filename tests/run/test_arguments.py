@@ -142,6 +142,7 @@ def test_closed_choices_are_found_through_aliases_and_other_modules():
         ("--model PTuningV2 --model.length 1_000", "option --model.length '1_000': must be a whole number (int)."),
         ("--model PTuningV2 --model.length null", "option --model.length 'null': must be a whole number (int)."),
         ("--model PTuningV2 --model.checkpointing yes", "option --model.checkpointing 'yes': must be true or false."),
+        ("--wandb.enabled yes", "option --wandb.enabled 'yes': must be true or false or auto."),
         ("--trainer.max_epochs 1.5", "option --trainer.max_epochs '1.5': must be a whole number (int)."),
         (
             "--model PTuningV2 --model.lr {class_path:evil.C}",

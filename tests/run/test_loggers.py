@@ -1,12 +1,17 @@
-"""`metrics.jsonl`: appended line by line, read when torn, taken up again at the checkpoint."""
+"""`metrics.jsonl`: appended line by line, read when torn, taken up again at the checkpoint; Lightning's loggers."""
 
 import csv
 import json
 
 import pytest
+import runs
+import yaml
+from lightning.fabric.loggers import tensorboard
+from lightning.pytorch.loggers import CSVLogger
 
+from ptune.errors import InputError
 from ptune.run.identity import Identity
-from ptune.run.loggers import MetricsLog, Wandb, read_metrics
+from ptune.run.loggers import MetricsLog, Wandb, read_metrics, told
 
 
 @pytest.fixture
@@ -80,7 +85,68 @@ def test_a_run_of_an_agent_of_a_wandb_sweep_has_the_id_that_the_agent_has_given_
         if place == "two":
             monkeypatch.delenv("WANDB_SWEEP_ID")
         with pytest.raises(Begun) as begun:
-            Wandb().logger(str(tmp_path / place), run, {})
+            Wandb().logger(str(tmp_path / place), run, {}, ())
         ids += begun.value.args
     assert ids[:2] == ["abc123", "abc123"], "a run that goes on keeps its own"
     assert ids[2] != "abc123", "many runs of a process would share the one of its environment"
+
+
+# ---- Lightning's own
+
+
+@pytest.mark.slow
+def test_lightnings_loggers_get_the_metrics_and_the_options(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    words = runs.line(tmp_path / "run", model__length=3, trainer__max_epochs=1)
+    for name in ("CSVLogger", "TensorBoardLogger"):
+        words += [f"--trainer.logger+={name}", f"--trainer.logger.save_dir={tmp_path / name}"]
+    code, out, err = runs.call(words)
+    assert code == 0, err
+    assert f"  logs      {tmp_path}/run/metrics.csv, CSVLogger, TensorBoardLogger\n" in out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    (table,), (options,) = ([*(tmp_path / "CSVLogger").rglob(name)] for name in ("metrics.csv", "hparams.yaml"))
+    said = {"method": "PTuningV2", "length": 3, "chosen_on": "validation", "fingerprint": result["fingerprint"]}
+    assert said.items() <= yaml.safe_load(options.read_text()).items()
+    with table.open(newline="") as file:
+        reached = [float(row["final/val/accuracy"]) for row in csv.DictReader(file) if row["final/val/accuracy"]]
+    assert reached == [pytest.approx(result["metrics"]["validation"]["accuracy"])]
+    scalars, metadata = {}, {}
+    for file in (tmp_path / "TensorBoardLogger").rglob("events.*"):
+        found = events.EventAccumulator(str(file)).Reload()
+        scalars |= {name: [event.value for event in found.Scalars(name)] for name in found.Tags()["scalars"]}
+        metadata |= found.summary_metadata
+    assert scalars["final/val/accuracy"] == pytest.approx(reached)
+    assert len(scalars["train/loss"]) == 3
+    assert b"PTuningV2" in metadata["_hparams_/session_start_info"].plugin_data.content
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["CSVLogger"], "error: option --trainer.logger.save_dir is missing; give it a value."),
+        (
+            ["TensorBoardLogger", "--trainer.logger.save_dir", "x"],
+            "error: trainer: TensorBoardLogger cannot be built (Neither",
+        ),
+    ],
+)
+def test_a_logger_that_cannot_be_had_is_one_sentence(words, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorboard, "_TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr(tensorboard, "_TENSORBOARDX_AVAILABLE", False)
+    code, _, err = runs.call([*runs.line(tmp_path / "run"), "--trainer.logger", *words])
+    assert code == 2
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loggers_own_error_is_told_and_others_are_not(tmp_path):
+    class Service(CSVLogger):
+        @property
+        def experiment(self):
+            raise ConnectionError("the service is down\nTry later.")
+
+    with pytest.raises(InputError, match=r"^trainer.logger: the service is down; mend that"), told():
+        Service(tmp_path).log_metrics({"x": 1.0})
+    with pytest.raises(ConnectionError), told():
+        raise ConnectionError("not of a logger")
