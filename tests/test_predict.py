@@ -127,8 +127,8 @@ def test_a_bad_row_is_told_with_its_line_and_the_others_are_answered(single, tmp
 
 
 def test_spans_and_entities_are_answers_of_a_row(prompt, tmp_path):
-    file = prompt(ptune.TaskSpec("own", "tagging", text=("w",), labels=("O", "B-X", "I-X")), ptune.Tagging)
-    runs.write(tmp_path / "in.jsonl", [{"w": ["the", "nurse"]}, {"w": "the pilot thanked"}])
+    file = prompt(ptune.TaskSpec("own", "tagging", text=("tokens",), labels=("O", "B-X", "I-X")), ptune.Tagging)
+    runs.write(tmp_path / "in.jsonl", [{"tokens": ["the", "nurse"]}, {"tokens": "the pilot thanked"}])
     code, out, err = predict(file, "--input", tmp_path / "in.jsonl")
     assert (code, err) == (0, "")
     rows = [json.loads(line) for line in out.splitlines()]
@@ -137,6 +137,10 @@ def test_spans_and_entities_are_answers_of_a_row(prompt, tmp_path):
     target = tmp_path / "out.parquet"
     assert predict(file, "--input", tmp_path / "in.jsonl", "--output", target)[0] == 0
     assert pq.read_table(target).to_pylist() == rows
+    (tmp_path / "in.conll").write_text("-DOCSTART-\n\nthe\nnurse\n\nthe\npilot\nthanked\n")  # words without tags
+    code, out, err = predict(file, "--input", tmp_path / "in.conll")
+    assert (code, err) == (0, "")
+    assert [json.loads(line) for line in out.splitlines()] == rows
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ GAP = re.compile(r"[ \t]+")
 """Only these part columns: a word may hold any other white space."""
 
 
-def rows(lines: Iterable[str], file: Path) -> Iterator[tuple[int, dict]]:
+def rows(lines: Iterable[str], file: Path, tagged: bool = True) -> Iterator[tuple[int, dict]]:
     """The sentences of a file, each with the line of its first word.
 
     A row has the columns `tokens`, `tags` (the last column), and, where there are more than two, all columns by their
@@ -31,9 +31,10 @@ def rows(lines: Iterable[str], file: Path) -> Iterator[tuple[int, dict]]:
     Args:
         lines: the file's lines with their ends.
         file: named in errors.
+        tagged: whether there must be tags; else a file of one column has words alone.
 
     Raises:
-        InputError: a line has another number of columns than the first one, or there is one column only.
+        InputError: a line has another number of columns than the first one, or tags are missing.
     """
     lines = [line.rstrip("\r\n\t ") for line in lines]
     first = next((line for line in lines if line and line[0] != "#" and not line.startswith(BEGIN)), "")
@@ -51,9 +52,9 @@ def rows(lines: Iterable[str], file: Path) -> Iterator[tuple[int, dict]]:
         fields = _fields(line, tabs)
         if line[0] == "#" and not sentence and (COMMENT.match(line) or len(fields) != columns):
             continue
-        if len(fields) != columns or columns == 1:
+        if len(fields) != columns or (tagged and columns == 1):
             what = f"{len(fields)} column{'s' * (len(fields) != 1)}"
-            where = f" where the first line has {columns}" if columns > 1 else ""
+            where = f" where the first line has {columns}" if len(fields) != columns else ""
             raise InputError(
                 f"{file}, line {number}: {what}{where}, in {line!r:.40}; give a word and its tags, parted by "
                 f"{'a tab' if tabs else 'a space or a tab'}, on each line."
@@ -70,4 +71,5 @@ def _fields(line: str, tabs: bool) -> list[str]:
 def _row(sentence: list[list[str]], numbers: bool) -> dict[str, list[str]]:
     columns = [list(column) for column in zip(*sentence, strict=True)]
     numbered = {str(i): column for i, column in enumerate(columns, start=1)} if len(columns) > 2 else {}
-    return {WORDS: columns[1 if numbers else 0], TAGS: columns[-1]} | numbered
+    tags = {TAGS: columns[-1]} if len(columns) > 1 else {}
+    return {WORDS: columns[1 if numbers else 0]} | tags | numbered

@@ -213,10 +213,10 @@ def _values(block: Any, file: Path, before: int) -> list[dict]:
         raise
 
 
-def columns(file: Path) -> Placed:
-    """Sentences of a file with a word and its tags on each line."""
+def columns(file: Path, tagged: bool = True) -> Placed:
+    """Sentences of a file with a word on each line and its tags, which may be missing where `tagged` is false."""
     with opened(file, newline="\n") as text:
-        yield from ((f"line {number}", row) for number, row in conll.rows(text, file))
+        yield from ((f"line {number}", row) for number, row in conll.rows(text, file, tagged))
 
 
 READERS: dict[str, Reader] = {

@@ -91,5 +91,13 @@ def test_ragged_lines_are_refused_with_their_line(text, sentence):
         read(text)
 
 
+def test_words_without_tags_are_read_where_none_are_needed():
+    text = "-DOCSTART-\n\nHe\ntook\naspirin\n\nShe\n"
+    found = list(conll.rows(text.splitlines(keepends=True), Path("new.txt"), tagged=False))
+    assert found == [(3, {"tokens": ["He", "took", "aspirin"]}), (7, {"tokens": ["She"]})]
+    with pytest.raises(InputError, match=r"new\.txt, line 2: 2 columns where the first line has 1, in 'took O'"):
+        list(conll.rows(["He\n", "took O\n"], Path("new.txt"), tagged=False))
+
+
 def test_a_file_without_words_has_no_rows():
     assert read("") == read("\n\n") == read("-DOCSTART- O\n\n# a = b\n") == []
