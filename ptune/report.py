@@ -66,6 +66,10 @@ def run(args: list[str]) -> None:
             raise InputError(
                 f"--out {file}: no format has the suffix {file.suffix!r}; choose one of {', '.join(FORMATS)}."
             )
+        if not file.absolute().parent.is_dir():
+            raise InputError(f"--out {file}: there is no folder {file.parent}; make it first.")
+        if file.is_dir():
+            raise InputError(f"--out {file}: is a folder; give a file in it, such as {file / 'report.html'}.")
     named = [str(each) for each in options.runs]
     title = f"Report on {', '.join(named[:3])}" + f" and {len(named) - 3} more" * (len(named) > 3)
     made = report(options.runs, options.by, options.against, options.tables, title)

@@ -42,7 +42,7 @@ def read(file: Path, place: Path | None = None, given: dict[str, str] | None = N
     Raises:
         InputError: it is no such file, or the options of a cell have a mistake; the sentence names the cell.
     """
-    grid = configs.read(str(file))
+    grid = configs.read(str(file), "", "experiments/grids/quickstart.yaml")
     for key in grid:
         if key not in KEYS:
             raise InputError(f"{file}: {key!r} is no part of a grid, {nearest(str(key), KEYS)}")
@@ -110,7 +110,7 @@ def choices(start: str, name: str, values: Any) -> dict[str, dict[str, Any]]:
     if isinstance(values, list):
         values = {text(value): None for value in values}
     if not isinstance(values, dict) or not values:
-        raise InputError(f"{start} must have a list of values, or a mapping of values to options.")
+        raise InputError(f"{start} must have a list of one value or more, or a mapping of values to options.")
     found: dict[str, dict[str, Any]] = {}
     for value, options in values.items():
         if options is not None and not isinstance(options, dict):

@@ -127,7 +127,7 @@ def read(file: Path, place: Path | None = None, options: dict[str, str] | None =
     Raises:
         InputError: it is no such file, or has a mistake; each listed value and each end of a range is tried.
     """
-    found = configs.read(str(file))
+    found = configs.read(str(file), "", "experiments/spaces/p_tuning_v2.yaml")
     for key in found:
         if key not in KEYS:
             raise InputError(f"{file}: {key!r} is no part of a space, {nearest(str(key), KEYS)}")

@@ -99,26 +99,32 @@ def _measure(root: yaml.Node) -> None:
             stack += [(part, depth + 1) for part in node.value]
 
 
-def read(config: str) -> dict[str, Any]:
+def read(config: str, option: str = "--config ", example: str = "a run's config.yaml") -> dict[str, Any]:
     """The options in a configuration: the path of a YAML file, or the YAML itself where it has several lines.
+
+    Args:
+        config: the path or the YAML.
+        option: what stands before the path in an error; "" for a file that is no value of an option.
+        example: a file of this kind that exists, for an error.
 
     Raises:
         InputError: the file cannot be read, is not YAML, or holds no options.
     """
     if not config:
-        raise InputError("--config is given no file; give a YAML file, such as a run's config.yaml.")
+        raise InputError(f"{option}is given no file; give a YAML file, such as {example}.")
     inline, path = "\n" in config, Path(config)
+    named = option.strip() if inline else f"{option}{path}"
     try:
         found = load(config if inline else _text(path))
     except UnicodeDecodeError as error:
-        raise InputError(f"--config {path}: not UTF-8 at byte {error.start}; save it as UTF-8.") from error
+        raise InputError(f"{named}: not UTF-8 at byte {error.start}; save it as UTF-8.") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = "is a folder" if path.is_dir() else "cannot be read" if path.exists() else "does not exist"
-        raise InputError(f"--config {path}: {reason}; give a YAML file, such as a run's config.yaml.") from error
+        raise InputError(f"{named}: {reason}; give a YAML file, such as {example}.") from error
     except yaml.YAMLError as error:
-        raise InputError(f"--config {'' if inline else path}: not YAML ({_reason(error)}).") from error
+        raise InputError(f"{named}: not YAML ({_reason(error)}).") from error
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise InputError(f"--config {'' if inline else path}: holds no options, such as `model: PTuningV2`.")
+        raise InputError(f"{named}: holds no names with values, as {example} does.")
     return found
 
 

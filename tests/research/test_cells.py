@@ -146,7 +146,7 @@ def test_the_digest_is_that_of_the_options_and_of_the_configurations(cells, tmp_
     ("change", "sentence"),
     [
         (("axes:", "axis:"), "'axis' is no part of a grid, did you mean 'axes'?"),
-        (("seed: [1, 2]", "seed: 3"), "axis 'seed' must have a list of values"),
+        (("seed: [1, 2]", "seed: 3"), "axis 'seed' must have a list of one value or more"),
         (("{lr: 2.0e-5}", "2.0e-5"), "the options of 'FineTuning' must be a mapping"),
         (("{lr: 2.0e-5}", "{lrr: 2.0e-5}"), "cell FineTuning rte 1: option --model.lrr does not exist; did you mean"),
         (("PTuningV2:", "PTuningV3:"), "cell PTuningV3 rte 1: "),
@@ -189,6 +189,16 @@ def test_a_mistake_is_one_sentence_that_names_the_place(cells, change, sentence)
 def test_a_shipped_grid_has_cells_and_names_its_command(path):
     assert len(read(path)) > 1
     assert f"python -m ptune.grid experiments/grids/{path.name}" in path.read_text()
+
+
+def test_a_file_that_is_no_grid_is_named_as_it_was_given(tmp_path):
+    with pytest.raises(
+        InputError, match=r"^no\.yaml: does not exist; .* such as experiments/grids/quickstart\.yaml\.$"
+    ):
+        read(Path("no.yaml"))
+    (tmp_path / "grid.yaml").write_text("")
+    with pytest.raises(InputError, match=r"grid\.yaml: holds no names with values, as experiments/grids/quick"):
+        read(tmp_path / "grid.yaml")
 
 
 def test_a_grid_without_cells_is_refused(cells):

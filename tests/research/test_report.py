@@ -247,13 +247,15 @@ def test_the_command_writes_every_format_and_prints_markdown(tmp_path, capsys):
         (["RUNS", "--against", "LoRA"], "--against method=LoRA: no row has it"),
         (["RUNS", "--tables", "result"], "--tables result: there is no such table; did you mean 'results'?"),
         (["RUNS", "--out", "x.pdf"], "no format has the suffix '.pdf'"),
-        (["RUNS", "--out", "no/where/x.md"], "cannot be written"),
+        (["RUNS", "--out", "no/where/x.md"], "--out no/where/x.md: there is no folder no/where; make it first."),
+        (["RUNS", "--out", "folder.md"], "--out folder.md: is a folder"),
         (["RUNS", "--out", "x.md", "--out", "x.svg"], "no task has two finished rows"),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
     monkeypatch.chdir(tmp_path)
     run(tmp_path / "runs" / "a", result())
+    (tmp_path / "folder.md").mkdir()
     assert main([word.replace("RUNS", "runs") for word in words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
