@@ -63,8 +63,8 @@ def test_scores_are_those_of_the_evaluation_bit_for_bit(run, file):
     asked = ptune.load(run.directory / file, batch_size=4)
     rows = rows_of(run)
     found = [scores for _, _, scores in asked.scored([asked.checked(row) for row in rows])]
-    assert len(found) == len(run.scores["test"]) == 2
-    for ours, theirs in zip(found, run.scores["test"], strict=True):
+    assert len(found) == len(run.scores["final/test"]) == 2
+    for ours, theirs in zip(found, run.scores["final/test"], strict=True):
         assert torch.equal(ours, theirs)
 
 
