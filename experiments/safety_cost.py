@@ -21,7 +21,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from ptune.fit import main as fit
 from ptune.run.checkpoints import RunCheckpoint, WholeCheckpoints
 from ptune.run.finite import Finite
-from ptune.run.loggers import MetricsLog
+from ptune.run.metrics_log import MetricsLog
 from ptune.run.signals import StopAtStep
 
 HERE = Path(__file__).parent

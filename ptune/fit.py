@@ -33,6 +33,7 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     from ptune.run.finite import Finite
     from ptune.run.frozen import FrozenLayers
     from ptune.run.history import History
+    from ptune.run.metrics_log import MetricsLog
     from ptune.run.signals import StopAtStep
     from ptune.run.workers import Workers
 
@@ -63,7 +64,7 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     if cli.config.cache_frozen:
         own.append(FrozenLayers(data, cli.config.cache_frozen is True, cli.config.cache_limit))
     own += [StopAtStep(last, workers), best, last, *more]
-    trainer = cli.build_trainer(run_dir, [loggers.MetricsLog(run_dir, start.step)], own)
+    trainer = cli.build_trainer(run_dir, [MetricsLog(run_dir, start.step)], own)
     full = disk.told(run_dir, "mend that, and go on with the same command and --ckpt_path auto.")
     with full, folder.made(run_dir), workers.watched(trainer), loggers.told():
         folder.check_unchanged(run_dir, asked, start)

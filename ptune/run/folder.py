@@ -24,7 +24,7 @@ from ptune.run.checkpoints import read
 from ptune.run.cli import CLI
 from ptune.run.directory import PREDICTIONS
 from ptune.run.identity import Identity
-from ptune.run.loggers import MetricsLog
+from ptune.run.metrics_log import MetricsLog
 from ptune.tuning.saving import write_whole
 
 LOCK = ".lock"

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import signal
+from functools import partial
 
 import pytest
 import runs
@@ -10,8 +12,10 @@ from lightning.fabric.loggers import tensorboard
 from lightning.pytorch.loggers import CSVLogger
 
 from ptune.errors import InputError
+from ptune.run.command import Stopped, stop_now
 from ptune.run.identity import Identity
-from ptune.run.loggers import MetricsLog, Wandb, read_metrics, told
+from ptune.run.loggers import Wandb, told
+from ptune.run.metrics_log import MetricsLog, read_metrics
 
 
 @pytest.fixture
@@ -144,9 +148,15 @@ def test_a_loggers_own_error_is_told_and_others_are_not(tmp_path):
     class Service(CSVLogger):
         @property
         def experiment(self):
-            raise ConnectionError("the service is down\nTry later.")
+            fail()
+
+    def fail():
+        raise ConnectionError("the service is down\nTry later.")
 
     with pytest.raises(InputError, match=r"^trainer.logger: the service is down; mend that"), told():
         Service(tmp_path).log_metrics({"x": 1.0})
     with pytest.raises(ConnectionError), told():
-        raise ConnectionError("not of a logger")
+        fail()
+    fail = partial(stop_now, signal.SIGTERM, None)  # a signal that comes while the service is waited for
+    with pytest.raises(Stopped), told():
+        Service(tmp_path).log_metrics({"x": 1.0})
