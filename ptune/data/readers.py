@@ -12,6 +12,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -85,12 +86,15 @@ def json_list(file: Path) -> Placed:
         yield f"row {number}", row
 
 
-def json_file(file: Path) -> Placed:
-    """Rows of a file that is a list of objects, a document as SQuAD's, or has an object on each line."""
+def json_file(file: Path, answered: bool = True) -> Placed:
+    """Rows of a file that is a list of objects, a document as SQuAD's, or has an object on each line.
+
+    Where `answered` is false, questions of a document may have no answers.
+    """
     if _begins(file) == "[":
         yield from json_list(file)
     elif squad.is_document(document := _first(file)):
-        yield from ((f"row {number}", row) for number, row in squad.rows(document, file))
+        yield from ((f"row {number}", row) for number, row in squad.rows(document, file, answered))
     else:
         yield from json_lines(file)
 
@@ -228,5 +232,10 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(conll.SUFFIXES, columns),
 }
 """The reader of each kind of file, by the end of its name."""
+UNANSWERED: dict[str, Reader] = READERS | {
+    ".json": partial(json_file, answered=False),
+    **dict.fromkeys(conll.SUFFIXES, partial(columns, tagged=False)),
+}
+"""The reader of each kind of file whose rows need no answers."""
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".parquet", *conll.SUFFIXES)
 """How the names of files usually end that can be read; all but .parquet may be gzipped."""

@@ -12,11 +12,16 @@ def is_document(value: object) -> bool:
     return isinstance(value, dict) and isinstance(value.get("data"), list)
 
 
-def rows(document: dict, file: Path) -> Iterator[tuple[int, dict]]:
+def rows(document: dict, file: Path, answered: bool = True) -> Iterator[tuple[int, dict]]:
     """The questions of a document with their numbers, from 1, in the columns of the hub.
 
     A question that `is_impossible` has no answer; its `plausible_answers` are not read. Rows of `data` that are no
     articles, because they have no `paragraphs`, are rows as they stand.
+
+    Args:
+        document: the file's JSON value.
+        file: named in errors.
+        answered: whether every question must have answers; else those that have none are rows without the column.
 
     Raises:
         InputError: a part of the document is missing or has another form; the sentence names its path in the document.
@@ -35,13 +40,20 @@ def rows(document: dict, file: Path) -> Iterator[tuple[int, dict]]:
                 where = f"{inner}.qas[{k}]"
                 number += 1
                 text = _part(question, "question", str, where, file)
-                answers = [] if question.get("is_impossible") else _part(question, "answers", list, where, file)
-                found: dict[str, list] = {"text": [], "answer_start": []}
-                for n, answer in enumerate(answers):
-                    found["text"].append(_part(answer, "text", str, f"{where}.answers[{n}]", file))
-                    found["answer_start"].append(_part(answer, "answer_start", int, f"{where}.answers[{n}]", file))
                 row = {"id": str(question.get("id", "")), "title": str(article.get("title", "")), "question": text}
-                yield number, row | {"context": context, "answers": found}
+                row["context"] = context
+                if answered or "answers" in question:
+                    row["answers"] = _answers(question, where, file)
+                yield number, row
+
+
+def _answers(question: dict, where: str, file: Path) -> dict[str, list]:
+    """The answers of a question, {text, answer_start}, each a list with an item an answer."""
+    found: dict[str, list] = {"text": [], "answer_start": []}
+    for n, answer in enumerate([] if question.get("is_impossible") else _part(question, "answers", list, where, file)):
+        for name, kind in (("text", str), ("answer_start", int)):
+            found[name].append(_part(answer, name, kind, f"{where}.answers[{n}]", file))
+    return found
 
 
 def _part(value: object, name: str, kind: type, place: str, file: Path) -> Any:

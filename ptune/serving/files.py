@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, TextIO
 
-from ptune.data import arrow, conll, readers
+from ptune.data import arrow, readers
 from ptune.errors import InputError
 from ptune.tuning.saving import whole
 
@@ -49,10 +49,8 @@ def rows_of(source: str, words: bool) -> Read:
                     csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(text, strict=True)
                 )
                 yield from _table(table, source)
-        case suffix if suffix in conll.SUFFIXES:
-            yield from ((f"{source}, {place}", row) for place, row in readers.columns(file, tagged=False))
         case suffix:
-            yield from ((f"{source}, {place}", row) for place, row in readers.READERS[suffix](file))
+            yield from ((f"{source}, {place}", row) for place, row in readers.UNANSWERED[suffix](file))
 
 
 def _lines(stream: TextIO, source: str, json_too: bool = False, texts: bool = True) -> Read:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ptune.data import source
+from ptune.data import readers, source
 from ptune.data.qa import SpanQA, answer_tokens, occurrence
 from ptune.errors import InputError
 from ptune.heads.metrics import Scores
@@ -382,6 +382,17 @@ def test_a_document_that_is_not_squads_is_refused_with_its_place(tmp_path, docum
     (tmp_path / "validation.json").write_text(json.dumps(document))
     with pytest.raises(InputError, match=sentence):
         SpanQA(TASK, MINILM, path=str(tmp_path), stride=16).setup()
+
+
+def test_questions_of_squads_json_need_no_answers_where_they_are_asked(tmp_path):
+    file = tmp_path / "new.json"
+    file.write_text(json.dumps(without("answers", *FIRST, "qas", 0)))
+    rows = [row for _, row in readers.UNANSWERED[".json"](file)]
+    assert [(row["question"], "answers" in row) for row in rows] == [
+        ("Where?", False),
+        ("Who finished it?", True),
+        ("What?", True),
+    ]
 
 
 def test_an_answer_of_squads_json_that_is_not_there_is_named(tmp_path):
