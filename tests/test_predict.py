@@ -126,6 +126,14 @@ def test_a_bad_row_is_told_with_its_line_and_the_others_are_answered(single, tmp
     assert err == f"error: {tmp_path}/in.csv, line 4: 1 fields where the header has 2 (a, b).\n"
 
 
+def test_a_file_of_bad_rows_alone_has_no_answers(prompt, tmp_path):
+    file = prompt(ptune.TaskSpec("own", text=("a", "b"), labels=("no", "yes")))
+    (tmp_path / "in.csv").write_text("a,c\nthe nurse,x\n")
+    code, out, err = predict(file, "--input", tmp_path / "in.csv")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {tmp_path}/in.csv, line 2: no column 'b', choose one of: a, c")
+
+
 def test_spans_and_entities_are_answers_of_a_row(prompt, tmp_path):
     file = prompt(ptune.TaskSpec("own", "tagging", text=("tokens",), labels=("O", "B-X", "I-X")), ptune.Tagging)
     runs.write(tmp_path / "in.jsonl", [{"tokens": ["the", "nurse"]}, {"tokens": "the pilot thanked"}])

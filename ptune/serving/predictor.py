@@ -132,6 +132,8 @@ class Predictor:
         A batch is that of `ptune.evaluate` for the same rows, and so are its scores, bit for bit; labels are stand-ins.
         The scores have the form of the head's `forward`.
         """
+        if not checked:  # all rows of a part may have mistakes
+            return
         size, data = batch_size or self.data.batch_size, self.data
         items = data.items(checked)
         order = sorted(range(len(items)), key=lambda i: -items[i]["length"])
