@@ -69,7 +69,8 @@ class FrozenLayers(Callback):
     def _gap(self, model: PromptTuner, n: int, size: float) -> str:
         """Why nothing is kept; empty where it can be."""
         if n == 0:
-            return f"{type(model).__name__} trains what the lowest layer computes, or that layer drops out"
+            others = "other than LinearProbe, or PTuningV2 with layers: last:N"
+            return f"{type(model).__name__} trains what the lowest layer computes ({others}), or that layer drops out"
         if gap := model.backbone.cut_gap(n):
             return f"{model.spec.who} cannot begin at layer {n}: {gap}"
         if size > self.limit:

@@ -12,11 +12,17 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from ptune.errors import InputError, nearest
 from ptune.run import catalog, configs
+from ptune.run.arguments import KINDS
 from ptune.run.command import root
 from ptune.run.known import OptionError
 
 jsonargparse.set_loader("yaml", configs.load, (yaml.YAMLError,))
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+def _words(kind: str) -> str:
+    """How a sentence calls a plain type or the words of a Literal; "" for any other type."""
+    return " or ".join(re.findall(r"'(\w+)'", kind)) if kind.startswith("Literal[") else KINDS.get(kind, ("", ""))[1]
 
 
 def refused_class(error: BaseException) -> tuple[str, BaseException]:
@@ -72,7 +78,7 @@ class Parser(LightningArgumentParser):
         if key in catalog.GROUPS and value:
             return OptionError(key, f"{value[1]!r}: {nearest(value[1], catalog.classes(key))}")
         expected = [line for line in lines if line.startswith(("Expected", "Literal"))]
-        reason = "; ".join(
-            dict.fromkeys(re.sub(r"\. Got value: .*|<class '|'>|typing\.", "", line) for line in expected)
-        )
+        said = dict.fromkeys(re.sub(r"\. Got value: .*|<class '|'>|typing\.", "", line) for line in expected)
+        words = [_words(line.removeprefix("Expected a ")) for line in said]
+        reason = f"must be {' or '.join(words)}" if words and all(words) else "; ".join(said)
         return OptionError(key, f"{value[1]!r}: {reason or lines[-1]}." if value else ": " + " ".join(lines))
