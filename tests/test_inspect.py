@@ -202,7 +202,7 @@ def test_the_command_prints_tables_and_draws_a_picture_that_it_never_overwrites(
     [
         ([], "the following arguments are required: run_dir; usage: python -m ptune.inspect"),
         (["missing"], "missing: there is no config.yaml; give the directory of a finished run"),
-        (["missing", "--picture"], "unrecognized arguments: --picture; usage"),
+        (["missing", "--picture"], "option --picture does not exist; "),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, words, message):

@@ -1,6 +1,7 @@
 """The frame of every command: exit codes, errors of one sentence, usage and help."""
 
 import argparse
+import re
 import signal
 import sys
 import threading
@@ -11,7 +12,7 @@ from textwrap import TextWrapper
 from types import FrameType
 from typing import Any, NoReturn, final
 
-from ptune.errors import InputError, TrainingError, printable
+from ptune.errors import InputError, TrainingError, nearest, printable
 from ptune.run import catalog
 from ptune.run.arguments import prepare
 from ptune.run.given import check_path
@@ -182,10 +183,15 @@ def root(error: BaseException | None) -> InputError | None:
 
 @final
 class Arguments(argparse.ArgumentParser):
-    """Argparse with errors of one sentence, raised as InputError."""
+    """Argparse with errors of one sentence, raised as InputError; an option is written in full, as those of fit are."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse found."""
+        """Raise what argparse found; for an option that does not exist, with the nearest one that does."""
+        if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", message):
+            raise InputError(f"option {unknown[1]} does not exist; {nearest(unknown[1], self._option_string_actions)}")
         raise InputError(f"{message}; {' '.join(self.format_usage().split())}")
 
 

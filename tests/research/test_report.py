@@ -246,6 +246,8 @@ def test_the_command_writes_every_format_and_prints_markdown(tmp_path, capsys):
         (["RUNS", "--by", "lenght"], "--by lenght: no option of these runs; did you mean 'length'?"),
         (["RUNS", "--against", "LoRA"], "--against method=LoRA: no row has it"),
         (["RUNS", "--tables", "result"], "--tables result: there is no such table; did you mean 'results'?"),
+        (["RUNS", "--agianst", "LoRA"], "option --agianst does not exist; did you mean '--against'?"),
+        (["RUNS", "--table", "cost"], "option --table does not exist; did you mean '--tables'?"),
         (["RUNS", "--out", "x.pdf"], "no format has the suffix '.pdf'"),
         (["RUNS", "--out", "no/where/x.md"], "--out no/where/x.md: there is no folder no/where; make it first."),
         (["RUNS", "--out", "folder.md"], "--out folder.md: is a folder"),
