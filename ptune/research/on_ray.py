@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -53,23 +54,23 @@ def work(
         cpus, gpus = _share(ray, workers, cpus, gpus)
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": RETRIES, "retry_exceptions": False}
         task, token = ray.remote(**options)(away), secrets.token_hex(8)
-        waiting, running = iter(cells), {}
+        waiting, running = iter(cells), {}  # by futures: a signal does not interrupt `ray.wait` in good order
         try:
             while True:
                 while len(running) < (workers or _room(ray, cpus, gpus)) and (cell := next(waiting, None)):
                     begin(cell)
                     (cell.run_dir / TOKEN).write_text(token)
-                    running[task.remote(cell, _inline(cell), run, cpus, os.getcwd(), token)] = cell
+                    reference = task.remote(cell, _inline(cell), run, cpus, os.getcwd(), token)
+                    running[reference.future()] = cell, reference
                     yield cell
                 if not running:
                     return
-                (done,), _ = ray.wait(list(running))
-                yield _end(ray, done, running.pop(done))
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield _end(ray, done, running.pop(done)[0])
         finally:
-            for left in running:
-                ray.cancel(left)  # as SIGINT does: the run writes a checkpoint and stops
-            if running:
-                ray.wait(list(running), num_returns=len(running), timeout=STOP)
+            for _, reference in running.values():
+                ray.cancel(reference)  # as SIGINT does: the run writes a checkpoint and stops
+            wait(running, timeout=STOP)
 
 
 @contextmanager
@@ -157,10 +158,10 @@ def _inline(cell: Cell) -> tuple[str, ...]:
     return tuple(Path(word).read_text("utf-8") + "\n" if before == "--config" else word for before, word in pairs)
 
 
-def _end(ray: Any, done: Any, cell: Cell) -> End:
+def _end(ray: Any, done: Future, cell: Cell) -> End:
     """How a task ended; what it has sent is written into the run directory."""
     try:
-        end, files = ray.get(done)
+        end, files = done.result()
     except ray.exceptions.RayError as error:  # it could not be run: its node or process died too often, ...
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         last = isinstance(error, ray.exceptions.RayTaskError)  # whose text is a traceback
