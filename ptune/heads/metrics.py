@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric as TorchMetric
@@ -21,6 +21,9 @@ from torchmetrics.utilities.data import dim_zero_cat
 from ptune.errors import InputError, nearest
 from ptune.heads.base import Metric, Table, head_class
 from ptune.tasks.spec import HeadSpec
+
+Statistics = Num[Tensor, "rows s"]
+"""What of every row a metric needs the sum of."""
 
 
 @final
@@ -113,7 +116,7 @@ class Weighted:
         return self.of(table, torch.ones(1, len(table), dtype=torch.float64))[0]
 
 
-def of_sums(statistics: Callable[[Table], Table], metric: Callable[[Float[Tensor, "b s"]], Tensor]) -> Weighted:
+def of_sums(statistics: Callable[[Table], Statistics], metric: Callable[[Float[Tensor, "b s"]], Tensor]) -> Weighted:
     """A metric that depends on nothing but the sums over the rows of their `statistics`, "rows s"."""
     return Weighted(lambda table, weights: metric(weights @ statistics(table).double()))
 
@@ -121,7 +124,7 @@ def of_sums(statistics: Callable[[Table], Table], metric: Callable[[Float[Tensor
 def mean(values: Callable[[Table], Tensor]) -> Weighted:
     """The mean of a value of every row."""
 
-    def statistics(table: Table) -> Table:
+    def statistics(table: Table) -> Statistics:
         value = values(table).double()
         return torch.stack([value, torch.ones_like(value)], dim=1)
 
@@ -139,7 +142,7 @@ accuracy = mean(lambda table: table[:, 0] == table[:, 1])
 """The share of right predictions."""
 
 
-def _by_class(table: Table) -> Table:
+def _by_class(table: Table) -> Statistics:
     """Of every row for each of c classes whether it is rightly given, given, and right: "rows 3c"."""
     prediction, label = (F.one_hot(table[:, i].long(), max(2, int(table[:, :2].max()) + 1)) for i in (0, 1))
     return torch.cat([prediction * label, prediction, label], dim=1)
@@ -166,7 +169,7 @@ matthews = of_sums(_by_class, _matthews)
 """Matthews correlation, of any number of classes (Gorodkin 2004)."""
 
 
-def _questions(table: Table) -> Table:
+def _questions(table: Table) -> Statistics:
     """The share of every row in its group, if all predictions of the group are right, and that share: "rows 2"."""
     groups, of_row, sizes = table[:, 2:].unique(dim=0, return_inverse=True, return_counts=True)
     wrong = (table[:, 0] != table[:, 1]).double()
@@ -190,7 +193,7 @@ OF_CLASSES: Mapping[str, Metric] = {
 # A number: prediction, label.
 
 
-def _moments(table: Table) -> Table:
+def _moments(table: Table) -> Statistics:
     """One, both numbers less those of the first row, so that constants have no variance, their squares and product."""
     x, y = (table - table[0]).double().T
     return torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], dim=1)

@@ -13,12 +13,12 @@ from ptune.backbone import Backbone
 from ptune.backbone.pretrained import BackboneSpec
 from ptune.heads.base import Answer, Batch, Head, Loss, Table
 from ptune.heads.linear import LinearHead
-from ptune.heads.metrics import mean, of_sums
+from ptune.heads.metrics import Statistics, mean, of_sums
 from ptune.heads.mistakes import Mistakes, of_labels
 from ptune.tasks.spec import HeadSpec
 
 
-def _counts(table: Table) -> Table:
+def _counts(table: Table) -> Statistics:
     """Of every row for each of c labels whether it is rightly given, given, and right: "rows 3c"."""
     predicted, gold = _halves(table)
     return torch.cat([predicted * gold, predicted, gold], dim=1)
