@@ -6,8 +6,8 @@ import torch
 from sklearn.metrics import confusion_matrix
 
 from ptune.heads import head_class, mistakes
-from ptune.heads.linear import Tag
 from ptune.heads.spans import exact_and_f1
+from ptune.heads.tokens import Tag
 from ptune.tasks.spec import HeadSpec
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")

@@ -107,7 +107,7 @@ def test_a_template_names_the_columns_of_a_word_to_fill_in(label, folder):
     data = Fill(path=path, backbone=runs.bert(lm=True), template="{who} was {who} [MASK].")
     data.setup("fit")
     assert (data.task.text, data.task.label, data.read_columns) == (("who",), label, ("who",))
-    with pytest.raises(InputError, match="the task 'data' has none of its own; write one"):
+    with pytest.raises(InputError, match="has none of its own; write one"):
         Fill(path=path, backbone=runs.bert(lm=True))
 
 
