@@ -1,8 +1,10 @@
 """`python -m ptune.dashboard`: the report's specification, made without a server, and what happens without a key."""
 
+import http.server
 import json
 import re
 import sys
+import threading
 
 import pytest
 import runs
