@@ -2,10 +2,12 @@
 
 import http.server
 import json
+import os
 import re
 import sys
 import threading
 
+import processes
 import pytest
 import runs
 
@@ -118,6 +120,7 @@ def test_a_server_that_refuses_the_key_is_one_sentence(tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         key = {"WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567", "HOME": str(tmp_path)}
+        key["WANDB_MODE"] = "online"
         key["WANDB_BASE_URL"] = f"http://127.0.0.1:{server.server_address[1]}"
         done = processes.Command(["-m", "ptune.dashboard", "mine"], tmp_path, dict(os.environ) | key).wait()
         server.shutdown()

@@ -74,7 +74,7 @@ class Wandb:
         identity: Identity,
         config: dict[str, Any],
         metrics: Sequence[str],
-        steps: float = math.inf,
+        steps: int | float = math.inf,
     ) -> tuple[WandbLogger | None, str]:
         """The logger, None if switched off, and where it logs, in words.
 
