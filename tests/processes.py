@@ -36,6 +36,8 @@ def _become(argv: list[str], folder: str, environment: dict[str, str], server: s
     for number, stream in enumerate(("stdin", "stdout", "stderr")):
         setattr(sys, stream, os.fdopen(number, "r" if number == 0 else "w", 1, closefd=False))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if shared := sys.modules.get("wandb.sdk.data_types._private"):  # a folder of the server's, for all of its processes
+        shared.MEDIA_TMP._finalizer.detach()
     import torch
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
