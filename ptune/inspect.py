@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptune.backbone.tokenizer import load
+from ptune.backbone.traits import numbered
 from ptune.errors import InputError, printable, require
 from ptune.heads import Batch
 from ptune.run.command import TRUST, Arguments, place, printed
@@ -132,7 +133,7 @@ def _attention(model: PromptTuner, batch: Batch) -> dict[int, Float[Tensor, "b h
         if found:
             seen[module.prefix_layer] = found[-1].float()  # type: ignore[index]
 
-    hooks = [m.register_forward_hook(record) for m in model.backbone.model.modules() if "prefix_layer" in vars(m)]
+    hooks = [module.register_forward_hook(record) for module in numbered(model.backbone.model)]
     try:
         model.backbone(batch, model.prompts(batch))
     finally:

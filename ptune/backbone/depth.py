@@ -6,8 +6,8 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-NUMBER = "prefix_layer"
-"""The attribute by which `Traits` numbers a model's attention modules."""
+from ptune.backbone.traits import numbered
+
 STATES = "hidden_states"
 """Name of a layer's first argument, where a model passes it by name."""
 
@@ -80,7 +80,10 @@ class Depth:
 
     @contextmanager
     def begun(self, n: int, states: Tensor) -> Iterator[None]:
-        """Let forward passes begin at layer n with these hidden states "b t d". For one thread at a time."""
+        """Let forward passes begin at layer n with these hidden states "b t d". For one thread at a time.
+
+        `before` must have been called once: it has seen the form of what layers return.
+        """
         assert self.place is not None
         parent, name = self.place
         stack = getattr(parent, name)
@@ -98,7 +101,7 @@ def _stack(model: nn.Module, layers: int) -> tuple[nn.Module, str] | None:
     for parent in model.modules():
         for name, stack in parent.named_children():
             if isinstance(stack, nn.ModuleList) and len(stack) == layers:
-                numbers = [[vars(m)[NUMBER] for m in each.modules() if NUMBER in vars(m)] for each in stack]
+                numbers = [[attention.prefix_layer for attention in numbered(layer)] for layer in stack]
                 if numbers == [[i] for i in range(layers)]:
                     return parent, name
     return None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ptune.backbone.state import CURRENT
-from ptune.backbone.traits import Traits
+from ptune.backbone.traits import Traits, numbered
 from ptune.backbone.visitor import Visitor
 from ptune.errors import InputError
 from ptune.prompts import KeysValues
@@ -100,8 +100,7 @@ class Layers:
 
     def _watch(self) -> None:
         """Let visitors see what attention modules read, from now on."""
-        modules = [] if self._watched else [module for module in self.model.modules() if "prefix_layer" in vars(module)]
-        for module in modules:
+        for module in [] if self._watched else numbered(self.model):
             module.register_forward_pre_hook(_enter, with_kwargs=True)
         self._watched = True
 

@@ -31,6 +31,11 @@ OTHER_INPUTS = ("pixel_values", "input_features", "input_values")
 """Inputs of pictures and sounds, by transformers' names."""
 
 
+def numbered(module: nn.Module) -> list[nn.Module]:
+    """The attention modules in a module that `Traits` has numbered by their layer, as `prefix_layer`."""
+    return [found for found in module.modules() if "prefix_layer" in vars(found)]
+
+
 @final
 class Traits:
     """What prompting a model depends on.

@@ -24,9 +24,9 @@ class LinearProbe(PromptTuner):
             )
 
     @property
-    def frozen_layers(self) -> int:
-        """All layers, unless they drop out."""
-        return 0 if self.hparams["backbone_dropout"] else self.spec.layers
+    def first_layer(self) -> int:
+        """None of the layers."""
+        return self.spec.layers
 
     def prompts(self, batch: Batch) -> None:
         """No prompts."""

@@ -114,9 +114,9 @@ class PTuningV2(Accompanied):
         self.prompt = GatedPrefix(encoder, (len(self.layers), spec.heads) if gate else None)
 
     @property
-    def frozen_layers(self) -> int:
-        """The layers below the first prompted one, unless they drop out."""
-        return 0 if self.hparams["backbone_dropout"] else min(self.layers)
+    def first_layer(self) -> int:
+        """The first one of `layers`."""
+        return min(self.layers)
 
     @property
     def shift(self) -> int:

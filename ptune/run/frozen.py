@@ -51,7 +51,8 @@ class FrozenLayers(Callback):
         """Compute what is not kept yet, and let the model read it.
 
         Raises:
-            InputError: nothing can be kept, or it is larger than the limit; where it is not `wanted`, a note says so.
+            InputError: nothing can be kept, or it is larger than the limit; where it is not `wanted`, the run goes on
+                without.
         """
         data, n = self.data, pl_module.frozen_layers
         splits = sorted(data.numbered)
@@ -61,7 +62,8 @@ class FrozenLayers(Callback):
             if self.wanted:
                 raise InputError(f"cache_frozen: true, but {gap}; leave it out.")
             return
-        note(f"the lowest {n} layers are computed once, {size:.2f} GiB or more in {cache.folder()}")
+        if trainer.is_global_zero:
+            note(f"the lowest {n} layers are computed once, {size:.2f} GiB or more in {cache.folder()}")
         for split in splits:
             self.parts[split] = self._kept(trainer, pl_module, n, split)
         pl_module.known = lambda batch: (n, self.states(batch))
@@ -69,7 +71,7 @@ class FrozenLayers(Callback):
     def _gap(self, model: PromptTuner, n: int, size: float) -> str:
         """Why nothing is kept; empty where it can be."""
         if n == 0:
-            others = "other than LinearProbe, or PTuningV2 with layers: last:N"
+            others = "other than LinearProbe, or PTuningV2 with layers: last:N and without also"
             return f"{type(model).__name__} trains what the lowest layer computes ({others}), or that layer drops out"
         if gap := model.backbone.cut_gap(n):
             return f"{model.spec.who} cannot begin at layer {n}: {gap}"

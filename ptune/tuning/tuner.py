@@ -34,7 +34,7 @@ class PromptTuner(Steps, Stored, ABC):
 
     - `slot_argument`, `stored_arguments`, `trains`: what the method says of itself;
     - `shift`: positions that its prefix takes away from the text;
-    - `frozen_layers`: how many of the lowest layers compute the same in every epoch;
+    - `first_layer`: the first layer that it prompts;
     - `prepare`: checks of the loaded backbone, and initial values that are read from it;
     - `start`: initial values that are read from training rows;
     - `backbone_parameters`, `groups`, `rates`: tensors of the backbone that it trains, and groups with their own rates;
@@ -133,9 +133,18 @@ class PromptTuner(Steps, Stored, ABC):
         return self.hparams[self.slot_argument] if self.slot_argument else 0
 
     @property
-    def frozen_layers(self) -> int:
-        """Number of the lowest layers whose hidden states stay the same while the method is trained."""
+    def first_layer(self) -> int:
+        """The first layer that the method prompts, from 0; the number of layers where it prompts none of them."""
         return 0
+
+    @property
+    def frozen_layers(self) -> int:
+        """Number of the lowest layers that compute the same of a row in every epoch, once the weights are loaded.
+
+        There are none with dropout, or where tensors of the backbone itself are trained (`backbone_parameters`).
+        """
+        changes = self.hparams["backbone_dropout"] or self.backbone_parameters(self.backbone)
+        return 0 if changes else self.first_layer
 
     @property
     def shift(self) -> int:

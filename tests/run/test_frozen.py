@@ -82,6 +82,7 @@ def test_a_run_goes_on_bit_equal_from_its_last_checkpoint(tmp_path):
     [
         ("PTuningV2", {}, "PTuningV2 trains what the lowest layer computes"),
         ("FineTuning", {}, "FineTuning trains what the lowest layer computes"),
+        ("PTuningV2", LAST | {"model__also": "[bias]"}, "PTuningV2 trains what the lowest layer computes"),
         ("LinearProbe", {"cache_limit": 1e-9}, "exceed --cache_limit 1e-09"),
         ("LinearProbe", {"model__backbone_dropout": True}, "or that layer drops out"),
     ],
