@@ -61,6 +61,6 @@ class Display:
 
 
 def duration(seconds: float) -> str:
-    """A time in the largest unit that it has two of."""
+    """A time in hours from two hours on, in minutes from two minutes on, else in seconds."""
     size, unit = next((size, unit) for size, unit in UNITS if seconds >= 2 * size or size == 1)
     return f"{seconds / size:.{int(unit == 'h')}f} {unit}"

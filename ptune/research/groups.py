@@ -136,9 +136,8 @@ def _group(values: dict[str, str], runs: list[Record], seeds: set, of_task: froz
     runs = sorted(runs, key=lambda run: (run.seed is None, run.seed or 0, run.place))
     done = tuple(run for run in runs if run.state == "done")
     left = tuple(run for run in runs if run.state != "done")
-    drawn = not done or any(
-        run.cost("steps") != 0 for run in done
-    )  # nothing depends on the seed of what is not trained
+    # Nothing depends on the seed of what is not trained.
+    drawn = not done or any(run.cost("steps") != 0 for run in done)
     return Group(values, done, left, tuple(sorted(seeds - {run.seed for run in runs})) if drawn else (), of_task)
 
 

@@ -216,9 +216,9 @@ def test_ten_thousand_rows_and_three_seeds_take_seconds(tmp_path):
         for seed in (1, 2, 3):
             guess = np.where(random.random(10_000) < 0.8, gold, 1 - gold)
             answered(tmp_path / f"{method}{seed}", classified(gold, guess), head, method=method, seed=seed)
-    start = time.perf_counter()
+    start = time.process_time()  # not the time of other processes
     (found,) = comparisons(tmp_path)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert found.rows == 10_000
     assert not found.pairs
 
