@@ -9,6 +9,7 @@ from ptune.backbone import Backbone
 from ptune.backbone.pretrained import describe, origin
 from ptune.backbone.tokenizer import load
 from ptune.errors import InputError
+from ptune.run.identity import contents
 
 gguf = pytest.importorskip("gguf")
 LETTERS = "abcdefghijklmnopqrstuvwxyz ĠĊ.,'?![]0123456789"
@@ -70,6 +71,13 @@ def test_it_is_trained_and_prompted_as_any_other(file, method, tmp_path):
     result = runs.fit(tmp_path / "run", method, "toy/single", model__backbone=file, trainer__max_steps=2)
     assert result["steps"] == 2
     assert result["backbone"] == str(file)
+
+
+def test_a_file_that_is_moved_is_the_same_backbone_and_another_one_is_not(file, tmp_path):
+    moved, other = tmp_path / "moved.gguf", tmp_path / "other.gguf"
+    moved.write_bytes(file.read_bytes())
+    other.write_bytes(file.read_bytes() + b"\0")
+    assert contents(file) == contents(moved) != contents(other)
 
 
 def test_a_file_of_the_hub_is_named_behind_its_repository():

@@ -32,7 +32,7 @@ def locate(name: str) -> str:
     """
     if name.startswith("package:"):
         place = _in_package(name)
-    elif name.startswith((".", "/", "~")) or Path(name).exists():
+    elif _is_path(name):
         place = Path(name).expanduser()
     else:
         return name
@@ -57,16 +57,21 @@ def origin(name: str) -> dict[str, str]:
         return {"pretrained_model_name_or_path": place}
     require("gguf", "gguf")
     folder, file = os.path.split(place)
-    if place == name and not os.path.exists(place):  # on the hub: OWNER/NAME/FILE, whose file may lie in folders
+    if not (name.startswith("package:") or _is_path(name)):  # of the hub: OWNER/NAME/FILE, which may lie in folders
         owner, model, *path = name.split("/")
         folder, file = f"{owner}/{model}", "/".join(path)
     return {"pretrained_model_name_or_path": folder, "gguf_file": file}
 
 
 def local(name: str) -> Path | None:
-    """The folder of a backbone that lies in one of the user's; None for a hub id, or a folder in a Python package."""
-    found = Path(locate(name))
-    return None if name.startswith("package:") or not found.is_dir() else found
+    """The folder or GGUF file of a backbone that is the user's own; None for a hub id or one in a Python package."""
+    return Path(locate(name)) if _is_path(name) else None
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name is a path of the user\'s, because it looks like one or a folder or GGUF file has it."""
+    own = Path(name)
+    return name.startswith((".", "/", "~")) or own.is_dir() or (own.suffix == GGUF and own.is_file())
 
 
 def _in_package(name: str) -> Path:

@@ -66,7 +66,7 @@ def identify(options: Options, data: TaskData) -> Identity:
     """The identity of a run.
 
     Paths say where something lies, not what it is, so what lies there takes their place: the rows, which are read for
-    it, and the files of a backbone in a local folder. An option that is null counts as one that is not there, so that a
+    it, and the files of a backbone of the user's. An option that is null counts as one that is not there, so that a
     later version, which has more of them, gives the same hash.
 
     Args:
@@ -76,10 +76,10 @@ def identify(options: Options, data: TaskData) -> Identity:
     data.setup()
     fingerprint = digest(data.fingerprints())[:FINGERPRINT]
     name = options["model.backbone"]
-    folder = local(name)
+    own = local(name)
     parts = decisive(options) | {
         "data.path": fingerprint,
-        "model.backbone": contents(folder) if folder else name,
+        "model.backbone": contents(own) if own else name,
         "trainer.precision": precision(options),
     }
     parts = {option: value for option, value in parts.items() if value is not None}
@@ -87,7 +87,7 @@ def identify(options: Options, data: TaskData) -> Identity:
     return Identity(
         data.task.name,
         options["model"],
-        short(folder.resolve().name if folder else name.removeprefix("package:")),
+        short(own.resolve().name if own else name.removeprefix("package:")),
         options[SEED],
         digest(parts)[:HASH],
         digest(unseeded)[:HASH],
@@ -100,10 +100,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Digests of what a backbone is loaded from: its weights, its configuration and that of its pooling."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("**/config.json")])
-    return {file.relative_to(folder).as_posix(): cache.content(file) for file in files}
+def contents(place: Path) -> dict[str, str]:
+    """Digests of what a backbone is loaded from: its GGUF file, or weights, configuration and that of its pooling."""
+    if place.is_file():
+        return {place.suffix: cache.content(place)}
+    files = sorted([*place.glob("*.safetensors"), *place.glob("**/config.json")])
+    return {file.relative_to(place).as_posix(): cache.content(file) for file in files}
 
 
 def short(name: str) -> str:
