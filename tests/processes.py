@@ -36,8 +36,9 @@ def _become(argv: list[str], folder: str, environment: dict[str, str], server: s
     for number, stream in enumerate(("stdin", "stdout", "stderr")):
         setattr(sys, stream, os.fdopen(number, "r" if number == 0 else "w", 1, closefd=False))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if shared := sys.modules.get("wandb.sdk.data_types._private"):  # a folder of the server's, for all of its processes
+    if shared := sys.modules.get("wandb.sdk.data_types._private"):  # its folder is the server's, for all that it forks
         shared.MEDIA_TMP._finalizer.detach()
+        os.makedirs(shared.MEDIA_TMP.name, exist_ok=True)  # a worker of a grid has removed it at its end
     import torch
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
