@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ptune.backbone.tokenizer import filled, pieces
+from ptune.backbone.tokenizer import encoded, filled, pieces
 from ptune.data.templated import Templated
 from ptune.data.tokens import Batch
 from ptune.errors import InputError
@@ -114,10 +114,9 @@ class MultipleChoice(Templated):
         c = len(self.task.choices)
         firsts = [row["first"] for row in rows for _ in range(c)]
         seconds = [second for row in rows for second in row["seconds"]]
-        tokens = self.tokenizer(firsts, seconds, truncation=True, max_length=self.budget, return_attention_mask=False)
-        kept = {name: tokens[name] for name in ("input_ids", "token_type_ids") if name in tokens}
+        tokens = encoded(self.tokenizer, firsts, seconds, self.budget)
         return [
-            {name: values[i * c : (i + 1) * c] for name, values in kept.items()} | {"label": row["label"]}
+            {name: values[i * c : (i + 1) * c] for name, values in tokens.items()} | {"label": row["label"]}
             for i, row in enumerate(rows)
         ]
 

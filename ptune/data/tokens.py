@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ptune.backbone.tokenizer import load, stand_in, text_start
+from ptune.backbone.tokenizer import encoded, load, stand_in, text_start
 from ptune.data import cache
 from ptune.data.columns import Columns
 
@@ -64,9 +64,8 @@ class Tokens(Columns):
     def encode_texts(self, texts: list[list[str]]) -> list[dict]:
         """input_ids, and token_type_ids where the tokenizer has them, of rows of one text or two, cut to the budget."""
         first, second = (*(list(column) for column in zip(*texts, strict=True)), None)[:2]
-        tokens = self.tokenizer(first, second, truncation=True, max_length=self.budget, return_attention_mask=False)
-        kept = {name: tokens[name] for name in ("input_ids", "token_type_ids") if name in tokens}
-        return [{name: values[i] for name, values in kept.items()} for i in range(len(texts))]
+        tokens = encoded(self.tokenizer, first, second, self.budget)
+        return [{name: values[i] for name, values in tokens.items()} for i in range(len(texts))]
 
     def pad(self, texts: list[dict]) -> Batch:
         """input_ids, attention_mask, slots, and token types where the tokenizer has them, n×t, of n tokenized texts."""
