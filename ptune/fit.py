@@ -82,6 +82,9 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
         kept = result.write(finished, found)
         print(result.table(found), flush=True)
         uploads.upload(finished, kept, cli.config.wandb.samples)
+        if not cli.config.keep_checkpoints:
+            for checkpoint in (best, last):
+                checkpoint.path.unlink(missing_ok=True)
         return kept
 
 

@@ -67,6 +67,17 @@ def test_a_run_leaves_its_files_and_nothing_else(finished):
     assert set(runs.contents(finished.run_dir)) == FILES
 
 
+def test_a_finished_run_that_keeps_no_checkpoints_is_read_from_its_prompts(finished, tmp_path):
+    """The same numbers; evaluation and answers need nothing else."""
+    words = runs.line(tmp_path / "run", path=finished.path, trainer__max_epochs=EPOCHS, model__lr=0.1)
+    code, _, err = runs.call([*words, "--keep_checkpoints", "false"])
+    assert code == 0, err
+    assert set(runs.contents(tmp_path / "run")) == FILES - {"best.ckpt", "last.ckpt"}
+    assert comparable(json.loads((tmp_path / "run" / "result.json").read_text())) == comparable(finished.result)
+    pairs = [("a good one", "it is good"), ("a bad one", "it is not")]
+    assert ptune.load(tmp_path / "run")(pairs) == ptune.load(finished.run_dir)(pairs)
+
+
 def test_a_caller_in_python_gets_the_result(finished):
     assert finished.returned == [finished.result]
 

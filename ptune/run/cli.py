@@ -103,6 +103,7 @@ class CLI(LightningCLI):
         parser.add_argument("--cache_frozen", type=bool | Literal["auto"], default=False, help=HELP["cache_frozen"])  # type: ignore[arg-type]
         parser.add_argument("--cache_limit", type=float, default=4.0, help=HELP["cache_limit"])
         parser.add_argument("--predictions", type=bool, default=True, help=HELP["predictions"])
+        parser.add_argument("--keep_checkpoints", type=bool, default=True, help=HELP["keep_checkpoints"])
         parser.add_class_arguments(Wandb, "wandb")
         parser.link_arguments("model.init_args.backbone", "data.init_args.backbone")
         parser.link_arguments("model", "data.init_args.slots", compute_fn=slots_of)

@@ -52,6 +52,8 @@ HELP = {
     "and keep the result on disk for all epochs and runs; `auto` where that can be done (default: false).",
     "cache_limit": "Largest size in GiB of what `cache_frozen` keeps (default: 4).",
     "predictions": "Write what is answered to each evaluated row into run_dir/predictions (default: true).",
+    "keep_checkpoints": "Keep best.ckpt and last.ckpt of a finished run; `false` leaves prompts.safetensors, from "
+    "which it is loaded, evaluated and exported, and saves twelve bytes or more a trained number (default: true).",
     "seed_everything": "Seed of everything that is drawn (default: 11).",
     "print_config": "Print the resolved configuration and exit; `=skip_default` prints what differs from the defaults.",
 }

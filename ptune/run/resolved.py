@@ -18,6 +18,7 @@ FREE = (
     "data.workers",
     "every_minutes",
     "every_n_steps",
+    "keep_checkpoints",
     "predictions",
     "skip_nonfinite",
     "trainer.accelerator",  # how many processes it and the strategy give is compared

@@ -1,0 +1,60 @@
+"""The protocol of the comparison: equal numbers of settings, chosen by held-out rows alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import runs
+import yaml
+
+from ptune.research.axes import read
+
+CLAIMS = runs.REPOSITORY / "experiments" / "claims"
+GRID = yaml.safe_load((CLAIMS / "grids" / "search.yaml").read_text())
+SETTINGS = list(GRID["axes"]["setting"])
+
+
+def search(folder: Path, best: set[str], tasks: list[str]) -> Path:
+    """Results of a search in which these settings are best on held-out rows, and worst on validation."""
+    for task in tasks:
+        for setting in SETTINGS:
+            score = float(setting in best)
+            run = folder / task / f"setting={setting}"
+            run.mkdir(parents=True)
+            metrics = {"holdout": {"accuracy": score}, "validation": {"accuracy": 1 - score}}
+            (run / "result.json").write_text(json.dumps({"monitor": "accuracy", "metrics": metrics}))
+    return folder
+
+
+def test_every_method_has_as_many_settings_on_every_task():
+    cells = read(CLAIMS / "grids" / "search.yaml")
+    counts = Counter((cell.values["task"], cell.values["setting"].rpartition("-")[0]) for cell in cells)
+    assert set(counts.values()) == {8}
+    assert len(counts) == 8 * 11
+    assert all("--data.holdout" in cell.line for cell in cells)
+
+
+def test_the_setting_that_is_best_on_held_out_rows_runs_on_three_seeds(tmp_path):
+    """Of equal settings the first one; a task whose search is not finished has no grid."""
+    best = {"FineTuning-3", "LoRA-8", "BitFit-1", "published-2", "gated-7", "PTuning-5", "LinearProbe-4"}
+    found = search(tmp_path / "search", best, ["cola", "rte"])
+    (found / "rte" / "setting=gated-1" / "result.json").unlink()
+    (tmp_path / "grids").mkdir()
+    shutil.copy(CLAIMS / "choose.py", tmp_path / "choose.py")
+    shutil.copy(CLAIMS / "grids" / "search.yaml", tmp_path / "grids")
+    done = subprocess.run([sys.executable, tmp_path / "choose.py", found], capture_output=True, text=True, check=True)
+    assert "rte: not all 64 settings are finished" in done.stdout
+    assert [file.name for file in sorted((tmp_path / "grids").iterdir())] == ["final_cola.yaml", "search.yaml"]
+    cells = read(tmp_path / "grids" / "final_cola.yaml")
+    assert Counter(cell.values["seed"] for cell in cells) == {"1": 8, "2": 8, "3": 8}
+    chosen = {
+        method: GRID["axes"]["setting"][setting]
+        for method, setting in [(name.rpartition("-")[0], name) for name in best | {"PromptTuning-1"}]
+    }
+    for cell in cells:
+        assert f"--model.lr {float(chosen[cell.values['method']]['lr'])}" in cell.line
+        assert "--data.holdout 0.06" in cell.line
+        assert "--data.train_rows 4000" in cell.line
