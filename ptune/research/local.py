@@ -72,7 +72,7 @@ class _Worker:
         other.close()
 
     def send(self, cell: Cell) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has died meanwhile, which `wait` tells next
+        with contextlib.suppress(ConnectionError):  # it has died meanwhile, which `wait` tells next
             self.connection.send(cell)
 
     def answer(self) -> End | None:
@@ -103,7 +103,7 @@ def _serve(connection: Connection, place: int, run: Run, cpus: int, gpus: float)
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(visible[i % count] for i in devices(place, gpus)))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    with contextlib.suppress(EOFError, BrokenPipeError):  # no more cells; or the parent has ended
+    with contextlib.suppress(EOFError, ConnectionError):  # no more cells; or the parent has ended
         while True:
             connection.send(attempt(connection.recv(), run))
 
