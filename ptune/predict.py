@@ -1,60 +1,84 @@
-"""`python -m ptune.predict RUN --input FILE`: the answers of a trained prompt to the rows of a file.
+"""`python -m ptune.predict RUN --input FILE`: the answers of a trained prompt, or of several, to the rows of a file.
 
     python -m ptune.predict runs/x --input new.csv --output answers.jsonl
     echo "a fine film" | python -m ptune.predict runs/x --input - > answers.jsonl
     python -m ptune.predict runs/rte --input test.jsonl --format glue --output submission/
+    python -m ptune.predict runs/rte films=runs/x --route task --input rows.csv --output answers.jsonl
 
 RUN is what `ptune.load` takes. Rows need no answers and are answered in their order; `row` is their number, from 0. A
 row that cannot be read is told on stderr with its line, the others are answered, and the exit code is 1.
+
+Several runs over one backbone share it and its batches (`ptune.PromptBank`), and an answer says which `run` gave it.
+With `--route COLUMN` a column names the run of each row: by the run's folder, by NAME of NAME=RUN, or by the run's task
+where no other run has the same. Without it every run answers every row.
 """
 
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptune.errors import InputError
+from ptune.errors import InputError, note
 from ptune.run.command import Arguments, guarded
+from ptune.serving.routes import Routes, named
 
 if TYPE_CHECKING:
     from ptune.serving.predictor import Predictor
     from ptune.tasks import TaskSpec
 
-Answered = list[tuple[int, Any, list[dict[str, Any]]]]
-"""Rows with their numbers, from 0, and their answers."""
+Answered = list[tuple[int, str, Any, list[dict[str, Any]]]]
+"""Rows with their numbers, from 0, the name of the run that answered, "" where there is one run, and its answers."""
+Answer = Callable[..., list[list[dict[str, Any]]]]
+"""Answers checked rows; it takes the names of their runs, the rows, and `done`, which is told numbers of them."""
 INPUTS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".conll", ".conllu", ".bio", ".iob", ".iob2", "-")
 OUTPUTS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", "-")
+"""Also the inputs whose rows have columns."""
+TABLES = (".csv", ".tsv", ".parquet")
+"""Outputs whose rows all have the same columns."""
 
 
 def parsed(args: list[str]) -> Namespace:
     """The options; InputError for what is known to be wrong before anything heavy is imported."""
     parser = Arguments("python -m ptune.predict", description="Answer the rows of a file with a trained prompt.")
-    parser.add_argument("run", help="run directory, exported folder, prompts.safetensors, best.ckpt or hub id")
+    what = "run directory, exported folder, prompts.safetensors, best.ckpt or hub id; several share one backbone"
+    parser.add_argument("runs", metavar="run", nargs="+", help=what)
     parser.add_argument("--input", required=True, help=f"rows: a file {' '.join(INPUTS[:-1])}, or - for stdin")
+    parser.add_argument(
+        "--route",
+        metavar="COLUMN",
+        help="column that says which run answers a row, by the name of its folder, by NAME of a run given as NAME=RUN, "
+        "or by its task where no other run has the same; without it every run answers every row",
+    )
     parser.add_argument("--output", default="-", help=f"a file {' '.join(OUTPUTS[:-1])}, or - for stdout")
     parser.add_argument("--format", choices=("rows", "glue"), default="rows", help="glue: the benchmark's own file")
     parser.add_argument("--top_k", type=int, help="number of answers to a row, best first")
-    parser.add_argument("--batch_size", type=int, help="rows in a batch; by default the run's")
+    parser.add_argument("--batch_size", type=int, help="rows in a batch; by default the run's, or 32")
     parser.add_argument("--device", default="auto", help="such as cpu or cuda:0; by default the accelerator")
     parser.add_argument("--backbone", help="the backbone's place, where it is no longer the run's")
     parser.add_argument("--overwrite", action="store_true", help="replace an output file")
     parser.add_argument("--trust", action="store_true", help="execute classes of others that config.yaml names")
     found = parser.parse_args(args)
+    found.runs = named(found.runs)
     _check(found)
     return found
 
 
 def _check(found: Namespace) -> None:
-    if not Path(found.run).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", found.run):
-        raise InputError(f"{found.run}: there is no such run; give its directory, a prompts.safetensors or a hub id.")
+    for run in found.runs.values():
+        if not Path(run).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", run):
+            raise InputError(f"{run}: there is no such run; give its directory, a prompts.safetensors or a hub id.")
     name = Path(found.input).name.removesuffix(".gz")
     if found.input != "-" and not Path(found.input).is_file():
         raise InputError(f"--input {found.input}: there is no such file.")
     if found.input != "-" and Path(name).suffix not in INPUTS:
         raise InputError(f"--input {found.input}: ends with none of {' '.join(INPUTS[:-1])}; rename or convert it.")
+    if found.route and found.input != "-" and Path(name).suffix not in OUTPUTS:
+        raise InputError(f"--route {found.route}: rows of {found.input} have no columns; give a file that has them.")
     for option, least in (("top_k", 1), ("batch_size", 1)):
         value = getattr(found, option)
         if value is not None and value < least:
@@ -63,6 +87,8 @@ def _check(found: Namespace) -> None:
         raise InputError(f"--device {found.device}: is no device; give one such as cpu, cuda or cuda:1.")
     output = Path(found.output)
     if found.format == "glue":
+        if len(found.runs) > 1 or found.route:
+            raise InputError("--format glue: the benchmark's file has answers of one run; name one, without --route.")
         if found.output == "-" or output.is_file():
             raise InputError(f"--output {found.output}: the benchmark's file goes into a folder; give one.")
         if found.top_k:
@@ -83,28 +109,47 @@ def run(found: Namespace) -> bool:
     # These take seconds to import: only when the options are right.
     from ptune.run.disk import told
     from ptune.serving import files, submissions
-    from ptune.serving.loading import load
 
-    asked = load(found.run, found.device, found.batch_size, found.backbone, found.trust)
+    prompts, answer = _loaded(found)
+    data = [predictor.data for predictor in prompts.values()]
     if found.format == "glue":
-        file = Path(found.output, submissions.form_of(asked.data.task.name, found.input)[0])
+        file = Path(found.output, submissions.form_of(data[0].task.name, found.input)[0])
         if file.exists() and not found.overwrite:
             raise InputError(f"--output {file}: exists; choose another folder, or add --overwrite.")
+    formats = dict.fromkeys(own.format for own in data)
+    if len(formats) > 1 and Path(found.output).suffix in TABLES:
+        kinds = " and ".join(formats)
+        raise InputError(f"--output {found.output}: answers of {kinds} have other columns; give a .jsonl or .json.")
     refused: list[str] = []
-    answered = _answered(asked, found, refused)
-    lists = asked.data.several or found.top_k
+    answered = _answered(prompts, answer, found, refused)
+
+    def written(number: int, name: str, row: Any, answers: list[dict[str, Any]]) -> dict[str, Any]:
+        lists = prompts[name].data.several or found.top_k
+        return {"row": number} | ({"run": name} if name else {}) | ({"answers": answers} if lists else answers[0])
+
     with told(found.output, "choose another --output."):
         if found.format == "glue":
-            _submit(asked.data.task, found, answered, refused)
+            _submit(data[0].task, found, answered, refused)
         else:
-            files.write(
-                found.output,
-                (
-                    [{"row": i} | ({"answers": answers} if lists else answers[0]) for i, _, answers in part]
-                    for part in answered
-                ),
-            )
+            files.write(found.output, ([written(*each) for each in part] for part in answered))
     return not refused
+
+
+def _loaded(found: Namespace) -> tuple[Mapping[str, "Predictor"], Answer]:
+    """The runs by name, "" for one that is asked by itself, and what answers their rows."""
+    if len(found.runs) > 1 or found.route:
+        from ptune.serving.bank import PromptBank
+
+        if not found.route:
+            note("every run answers every row; --route COLUMN names a column that says which one answers a row.")
+        bank = PromptBank(found.runs, found.device, found.batch_size or 32, found.backbone, found.trust)
+        return bank.prompts, partial(bank.answered, top_k=found.top_k)
+    from ptune.serving.loading import load
+
+    (run,) = found.runs.values()
+    asked = load(run, found.device, found.batch_size, found.backbone, found.trust)
+    top_k = found.top_k or asked.data.top_k
+    return {"": asked}, lambda names, checked, done: asked.answered(checked, top_k, done=done)
 
 
 def _submit(task: "TaskSpec", found: Namespace, answered: Iterator[Answered], refused: list[str]) -> None:
@@ -113,7 +158,7 @@ def _submit(task: "TaskSpec", found: Namespace, answered: Iterator[Answered], re
     from ptune.tuning.saving import write_whole
 
     numbered, answers = [], []
-    for _, row, (answer, *_) in chain.from_iterable(answered):
+    for _, _, row, (answer, *_) in chain.from_iterable(answered):
         if isinstance(row, dict):
             numbered.append({name: row[name] for name in submissions.NUMBERS if name in row})
         answers.append(answer)
@@ -126,7 +171,12 @@ def _submit(task: "TaskSpec", found: Namespace, answered: Iterator[Answered], re
     print(Path(found.output, name))
 
 
-def _answered(asked: "Predictor", found: Namespace, refused: list[str]) -> Iterator[Answered]:
+def _answered(
+    prompts: Mapping[str, "Predictor"],
+    answer: Answer,
+    found: Namespace,
+    refused: list[str],
+) -> Iterator[Answered]:
     """The rows with their answers, some at a time; of those that cannot be read the places are added to `refused`.
 
     Why a row cannot be read is told on stderr.
@@ -136,25 +186,36 @@ def _answered(asked: "Predictor", found: Namespace, refused: list[str]) -> Itera
     from ptune.serving import files
     from ptune.serving.predictor import PART
 
-    read = enumerate(files.rows_of(found.input, asked.data.format == "tagging"))
-    top_k = found.top_k or asked.data.top_k
+    read = enumerate(files.rows_of(found.input, all(own.data.format == "tagging" for own in prompts.values())))
+    routes = Routes({name: own.data.task.name for name, own in prompts.items()}, found.route)
     with tqdm(desc="answering", unit=" rows", delay=1, leave=False, file=sys.stderr) as bar:
+
+        @contextmanager
+        def refusing(place: str) -> Iterator[None]:
+            """Tell why what lies at this place cannot be read, and go on."""
+            try:
+                yield
+            except InputError as error:
+                if bar.n:  # it may be on the screen
+                    bar.clear()
+                sentence = str(error)
+                print(f"error: {sentence if sentence.startswith(place) else f'{place}: {error}'}", file=sys.stderr)
+                refused.append(place)
+
         while part := list(islice(read, PART)):
-            rows, checked = [], []
+            if part[0][0] == 0:
+                routes.check([row for _, (_, row) in part])
+            asked, checked = [], []
             for number, (place, row) in part:
-                try:
+                with refusing(place):
                     if isinstance(row, InputError):
                         raise row
-                    checked.append(asked.checked(row))
-                    rows.append((number, row))
-                except InputError as error:
-                    if bar.n:  # it may be on the screen
-                        bar.clear()
-                    sentence = str(error)
-                    print(f"error: {sentence if sentence.startswith(place) else f'{place}: {error}'}", file=sys.stderr)
-                    refused.append(place)
-            answers = asked.answered(checked, top_k, done=bar.update)
-            yield [(number, row, answer) for (number, row), answer in zip(rows, answers, strict=True)]
+                    for name in routes.of(row):
+                        with refusing(f"{place}: {name}" if name else place):
+                            checked.append(prompts[name].checked(row))
+                            asked.append((number, name, row))
+            answers = answer([name for _, name, _ in asked], checked, done=bar.update)
+            yield [(*each, own) for each, own in zip(asked, answers, strict=True)]
 
 
 def main(args: list[str] | None = None) -> int:

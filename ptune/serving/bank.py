@@ -1,6 +1,6 @@
 """`PromptBank`: the prompts of several runs over one backbone, whose rows share a batch."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, final
@@ -70,7 +70,7 @@ class PromptBank:
         if first is not None and first.model.backbone.fingerprint != model.backbone.fingerprint:
             raise InputError(
                 f"{name}: its backbone {model.spec.name!r} is not that of {next(iter(self.prompts))} "
-                f"({first.model.spec.name!r}); put it into another bank."
+                f"({first.model.spec.name!r}); load it by itself."
             )
 
     def _share(self) -> None:
@@ -100,14 +100,34 @@ class PromptBank:
                     checked.append(self.of(name).checked(row))
                 except InputError as error:
                     raise InputError(f"row {number}: {error}") from error
-            answers: list[Any] = [None] * len(part)
-            for name, numbers, batch, scores in self.scored(names, checked, batch_size):
-                model, data = self.prompts[name].model, self.prompts[name].data
-                given = head_class(model.head_spec.kind).answers(model.head_spec, scores, batch, data.top_k)
-                for i, answer in zip(numbers, given, strict=True):
-                    shown = data.presented(checked[i], answer)
-                    answers[i] = shown if data.several else shown[0]
-            found += answers
+            for name, answers in zip(names, self.answered(names, checked, batch_size=batch_size), strict=True):
+                found.append(answers if self.prompts[name].data.several else answers[0])
+        return found
+
+    def answered(
+        self,
+        names: Sequence[str],
+        checked: Sequence[dict],
+        top_k: int | None = None,
+        batch_size: int | None = None,
+        done: Callable[[int], object] = lambda count: None,
+    ) -> list[list[dict[str, Any]]]:
+        """The answers to rows that are `checked`, as lists, best first, in the order of the rows.
+
+        Args:
+            names: the prompt of each row.
+            checked: the rows.
+            top_k: number of answers to a row; by default as many as its prompt gives without being asked.
+            batch_size: rows in a batch; by default the bank's.
+            done: is told numbers of rows as they are answered.
+        """
+        found: list[list[dict[str, Any]]] = [[] for _ in checked]
+        for name, numbers, batch, scores in self.scored(names, checked, batch_size):
+            spec, data = self.prompts[name].model.head_spec, self.prompts[name].data
+            answers = head_class(spec.kind).answers(spec, scores, batch, top_k or data.top_k)
+            for number, answer in zip(numbers, answers, strict=True):
+                found[number] = data.presented(checked[number], answer)
+            done(len(numbers))
         return found
 
     def of(self, name: str) -> Predictor:
@@ -164,7 +184,7 @@ class PromptBank:
         with torch.inference_mode(), first.autocast():
             prompts = [self.prompts[name].model.prompts(batch) or Prompts() for name, batch in batches.items()]
             sizes = [len(batch["input_ids"]) for batch in batches.values()]
-            hidden = first.model.backbone(_together(list(batches.values())), _stacked(prompts, sizes))
+            hidden = first.model.backbone(together(list(batches.values())), stacked(prompts, sizes))
             for (name, batch), states in zip(batches.items(), hidden.split(sizes), strict=True):
                 model, t = self.prompts[name].model, batch["input_ids"].shape[1]
                 yield name, parts[name], batch, model.head(states[:, :t], batch, model.backbone)
@@ -177,7 +197,7 @@ def _suits(model: PromptTuner, backbone: Backbone) -> bool:
     return pools and own.attention == backbone.attention and (not head.lm or backbone.lm is not None)
 
 
-def _together(batches: list[Batch]) -> Batch:
+def together(batches: list[Batch]) -> Batch:
     """The columns that a backbone reads, of several batches, as one: padded on the right, as the batches are."""
     t = max(batch["input_ids"].shape[1] for batch in batches)
     joined = {}
@@ -191,7 +211,7 @@ def _together(batches: list[Batch]) -> Batch:
     return joined
 
 
-def _stacked(prompts: list[Prompts], sizes: list[int]) -> Prompts:
+def stacked(prompts: list[Prompts], sizes: list[int]) -> Prompts:
     """Prompts of one form for batches of these sizes, as one."""
     first = prompts[0]
     if len(prompts) == 1:

@@ -1,4 +1,4 @@
-"""Prompts of several runs over one backbone, whose rows share a batch."""
+"""Prompts of several runs over one backbone, whose rows share a batch, in Python and as `ptune predict RUN RUN`."""
 
 import json
 
@@ -9,6 +9,7 @@ import torch
 import ptune
 from ptune.data import modules
 from ptune.errors import InputError
+from ptune.predict import main
 
 TINY = runs.bert()
 PROMPTS = {
@@ -115,3 +116,77 @@ def test_another_backbone_and_an_unknown_name_are_refused(trained, tmp_path):
         bank([("pear", rows_of("pair")[0])])
     with pytest.raises(InputError, match="needs at least one prompt"):
         ptune.PromptBank({})
+
+
+# ---- ptune predict RUN RUN ... --route COLUMN
+
+
+def predict(*words) -> tuple[int, list[dict], str]:
+    """Exit code, printed answers and stderr."""
+    code, out, err = runs.call([*words, "--device", "cpu"], main)
+    return code, [json.loads(line) for line in out.splitlines()], err
+
+
+def test_rows_of_a_file_are_answered_by_the_run_that_their_column_names(trained, bank, tmp_path):
+    rows = mixed()
+    values = {"tags": "toy/tagging", "gated": "mine"}  # by the task that one run has, by a stated name
+    runs.write(tmp_path / "in.jsonl", [{"to": values.get(name, name)} | row for name, row in rows])
+    asked = [f"mine={path}" if name == "gated" else path for name, path in trained.items()]
+    code, answers, err = predict(*asked, "--input", tmp_path / "in.jsonl", "--route", "to", "--batch_size", 16)
+    assert (code, err) == (0, "")
+    expected = []
+    for i, ((name, _), answer) in enumerate(zip(rows, bank(rows), strict=True)):
+        own = {"answers": answer} if bank.of(name).data.several else answer
+        expected.append({"row": i, "run": values[name] if name == "gated" else name} | own)
+    assert answers == json.loads(json.dumps(expected))
+
+
+def test_a_row_of_no_run_is_told_with_its_line_and_the_others_are_answered(trained, tmp_path):
+    row = rows_of("pair")[0]
+    columns = ["pair2", "pears", "toy/pair", 1, "pair"]
+    lines = [*({"to": value} | row for value in columns), row, {"to": "pair"}]
+    runs.write(tmp_path / "in.jsonl", lines)
+    code, answers, err = predict(trained["pair"], trained["pair2"], "--input", tmp_path / "in.jsonl", "--route", "to")
+    assert code == 1
+    assert [(answer["row"], answer["run"]) for answer in answers] == [(0, "pair2"), (4, "pair")]
+    starts = [
+        "2: to: 'pears' is no run and no task of one, did you mean 'pair'?",
+        "3: to: 'toy/pair' is the task of pair and pair2; name the run.",
+        "4: to: '1' is no run and no task of one, choose one of: pair, pair2, toy/pair.",
+        "6: no column 'to', which says what run answers the row.",
+        "7: pair: no column",
+    ]
+    for line, start in zip(err.splitlines(), starts, strict=True):
+        assert line.startswith(f"error: {tmp_path}/in.jsonl, line {start}")
+
+
+def test_without_a_column_every_run_answers_every_row(trained, tmp_path):
+    rows, names = rows_of("pair"), ("pair2", "pair")
+    runs.write(tmp_path / "in.jsonl", rows)
+    target = tmp_path / "out.csv"
+    code, _, err = predict(*(trained[name] for name in names), "--input", tmp_path / "in.jsonl", "--output", target)
+    assert (code, err.startswith("note: every run answers every row")) == (0, True)
+    alone = {name: ptune.load(trained[name])(rows) for name in names}
+    expected = [[str(i), name, alone[name][i]["label"]] for i in range(len(rows)) for name in names]
+    assert [line.split(",")[:3] for line in target.read_text().splitlines()] == [["row", "run", "label"], *expected]
+
+
+def test_mistakes_in_naming_runs_are_one_sentence_and_write_nothing(trained, tmp_path):
+    other = saved(tmp_path / "other.safetensors", *PROMPTS["pair"], backbone=runs.bert(seed=5))
+    runs.write(tmp_path / "in.jsonl", [{"to": "pair"} | rows_of("pair")[0]])
+    (tmp_path / "in.txt").write_text("the nurse")
+    pair, tags = trained["pair"], trained["tags"]
+    for words, sentence in [
+        ([pair, other, "--route", "to"], "other: its backbone "),
+        ([pair, tags, "--route", "too"], "--route too: the rows have no such column, did you mean 'to'?"),
+        ([pair, tags, "--output", tmp_path / "out.csv"], f"--output {tmp_path}/out.csv: answers of classification and"),
+        ([pair, f"pair={tags}"], f"{tags}: {pair} is called 'pair', too; give it another name, as NAME="),
+        ([pair, "tags=nowhere"], "nowhere: there is no such run"),
+        ([pair, tags, "--input", tmp_path / "in.txt", "--route", "to"], f"--route to: rows of {tmp_path}/in.txt have"),
+        ([pair, tags, "--format", "glue", "--output", tmp_path], "--format glue: the benchmark's file has answers of"),
+    ]:
+        code, answers, err = predict("--input", tmp_path / "in.jsonl", *words)
+        (*_, error) = err.splitlines()
+        assert (code, answers, error[: len(sentence) + 7]) == (2, [], f"error: {sentence}")
+        assert len([line for line in err.splitlines() if not line.startswith("note: ")]) == 1
+    assert {file.name for file in tmp_path.iterdir()} == {"in.jsonl", "in.txt", "other.safetensors"}
