@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from ptune.errors import InputError
-from ptune.heads.tags import SCHEMES, plain_tag
+from ptune.heads.tags import SCHEMES, allowed, plain_tag
 
 HELP = "mend it, or list the tags by --data.task.labels, and they are read as conlleval does"
 
@@ -50,15 +50,16 @@ def mistake(tags: Sequence[str], scheme: str) -> str:
     return ""
 
 
-def allowed(before: str, tag: str, scheme: str) -> bool:
-    """Whether the scheme has `tag` behind `before`."""
-    same, letter = before[1:] == tag[1:], tag[0]
-    if scheme == "IOB1":
-        return letter != "B" or same
-    if scheme == "IOB2":
-        return letter != "I" or same
-    inside = before[0] in "BI"
-    return inside == (letter in ("I", "E", "L")) and (same or not inside)
+def misfit(labels: Sequence[str], scheme: str) -> str:
+    """Why sequences of these tags cannot be restricted to those of the scheme, as part of a sentence; "" if they can.
+
+    O must be among the tags: it may stand everywhere outside of entities, so that every sentence has a sequence.
+    """
+    if "O" not in labels:
+        return "the tags have no O, which words outside of entities need"
+    letters = SCHEMES[scheme.rstrip("12")]
+    other = plain_tag(labels) or next((tag for tag in labels if tag[0] not in f"O{letters}"), "")
+    return other and f"tag {other!r} is none of {scheme}'s, which begin with {'-, '.join(letters)}-, or are O"
 
 
 def labels_of(tags: Iterable[str], scheme: str) -> tuple[str, ...]:

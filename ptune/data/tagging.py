@@ -6,19 +6,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import torch
 
 from ptune.data import conll, open_task
 from ptune.data.base import TaskData
+from ptune.data.pieces import cut
 from ptune.data.rows import Rows
-from ptune.data.schemes import HELP, labels_of, mistake, scheme_of
+from ptune.data.schemes import HELP, labels_of, misfit, mistake, scheme_of
 from ptune.data.tokens import Batch
 from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.heads.tags import groups, plain_tag
-from ptune.tasks.spec import TaskSpec
+from ptune.tasks.spec import HeadSpec, TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,6 +34,11 @@ class Tagging(TaskData):
 
     In training each piece is a row. In evaluation a row is a sentence with all its pieces, so that entities are counted
     over whole sentences and every word once. Where a sentence is cut does not depend on its tags.
+
+    Args:
+        decoding: Scheme that the tags of an answered sentence must follow; they are those with the greatest sum of
+            scores among all such sequences, found by Viterbi's algorithm without trained transitions. By default each
+            word gets its best tag. Training is the same, so `ptune.evaluate RUN --data.decoding IOB2` compares both.
     """
 
     format: ClassVar[str] = "tagging"
@@ -40,15 +46,19 @@ class Tagging(TaskData):
     classless = "a sentence has many tags, not one class"
     reported = ("entity_f1", "entity_precision", "entity_recall")
 
-    @classmethod
-    def task_head(cls, task: TaskSpec) -> str:
-        """Kind of the head: one tag a word."""
-        return "tag"
-
     usual_text = (("tokens",), ("words",))
     usual_label = ("tags", "ner_tags", "labels")
     scheme = ""
     """The scheme of the training split's tags, which the other splits must follow; "" where the labels are given."""
+
+    def __init__(self, *args, decoding: Literal["IOB1", "IOB2", "IOBES", "BILOU"] | None = None, **kwargs):
+        self.decoding = decoding
+        super().__init__(*args, **kwargs)
+
+    @classmethod
+    def task_head(cls, task: TaskSpec) -> str:
+        """Kind of the head: one tag a word."""
+        return "tag"
 
     def remark(self, row: dict, origin: str) -> str:
         """Which columns a column file has, and which lines are no words."""
@@ -99,6 +109,34 @@ class Tagging(TaskData):
             )
         if len(self.task.labels) < 2:
             raise InputError(f"task {self.task.name!r}: --data.task.labels must list the tags, e.g. '[O,B-PER,I-PER]'.")
+        if self.decoding:
+            self._check_decoding(self.decoding)
+
+    def _check_decoding(self, scheme: str) -> None:
+        """Raise an InputError where the tags are not those of the scheme."""
+        start = f"--data.decoding {scheme}: "
+        if wrong := misfit(self.task.labels, scheme):
+            raise InputError(f"{start}{wrong}; choose the scheme of task {self.task.name!r}, or leave it out.")
+        if self.scheme not in ("", scheme):
+            raise InputError(f"{start}the tags of the training split follow {self.scheme}; use that, or leave it out.")
+
+    @property
+    def head(self) -> HeadSpec:
+        """One tag a word, and how the tags of a sentence are decoded."""
+        return replace(super().head, decoding=self.decoding or "")
+
+    def recipe(self) -> dict[str, Any]:
+        """The arguments that a row is read by, and how its answer is decoded."""
+        return super().recipe() | {"decoding": self.decoding}
+
+    def prepare_rows(self, parsed: "dict[str, Dataset]") -> None:
+        """Say how many training sentences have tags that the decoding cannot give."""
+        if not self.decoding or self.task.train not in parsed:
+            return
+        rows, labels = parsed[self.task.train]["tags"], self.task.labels
+        wrong = sum(bool(mistake([labels[code] for code in row], self.decoding)) for row in rows)
+        if wrong:
+            self.said.append(f"tags of {wrong:,} training rows do not follow the decoding's scheme {self.decoding}")
 
     def parse(self, row: dict) -> dict:
         """{words: strings, tags: codes}; both columns hold a list, or a text that is split at white space (CSV)."""
@@ -216,27 +254,6 @@ class Tagging(TaskData):
 
 def _is_word(item: object) -> bool:
     return isinstance(item, str | int) or (isinstance(item, float) and math.isfinite(item))
-
-
-def cut(counts: list[int], limit: int) -> list[int]:
-    """Where the pieces of a sentence begin: as few pieces of at most `limit` tokens as possible, of even sizes.
-
-    `counts` are the numbers of tokens of the words; a word of more than `limit` tokens is a piece of its own.
-    """
-    counts = [min(count, limit) for count in counts]
-    fewest = len(_pack(counts, limit))
-    sizes = range(max(-(-sum(counts) // fewest), *counts, 1), limit)
-    return _pack(counts, next((size for size in sizes if len(_pack(counts, size)) == fewest), limit))
-
-
-def _pack(counts: list[int], size: int) -> list[int]:
-    starts, used = [0], 0
-    for word, count in enumerate(counts):
-        if used + count > size:
-            starts.append(word)
-            used = 0
-        used += count
-    return starts
 
 
 def first_tokens(words: list[int | None], tags: list[int]) -> list[int]:

@@ -23,6 +23,17 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return {*get_entities([letters.get(tag[0], tag[0]) + tag[1:] for tag in tags])}
 
 
+def allowed(before: str, tag: str, scheme: str) -> bool:
+    """Whether the scheme has `tag` behind `before`; a sentence begins behind an O and ends before one."""
+    same, letter = before[1:] == tag[1:], tag[0]
+    if scheme == "IOB1":
+        return letter != "B" or same
+    if scheme == "IOB2":
+        return letter != "I" or same
+    inside = before[0] in "BI"
+    return inside == (letter in ("I", "E", "L")) and (same or not inside)
+
+
 def groups(tags: Sequence[str], labels: Sequence[str]) -> list[tuple[str, int, int]]:
     """The entities of a sentence in order: kind, first and last word.
 

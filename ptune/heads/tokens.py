@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ptune.backbone import Backbone
 from ptune.backbone.pretrained import BackboneSpec
@@ -18,6 +19,7 @@ from ptune.heads.metrics import at_best_threshold, at_threshold, of_counts
 from ptune.heads.mistakes import Mistakes, confusion, of_entities, of_spans
 from ptune.heads.spans import best_spans, decode, exact_and_f1
 from ptune.heads.tags import entities, plain_tag
+from ptune.heads.viterbi import best_tags
 from ptune.tasks.spec import HeadSpec
 
 
@@ -109,7 +111,11 @@ class Span(LinearHead):
 
 @final
 class Tag(LinearHead):
-    """One of c tags a token: scores "b t c"; tokens labelled -100 do not count."""
+    """One of c tags a token: scores "b t c"; tokens labelled -100 do not count.
+
+    Each word gets the tag with the highest score, or with `HeadSpec.decoding` the one it has in the best sequence of
+    tags that a scheme allows (`ptune.heads.viterbi`).
+    """
 
     kind = "tag"
     pools = False
@@ -141,7 +147,7 @@ class Tag(LinearHead):
     @classmethod
     def rows(cls, spec: HeadSpec, scores: Float[Tensor, "n t c"], batch: dict[str, Any]) -> Table:
         """One row a sentence: the labelled tokens of its pieces, put together again in their order."""
-        guesses, gold = _by_sentence(batch, scores.argmax(-1)), _by_sentence(batch, batch["labels"])
+        guesses, gold = _decoded(spec, batch, scores), _by_sentence(batch, batch["labels"])
         return torch.tensor([_counts(spec, *pair) for pair in zip(guesses, gold, strict=True)])
 
     @classmethod
@@ -149,9 +155,11 @@ class Tag(LinearHead):
         cls, spec: HeadSpec, scores: Float[Tensor, "n t c"], batch: dict[str, Any], top_k: int | None = 1
     ) -> list[list[Answer]]:
         """The tag of each word and, as the score, the list of their probabilities."""
-        best = scores.float().softmax(-1).gather(-1, scores.argmax(-1, keepdim=True)).squeeze(-1)
-        pairs = zip(_by_sentence(batch, scores.argmax(-1)), _by_sentence(batch, best), strict=True)
-        return [[{"answer": [spec.labels[code] for code in codes], "score": values}] for codes, values in pairs]
+        pairs = zip(_decoded(spec, batch, scores), _sentences(batch, scores.float().softmax(-1)), strict=True)
+        return [
+            [{"answer": [spec.labels[code] for code in codes], "score": table[range(len(codes)), codes].tolist()}]
+            for codes, table in pairs
+        ]
 
     @classmethod
     def gold(cls, spec: HeadSpec, batch: dict[str, Any]) -> list[list[str]]:
@@ -188,14 +196,29 @@ class Tag(LinearHead):
             )
 
 
+def _decoded(spec: HeadSpec, batch: dict[str, Any], scores: Float[Tensor, "n t c"]) -> list[list[int]]:
+    """The codes of the answered tags, a list for each sentence."""
+    if not spec.decoding:
+        return _by_sentence(batch, scores.argmax(-1))
+    words = _sentences(batch, scores)
+    lengths = torch.tensor([len(each) for each in words])
+    found = best_tags(pad_sequence(words, batch_first=True), lengths, spec.labels, spec.decoding)
+    return [codes[:n] for codes, n in zip(found.tolist(), lengths.tolist(), strict=True)]
+
+
 def _by_sentence(batch: dict[str, Any], values: Num[Tensor, "n t"]) -> list[list]:
-    """The values of the labelled tokens, a list for each sentence, whose pieces are put together again in order."""
+    """The values of the labelled tokens, a list for each sentence."""
+    return [found.tolist() for found in _sentences(batch, values)]
+
+
+def _sentences(batch: dict[str, Any], values: Num[Tensor, "n t *c"]) -> list[Num[Tensor, "w *c"]]:
+    """The values of the labelled tokens of each sentence, whose pieces are put together again in order."""
     labels, values = batch["labels"].cpu(), values.cpu()
     sentences = batch["feature_row"].cpu() if "feature_row" in batch else torch.arange(len(labels))
     found = []
     for sentence in range(int(sentences.max()) + 1):
         pieces = sentences == sentence
-        found.append(values[pieces][labels[pieces] != -100].tolist())
+        found.append(values[pieces][labels[pieces] != -100])
     return found
 
 

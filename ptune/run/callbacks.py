@@ -49,7 +49,7 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
     choices = {
         **({"data": "; ".join(data.said)} if data.said else {}),
         "weights": f"{backbone.dtype}, attention {backbone.attention}",
-        "reading": model.head_spec.template or (f"pooled: {backbone.pooling}" if model.head.pools else "every token"),
+        "reading": _reading(model),
         "positions": f"{backbone.room or 'unlimited'}, text from {model.shift}",
         "dropout": f"backbone {'on' if choice['backbone_dropout'] else 'off'}, head {choice['head_dropout']}",
         "device": f"{trainer.strategy.root_device}, precision {trainer.precision}",
@@ -64,6 +64,13 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
         "logs": logs,
     }
     return "\n".join(map(printable, lines + [f"  {key:<10}{value}" for key, value in choices.items()]))
+
+
+def _reading(model: PromptTuner) -> str:
+    """What the head reads, and how its answer is decoded where there is a choice."""
+    spec = model.head_spec
+    read = spec.template or (f"pooled: {model.backbone.pooling}" if model.head.pools else "every token")
+    return read + (f"; the best tags that {spec.decoding} allows (Viterbi)" if spec.decoding else "")
 
 
 def _exportable(model: PromptTuner) -> str:

@@ -30,6 +30,8 @@ class HeadSpec:
     """Template that the language model completes; empty where a task head reads the row."""
     words: tuple[tuple[str, ...], ...] = ()
     """The verbalizer's words for each label; empty for heads of other kinds than cloze."""
+    decoding: str = ""
+    """Scheme whose sequences of tags alone are answered, such as IOB2; empty where each word gets its best tag."""
 
 
 @runtime_checkable

@@ -7,7 +7,8 @@ import pytest
 import torch
 from tokenizers import ByteLevelBPETokenizer
 
-from ptune.data.tagging import Tagging, cut
+from ptune.data.pieces import cut
+from ptune.data.tagging import Tagging
 from ptune.errors import InputError
 from ptune.heads.metrics import Scores
 from ptune.tasks.spec import TaskSpec
