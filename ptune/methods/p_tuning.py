@@ -19,8 +19,8 @@ from ptune.heads import Batch
 from ptune.methods.prompt_tuning import SoftPrompt
 from ptune.prompts import Prompts
 from ptune.tuning.checks import check_not_negative, check_size
-from ptune.tuning.companions import Accompanied
 from ptune.tuning.reparameterized import Reparameterized
+from ptune.tuning.transfer import Transferable, check_init, source
 
 
 @final
@@ -62,13 +62,17 @@ class PromptEncoder(Reparameterized):
 
 
 @final
-class PTuning(Accompanied):
+class PTuning(Transferable):
     """Train an encoder of the vectors in the input's prompt slots, and the head; with `backbone_lr` the backbone, too.
 
     Args:
         length: Prompt length p, slots of the input.
         encoder: `lstm` (BiLSTM and MLP) or `mlp`.
         hidden: Hidden size of the LSTM a direction; 0 for half the width of the embeddings, as for LAMA.
+        init: `run:DIR` starts from the vectors of a run of PTuning or PromptTuning with the same length and backbone
+            (SPoT, Vu et al. 2022), `run+head:DIR` from its head, too, where labels and reading are the same. These
+            vectors are then trained themselves, without an encoder, because no encoder that computes them is at hand.
+            By default the encoder is drawn.
         backbone_lr: Peak learning rate of the backbone; 0 freezes it. The paper's SuperGLUE runs have 1e-5, and a
             weight decay of 0.1 on the backbone alone, while `weight_decay` applies to all trained matrices.
     """
@@ -82,19 +86,26 @@ class PTuning(Accompanied):
         length: int = 20,
         encoder: Literal["lstm", "mlp"] = "lstm",
         hidden: int = 0,
+        init: str | None = None,
         lr: float = 1e-3,
         backbone_lr: float = 0.0,
         **common,
     ) -> None:
         super().__init__(lr=lr, **common)
         check_size("length", length)
+        check_init(init, ())
+        if source(init) and (hidden or encoder != "lstm"):
+            raise InputError(f"init: {init!r} trains vectors without an encoder; leave encoder and hidden out.")
         if hidden < 0:
             raise InputError(f"hidden: {hidden} must not be negative; 0 means half the width of the embeddings.")
         check_not_negative("backbone_lr", backbone_lr, "; 0 freezes the backbone")
         if backbone_lr and (also := self.hparams["also"]):
             raise InputError(f"also: {also}, but backbone_lr: {backbone_lr} trains all of the backbone; leave one out.")
         width = self.spec.embedding_width
-        self.prompt = PromptEncoder(length, width, encoder, hidden or width // 2)
+        if source(init):
+            self.prompt = SoftPrompt(length, width)
+        else:
+            self.prompt = PromptEncoder(length, width, encoder, hidden or width // 2)
 
     def prompts(self, batch: Batch) -> Prompts:
         """The vectors, for the slots of every text."""

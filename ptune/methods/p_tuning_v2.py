@@ -5,7 +5,7 @@ The prefix itself is in `ptune.tuning.prefix`. Two differences from the authors'
 text are shifted only with `shift_positions`, and a frozen backbone has no dropout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, final
 
 import torch
@@ -18,20 +18,22 @@ from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import KeysValues, Prompts
 from ptune.tuning.checks import check_positive, check_rate, check_size
-from ptune.tuning.companions import Accompanied
 from ptune.tuning.prefix import GatedPrefix, HiddenPrefix, PrefixEncoder
 from ptune.tuning.sample import seed, training_texts
+from ptune.tuning.transfer import Transferable, check_init, source
 
 STD = 0.5
 """Standard deviation of a drawn prefix in units of the layer."""
 GIVEN = ("text", "tokens")
 """Starts that are read off real tokens."""
+STARTS = ("normal", "identity", *GIVEN)
+"""What `init` may be, beside the run of a trained prefix."""
 ROWS = 16
 """Training rows whose tokens `init: tokens` draws from."""
 
 
 @final
-class PTuningV2(Accompanied):
+class PTuningV2(Transferable):
     """Train a prefix in every layer, and the head.
 
     Args:
@@ -45,7 +47,8 @@ class PTuningV2(Accompanied):
             initialisation of the authors' code; `text` is what the tokens of `init_text` have in each layer (keys and
             values, or what is projected to them), `tokens` what p tokens of training rows have, drawn by the seed;
             `identity` is another name for `normal` with `gate: true` and `scaled: true`, so that training starts from
-            the backbone itself.
+            the backbone itself; `run:DIR` is a trained prefix of the same length, layers and backbone, of any form
+            (SPoT, Vu et al. 2022), `run+head:DIR` its head, too, where labels and reading are the same.
         init_std: Standard deviation of a drawn start: 0.02, or with `scaled` 0.5 of the layer's own size, if left out.
         init_text: Text of `init: text`, repeated or cut to `length` tokens.
         gate: Normalise the attention to the prefix apart from that to the text, and add it through a gate of each layer
@@ -67,7 +70,7 @@ class PTuningV2(Accompanied):
         length: int = 20,
         layers: str | list[int] = "all",
         form: Literal["table", "hidden"] = "table",
-        init: Literal["normal", "text", "tokens", "identity"] = "normal",
+        init: str = "normal",
         init_std: float | None = None,
         init_text: str = "",
         gate: bool = False,
@@ -80,6 +83,8 @@ class PTuningV2(Accompanied):
     ) -> None:
         super().__init__(**common)
         check_size("length", length)
+        check_init(init, STARTS)
+        given = init in GIVEN or source(init) is not None
         if not 0 <= prefix_dropout < 1:
             raise InputError(f"prefix_dropout: {prefix_dropout} must be at least 0 and below 1.")
         check_size("mlp", mlp, 0)
@@ -87,16 +92,18 @@ class PTuningV2(Accompanied):
             raise InputError(
                 f"init_text: {init_text!r} and init: {init!r} do not fit; init 'text', and it alone, needs a text."
             )
-        if init in GIVEN and mlp:
+        if given and mlp:
             raise InputError(f"mlp: {mlp} cannot start from init: {init!r}; use init: normal, or mlp: 0.")
+        if form == "hidden" and source(init):
+            raise InputError(f"form: 'hidden' cannot start from init: {init!r}, a table; use form: table.")
         if form == "hidden" and mlp:
             raise InputError(f"mlp: {mlp} computes a table, and form: 'hidden' has none; use form: table, or mlp: 0.")
         if init == "identity" and shift_positions:
             raise InputError("shift_positions: true moves the text, so init: identity would not be the identity.")
-        gate, scaled = (given or init == "identity" for given in (gate, scaled))
+        gate, scaled = (asked or init == "identity" for asked in (gate, scaled))
         if init_std is not None:
             check_positive("init_std", init_std)
-            if init in GIVEN:
+            if given:
                 raise InputError(f"init_std: {init_std} is for a start that is drawn, which init: {init!r} is not.")
         if gate_lr is not None:
             check_rate("gate_lr", gate_lr)
@@ -139,7 +146,8 @@ class PTuningV2(Accompanied):
             encoder.set(self._read(backbone, ids))
 
     def start(self) -> None:
-        """Take what p tokens of training rows have in each layer, the same tokens in all."""
+        """Take a trained prefix, or what p tokens of training rows have in each layer, the same tokens in all."""
+        super().start()
         if self.hparams["init"] != "tokens":
             return
         texts = [self._read(self.backbone, **text) for text in training_texts(self.trainer, ROWS)]
@@ -148,6 +156,11 @@ class PTuningV2(Accompanied):
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed()))
         drawn = order[torch.arange(self.hparams["length"]) % n]  # repeated where there are fewer
         self.prompt.encoder.set(tuple(layer[..., drawn, :] for layer in layers))
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """As for all methods; the table of a file is in absolute units."""
+        flat = "prompt.encoder.flat"
+        super().take({**tensors, flat: tensors[flat] / self.prompt.encoder.columns()})
 
     def _read(
         self, backbone: Backbone, input_ids: Int[Tensor, "one t"], **more: Int[Tensor, "one t"]

@@ -1,7 +1,7 @@
 """Prompt tuning (Lester et al. 2021, arXiv:2104.08691): p trained vectors before the text, after a special first token
 where the tokenizer has one."""
 
-from typing import Literal, final
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
@@ -14,10 +14,12 @@ from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import Prompts
 from ptune.tuning.checks import check_size
-from ptune.tuning.companions import Accompanied
+from ptune.tuning.transfer import Transferable, check_init, source
 
 COMMON = 5000
 """Lester et al. sample from the 5,000 most common words."""
+STARTS = ("vocab", "labels", "random", "text")
+"""What `init` may be, beside the run of a trained prompt."""
 
 
 @final
@@ -35,7 +37,7 @@ class SoftPrompt(nn.Module):
 
 
 @final
-class PromptTuning(Accompanied):
+class PromptTuning(Transferable):
     """Train vectors in the input's prompt slots, and the head.
 
     Args:
@@ -43,7 +45,9 @@ class PromptTuning(Accompanied):
         init: `vocab` embeddings of p of the 5,000 most common tokens, drawn by seed, as Lester et al. found best for
             models of this size; `labels` one vector for each label name of the task, the mean of its tokens'
             embeddings, and `vocab` for the rest, as in their section 3.2; `random` N(0, 0.02²); `text` embeddings of
-            the tokens of `init_text`.
+            the tokens of `init_text`; `run:DIR` the trained vectors of a run of PromptTuning or PTuning with the same
+            length and backbone (SPoT, Vu et al. 2022), `run+head:DIR` its head, too, where labels and reading are the
+            same.
         init_text: Text of `init: text`, repeated or cut to `length` tokens.
     """
 
@@ -54,12 +58,13 @@ class PromptTuning(Accompanied):
     def __init__(
         self,
         length: int = 20,
-        init: Literal["vocab", "labels", "random", "text"] = "vocab",
+        init: str = "vocab",
         init_text: str = "",
         **common,
     ) -> None:
         super().__init__(**common)
         check_size("length", length)
+        check_init(init, STARTS)
         if (init == "text") != bool(init_text):
             raise InputError(f"init_text: {init_text!r} and init: {init!r} do not fit; init: text alone needs a text.")
         if init == "labels" and not self.head_spec.labels:
@@ -70,10 +75,10 @@ class PromptTuning(Accompanied):
 
     @torch.no_grad()
     def prepare(self, backbone: Backbone) -> None:
-        """Initialise the vectors from embeddings of real tokens, unless `init` is `random`."""
+        """Initialise the vectors from embeddings of real tokens, unless they are drawn or those of a run."""
         super().prepare(backbone)
         p, init, name = self.hparams["length"], self.hparams["init"], self.hparams["backbone"]
-        if init == "random":
+        if init == "random" or source(init):
             return
         tokenizer = load(name)
         ids = text_ids(name, self.hparams["init_text"], p) if init == "text" else _sample(tokenizer, p)

@@ -50,6 +50,7 @@ def summary(trainer: L.Trainer, model: PromptTuner, logs: str) -> str:
         **({"data": "; ".join(data.said)} if data.said else {}),
         "weights": f"{backbone.dtype}, attention {backbone.attention}",
         "reading": _reading(model),
+        **({"start": choice["init"]} if isinstance(choice.get("init"), str) else {}),
         "positions": f"{backbone.room or 'unlimited'}, text from {model.shift}",
         "dropout": f"backbone {'on' if choice['backbone_dropout'] else 'off'}, head {choice['head_dropout']}",
         "device": f"{trainer.strategy.root_device}, precision {trainer.precision}",

@@ -29,6 +29,7 @@ from ptune.run.loggers import Wandb
 from ptune.run.options import Parser, refused_class
 from ptune.run.predictions import Predictions
 from ptune.run.result import Run, logged_as
+from ptune.tuning.transfer import pinned
 from ptune.tuning.tuner import PromptTuner
 
 for _module in (entry.module for group in catalog.GROUPS for entry in catalog.classes(group).values()):
@@ -110,7 +111,14 @@ class CLI(LightningCLI):
         parser.link_arguments("data.head", "model.init_args.head", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
-        """Silence what is not about the run."""
+        """Name the trained prompt that a run starts from by its content, and silence what is not about the run.
+
+        Raises:
+            InputError: there is no such prompt.
+        """
+        model = self.config.get("model")
+        if model is not None and isinstance(model.init_args.get("init"), str):
+            model.init_args.init = pinned(model.init_args.init)
         transformers.utils.logging.disable_progress_bar()
         transformers.utils.logging.set_verbosity_error()
 

@@ -12,6 +12,7 @@ from ptune.backbone.pretrained import local
 from ptune.data import cache
 from ptune.data.base import TaskData
 from ptune.run.resolved import Options, decisive, precision
+from ptune.tuning.transfer import placeless
 
 HASH, FINGERPRINT = 8, 16
 """Hexadecimal digits of a run's hash and of its data's fingerprint."""
@@ -66,8 +67,8 @@ def identify(options: Options, data: TaskData) -> Identity:
     """The identity of a run.
 
     Paths say where something lies, not what it is, so what lies there takes their place: the rows, which are read for
-    it, and the files of a backbone of the user's. An option that is null counts as one that is not there, so that a
-    later version, which has more of them, gives the same hash.
+    it, the files of a backbone of the user's, and the tensors of a prompt that it starts from. An option that is null
+    counts as one that is not there, so that a later version, which has more of them, gives the same hash.
 
     Args:
         options: the options of its resolved configuration.
@@ -75,11 +76,13 @@ def identify(options: Options, data: TaskData) -> Identity:
     """
     data.setup()
     fingerprint = digest(data.fingerprints())[:FINGERPRINT]
+    init = options.get("model.init")
     name = options["model.backbone"]
     own = local(name)
     parts = decisive(options) | {
         "data.path": fingerprint,
         "model.backbone": contents(own) if own else name,
+        "model.init": placeless(init) if isinstance(init, str) else init,
         "trainer.precision": precision(options),
     }
     parts = {option: value for option, value in parts.items() if value is not None}

@@ -68,9 +68,9 @@ class PrefixEncoder(Reparameterized):
     def table(self) -> Float[Tensor, "p f"]:
         """The flat table, computed by the MLP if there is one, in absolute units."""
         table = self.flat if self.mlp is None else self.mlp(self.embedding)
-        return table if self.scale is None else table * self._columns()
+        return table if self.scale is None else table * self.columns()
 
-    def _columns(self) -> Float[Tensor, " f"]:
+    def columns(self) -> Float[Tensor, " f"]:
         """The scale of each column of the table; 1 for a table in absolute units."""
         if self.scale is None:
             return self.flat.new_ones(1)
@@ -98,7 +98,7 @@ class PrefixEncoder(Reparameterized):
     @torch.no_grad()
     def set(self, prefix: KeysValues) -> None:
         """Write keys and values (b = 1), which are in absolute units, into the flat table."""
-        self.flat.copy_(table_of(prefix).to(self.flat) / self._columns())
+        self.flat.copy_(table_of(prefix).to(self.flat) / self.columns())
 
     def folded(self) -> "PrefixEncoder":
         """The flat table itself in absolute units, trainable; this module where it is that already."""

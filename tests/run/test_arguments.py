@@ -116,7 +116,7 @@ def test_the_catalogue_has_the_arguments_and_defaults_that_the_classes_have(grou
 
 def test_closed_choices_are_found_through_aliases_and_other_modules():
     options = catalog.classes("model")["PTuningV2"].options
-    assert options["init"].choices == ("normal", "text", "tokens", "identity")
+    assert options["form"].choices == ("table", "hidden")
     assert options["schedule"].choices == ("linear", "cosine", "constant", "exponential")
     assert options["layers"].choices == ()
     trainer = catalog.entry("lightning.pytorch.trainer.trainer", "Trainer").options
