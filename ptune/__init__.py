@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ptune.data.classification import Classification
     from ptune.data.fill import Fill
     from ptune.data.multi_label import MultiLabel
+    from ptune.data.multi_task import MultiTask
     from ptune.data.qa import SpanQA
     from ptune.data.tagging import Tagging
     from ptune.errors import InputError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ptune.methods.linear_probe import LinearProbe
     from ptune.methods.lora import PEFT, LoRA
     from ptune.methods.manual import ManualPrompt
+    from ptune.methods.multitask_prompt import MultitaskPrompt
     from ptune.methods.p_tuning import PromptEncoder, PTuning
     from ptune.methods.p_tuning_v2 import PTuningV2
     from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt

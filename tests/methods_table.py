@@ -9,6 +9,7 @@ from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.lora import PEFT, LoRA
 from ptune.methods.manual import ManualPrompt
+from ptune.methods.multitask_prompt import MultitaskPrompt
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
@@ -78,6 +79,7 @@ VECTORS = {"length": 2}
 LSTM = 2 * 2 * 4 * (WIDTH // 2) * (WIDTH + WIDTH // 2 + 2)
 """Layers, directions, gates, rows of weights and biases."""
 PERCEPTRON = 2 * (WIDTH**2 + WIDTH)
+masks = {"prompt.of_vector", "prompt.of_dimension"}
 flat, no_dropout = {"prompt.encoder.flat"}, {"prefix_dropout": 0.0}
 scale = frozenset({"prompt.encoder.scale"})
 
@@ -104,6 +106,9 @@ TABLE = {
         no_dropout,
     ),
     "soft prompt": Case(PromptTuning, VECTORS | {"init": "random"}, {"prompt.vectors"}, 2 * WIDTH),
+    "masked prompt": Case(
+        MultitaskPrompt, VECTORS, {"prompt.vectors"} | masks, 2 * WIDTH + 2 + WIDTH, "prompt.vectors"
+    ),
     "encoded prompt": Case(PTuning, VECTORS, encoder | lstm, 2 * WIDTH + LSTM + PERCEPTRON, "prompt.vectors"),
     "encoded prompt, mlp": Case(
         PTuning, VECTORS | {"encoder": "mlp"}, encoder, 2 * WIDTH + PERCEPTRON, "prompt.vectors"

@@ -166,7 +166,7 @@ def test_a_head_starts_as_berts():
 
 
 def test_kinds_are_found_where_they_lie():
-    assert set(kinds()) == {*LABELS, "cloze", "cloze_choice", "fill"}
+    assert set(kinds()) == {*LABELS, "by_task", "cloze", "cloze_choice", "fill"}
     assert all(cls.kind == kind and cls.metrics for kind, cls in kinds().items())
 
 

@@ -116,6 +116,11 @@ class Head(nn.Module, ABC):
         """The table of always answering the most frequent training label; None for a kind without a majority."""
 
     @classmethod
+    def metric(cls, name: str, spec: HeadSpec) -> Metric | None:
+        """The metric of this name; None where the kind has none."""
+        return cls.metrics.get(name)
+
+    @classmethod
     def check_metric(cls, name: str, spec: HeadSpec) -> None:
         """Raise InputError where the metric `name` of this kind cannot be computed with the labels of the task."""
 

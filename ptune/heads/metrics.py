@@ -63,7 +63,7 @@ def check(spec: HeadSpec) -> None:
     """Raise InputError unless the kind of head and its labels can have the metrics that `spec` names."""
     head = head_class(spec.kind)
     for name in spec.metrics:
-        if name not in head.metrics:
+        if head.metric(name, spec) is None:
             fix = nearest(name, head.metrics)
             raise InputError(f"task {spec.task!r}: metric {name!r} is none of a {spec.kind} head's; {fix}")
         head.check_metric(name, spec)
@@ -71,10 +71,10 @@ def check(spec: HeadSpec) -> None:
 
 def measure(spec: HeadSpec, table: Table) -> dict[str, float]:
     """The head's metrics of a finished table."""
-    table, metrics = table.double().cpu(), head_class(spec.kind).metrics
+    table, metrics = table.double().cpu(), {name: head_class(spec.kind).metric(name, spec) for name in spec.metrics}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of undefined values: they are 0 here
-        values = {name: float(metrics[name](table)) for name in spec.metrics}
+        values = {name: float(metric(table)) for name, metric in metrics.items() if metric}
     return {name: value if math.isfinite(value) else 0.0 for name, value in values.items()}
 
 
@@ -96,7 +96,8 @@ def resampled(spec: HeadSpec, name: str, table: Table, weights: Float[Tensor, "b
     It is quick where the metric is `Weighted`, and measures each resample otherwise. All rows of one unit
     (`Head.units`) must have the same weight.
     """
-    table, weights, metric = table.double().cpu(), weights.double(), head_class(spec.kind).metrics[name]
+    table, weights, metric = table.double().cpu(), weights.double(), head_class(spec.kind).metric(name, spec)
+    assert metric is not None, f"{name} is not among the metrics of {spec}"
     if isinstance(metric, Weighted):
         values = metric.of(table, weights)
     else:

@@ -81,7 +81,7 @@ class PromptTuning(Transferable):
         if init == "random" or source(init):
             return
         tokenizer = load(name)
-        ids = text_ids(name, self.hparams["init_text"], p) if init == "text" else _sample(tokenizer, p)
+        ids = text_ids(name, self.hparams["init_text"], p) if init == "text" else common_words(tokenizer, p)
         self.prompt.vectors.copy_(backbone.embed(ids.to(backbone.model.device))[0])
         if init == "labels":
             for vector, label in zip(
@@ -95,8 +95,8 @@ class PromptTuning(Transferable):
         return Prompts(embeds=self.prompt())
 
 
-def _sample(tokenizer: PreTrainedTokenizerBase, p: int) -> Int[Tensor, "one p"]:
-    """p common words, drawn by the global seed; vocabularies list words approximately by frequency."""
+def common_words(tokenizer: PreTrainedTokenizerBase, p: int) -> Int[Tensor, "one p"]:
+    """Ids of p common words, drawn by the global seed; vocabularies list words approximately by frequency."""
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))  # None for an id that no token has
     texts = [(token or "").strip("Ġ▁") for token in tokens]
     words = [i for i, text in enumerate(texts) if len(text) > 1 and text.isalpha()]

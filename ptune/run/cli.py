@@ -248,7 +248,7 @@ class CLI(LightningCLI):
         model = {key: value for key, value in self.model.hparams.items() if key != "head"}
         trainer = {key: self.config.trainer[key] for key in ("max_epochs", "precision", "accumulate_grad_batches")}
         choices = ("path", "batch_size", "max_length", "shots", "holdout", "train_rows", "data_seed")
-        choices += ("template", "demonstrations", "decoding")
+        choices += ("template", "demonstrations", "decoding", "sampling")
         data = {key: self.config.data.init_args.get(key) for key in choices}
         return {
             "method": type(self.model).__name__,

@@ -141,12 +141,13 @@ def logged_as(split: str, data: TaskData) -> str:
 
 
 def write(run: Run, result: dict[str, Any]) -> dict[str, Any]:
-    """`prompts.safetensors`, `predictions` and `result.json` into the run directory.
+    """`prompts.safetensors`, those of single tasks, `predictions` and `result.json` into the run directory.
 
     Returns what `result.json` holds: the result and, under `bytes`, the size of `prompts.safetensors`.
     """
     prompts = run.directory / "prompts.safetensors"
     run.model.save_prompts(prompts)
+    run.model.save_parts(run.directory / "prompts")
     if run.predictions:
         run.predictions.write(run.directory / PREDICTIONS)
     return _save(run, result | {"bytes": prompts.stat().st_size}, run.directory / "result.json")

@@ -121,4 +121,5 @@ def one_text(model: PromptTuner) -> dict[str, Tensor]:
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "slots": torch.arange(ids.shape[1], device=text.device)[None] < p,
+        "group": ids.new_zeros(1),  # of the first one of several tasks
     }

