@@ -19,6 +19,7 @@ FLOORS = (
     {"methods"},
     {"run"},
     {"serving", "research"},
+    {"benchmarks"},
     {"commands"},
     {"grid", "sweep"},
 )

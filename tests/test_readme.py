@@ -9,6 +9,7 @@ import pytest
 
 from ptune import backbones as support
 from ptune.__main__ import main as console
+from ptune.bench import main as bench
 from ptune.evaluate import main as evaluate
 from ptune.fit import main as fit
 from ptune.report import main as report
@@ -20,6 +21,7 @@ COMMANDS = [line for line in BASH.splitlines() if "-m ptune.fit" in line or "-m 
 TABLES = runpy.run_path(str(ROOT / "experiments/table.py"))
 PAGES = README + (ROOT / "experiments/README.md").read_text()
 REPORTS = re.findall(r"<!-- table: python -m ptune\.report (.*?) -->", PAGES)
+BENCHES = re.findall(r"<!-- table: python -m ptune\.bench (show .*?) -->", PAGES)
 RECIPES = {path for path in ROOT.glob("experiments/*/*.yaml") if path.parent.name not in ("grids", "spaces")}
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in RECIPES)
 
@@ -89,7 +91,7 @@ def test_every_command_of_the_readme_is_one_that_a_test_runs(monkeypatch, tmp_pa
     assert modules == {
         f"ptune.{name}"
         for name in ("fit", "grid", "sweep", "report", "evaluate", "predict", "export", "inspect", "backbones", "tasks")
-    }
+    } | {"ptune.bench"}
     assert console(["grid", str(ROOT / "experiments/grids/quickstart.yaml"), "--dry-run"]) == 0
     monkeypatch.chdir(ROOT)
     (search,) = (shlex.split(line)[3:] for line in BASH.splitlines() if "ptune.sweep" in line)
@@ -100,6 +102,7 @@ def test_every_command_of_the_readme_is_one_that_a_test_runs(monkeypatch, tmp_pa
     assert console(["report", results, *words]) == 0
     assert {file.suffix for file in tmp_path.glob("report.*")} == {".html", ".tex", ".svg"}
     assert console(["tasks", "rte"]) == 0
+    assert console(["bench", "step", "--help"]) == 0
     assert "ptune completion bash" in README
     assert console(["completion", "bash"]) == 0
 
@@ -123,8 +126,17 @@ def test_a_table_of_runs_is_that_of_the_report_that_its_comment_names(words, mon
     assert f"<!-- table: python -m ptune.report {words} -->\n{table}\n<!-- end -->" in PAGES
 
 
+@pytest.mark.parametrize("words", BENCHES)
+def test_a_table_of_costs_is_that_of_the_measurement_that_its_comment_names(words, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert bench(shlex.split(words)) == 0
+    table, _, notes = capsys.readouterr().out.partition("\n\n")
+    assert notes.startswith("- "), "one table, whose notes the page says in its own words"
+    assert f"<!-- table: python -m ptune.bench {words} -->\n{table}\n<!-- end -->" in PAGES
+
+
 def test_every_table_names_its_command():
-    assert PAGES.count("<!-- table: ") == len(REPORTS) + len(TABLES["TABLES"])
+    assert PAGES.count("<!-- table: ") == len(REPORTS) + len(BENCHES) + len(TABLES["TABLES"])
 
 
 @pytest.mark.slow

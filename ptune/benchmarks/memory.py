@@ -1,0 +1,49 @@
+"""The peak memory of a row, in a process of its own."""
+
+import multiprocessing
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from ptune.benchmarks import rows
+from ptune.benchmarks.contender import Setting
+
+STEPS = 3
+"""Steps before memory is read: AdamW makes its state in the first one."""
+MIB = 2**20
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def peak(name: str, setting: Setting) -> float:
+    """MiB that a row takes at most in its training steps, weights, gradients and optimizer included.
+
+    A fresh process makes the row and takes STEPS steps. On a GPU the number is torch's `max_memory_allocated`. On the
+    CPU it is the process's largest resident memory in these steps less its resident memory after the imports. So no
+    row is charged for another one, for the libraries, or (on Linux) for what loading needs for a moment.
+    """
+    context = multiprocessing.get_context("forkserver")  # its server imports once, and each process begins from there
+    context.set_forkserver_preload([__name__])
+    with context.Pool(1) as pool:
+        return pool.apply(_peak, (name, setting))
+
+
+def _peak(name: str, setting: Setting) -> float:
+    before = resident()
+    contender = rows.ROWS[name](setting)
+    if RESET.exists():
+        RESET.write_text("5")  # sets the peak to the present size
+    for _ in range(STEPS):
+        contender.step()
+    if setting.device == "cuda":
+        return torch.cuda.max_memory_allocated() / MIB
+    return (resident() - before) / MIB
+
+
+def resident() -> int:
+    """The largest resident memory of this process since it began, or was reset, in bytes."""
+    if STATUS.exists():
+        lines = STATUS.read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
