@@ -28,6 +28,7 @@ from ptune.errors import InputError, first_line, nearest
 from ptune.research.formats import markdown
 from ptune.research.tables import Report
 from ptune.run import machine
+from ptune.run.cli import without_noise
 from ptune.run.command import Arguments, guarded, place
 from ptune.run.disk import told
 from ptune.tuning.saving import write_whole
@@ -61,6 +62,7 @@ def run(args: list[str]) -> None:
 def measured(options: argparse.Namespace, args: list[str]) -> dict[str, Any]:
     """What `--json` keeps: the part, what it was measured with, and what its `measure` has found."""
     options.device = device(options.device)
+    without_noise()
     transformers.utils.logging.disable_progress_bar()
     about = machine.about("bench", args)
     del about["host"]

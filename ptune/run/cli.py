@@ -45,6 +45,16 @@ NOISE = (
 """Warnings of Lightning that are not about the run."""
 
 
+def without_noise() -> None:
+    """Silence what libraries say that is not about the run."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Where the hub is not reached, one sentence says so in the end; the retries need no line each.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    for noise in NOISE:
+        warnings.filterwarnings("ignore", f".*{noise}")
+
+
 def slots_of(model: Namespace | None) -> int:
     """Input slots of the method a parsed `model` names; 0 where it is missing, which is an error of its own."""
     if model is None:
@@ -70,12 +80,7 @@ class CLI(LightningCLI):
 
         Raises InputError for a mistake in them.
         """
-        for name in ("lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        # Where the hub is not reached, one sentence says so in the end; the retries need no line each.
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-        for noise in NOISE:
-            warnings.filterwarnings("ignore", f".*{noise}")
+        without_noise()
         return cls(
             PromptTuner,
             TaskData,
