@@ -34,6 +34,8 @@ OF_ONE_RUN = ("run_dir", "ckpt_path", "allow_change", "print_config", "help")
 
 CELL, FAILED, OUTPUT = "cell.json", "failed.json", "output.txt"
 """Files in a cell's directory beside those of its run: what it is, why it failed, what it printed."""
+PRUNED_AT = "pruned at step"
+"""How the sentence in `FAILED` begins where a search has stopped the run, which has not failed then."""
 RESULTS = {"fit": "result.json", "evaluate": "evaluation.json"}
 """The file in which each command leaves its result."""
 

@@ -26,7 +26,7 @@ class Group:
     runs: tuple[Record, ...] = ()
     """The finished ones, by seed."""
     open: tuple[Record, ...] = ()
-    """Those that failed or are not finished."""
+    """Those that failed, were pruned, or are not finished."""
     missing: tuple[int, ...] = ()
     """Seeds that other groups of the task have, and no run of this one."""
     of_task: frozenset[str] = frozenset({"task"})

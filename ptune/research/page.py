@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -89,9 +90,11 @@ def _kind(cell: Cell, number: bool) -> str:
 def _lead(report: Report) -> str:
     """How many runs the report is about, and how many of them have no result."""
     done = sum(len(group.runs) for group in report.groups)
-    left = sum(len(group.open) for group in report.groups)
+    states = Counter(run.state for group in report.groups for run in group.open)
+    left = states["failed"] + states["unfinished"]
     missing = sum(len(group.missing) for group in report.groups)
     rows = sum(bool(group.runs) for group in report.groups)
     counts = [f"{done} finished run{'s' * (done != 1)} in {rows} row{'s' * (rows != 1)}"]
-    counts += [f"{left} failed or unfinished"] * bool(left) + [f"{missing} missing"] * bool(missing)
+    found = {"failed or unfinished": left, "pruned": states["pruned"], "missing": missing}
+    counts += [f"{count} {word}" for word, count in found.items() if count]
     return f"{'; '.join(counts)}."

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from ptune.errors import InputError, TrainingError, nearest
-from ptune.research.cells import CELL
+from ptune.research.cells import CELL, PRUNED_AT
 from ptune.research.storage import Store
 from ptune.research.study import PRUNED, kept
 from ptune.run.history import History
@@ -94,11 +94,11 @@ class Pruning(Callback):
         if not self._due:
             return
         self._due = False
+        at = f"{PRUNED_AT} {trainer.global_step}, after validation {len(_validations(trainer))}"
+        why = f"{at}, by comparison with other trials."
         if self.reports and self.trial.should_prune():
-            count = len(_validations(trainer))
-            why = f"pruned at step {trainer.global_step}, after validation {count}, by comparison with other trials."
             self.trial.set_user_attr(PRUNED, why)
-        if why := kept(self.study, self.number).user_attrs.get(PRUNED):
+        if PRUNED in kept(self.study, self.number).user_attrs:
             raise TrainingError(why)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from ptune.errors import InputError
-from ptune.research.cells import CELL, FAILED, RESULTS
+from ptune.research.cells import CELL, FAILED, PRUNED_AT, RESULTS
 from ptune.run.directory import PREDICTIONS
 from ptune.run.resolved import decisive, stored
 
@@ -33,9 +33,10 @@ class Record:
     directory are its whole configuration, those of a file that was kept are fewer."""
     result: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What `result.json` holds; {} where the run has none."""
-    state: Literal["done", "failed", "unfinished"] = "done"
+    state: Literal["done", "failed", "pruned", "unfinished"] = "done"
+    """Pruned is what a search has stopped because other trials were ahead."""
     error: str = ""
-    """The sentence of a failure."""
+    """The sentence of a failure, or that of what was pruned, which begins with `pruned at step N`."""
     predictions: Mapping[str, Path] = field(default_factory=dict, repr=False)
     """By split, the file of what was answered row by row."""
 
@@ -149,7 +150,9 @@ def _directory(folder: Path) -> Record:
     options = _begun(folder)
     if (folder / FAILED).exists():
         error = str(_mapping(folder / FAILED).get("error", "")).removeprefix("error: ")
-        return Record(str(folder), options, state="failed", error=error)
+        return Record(
+            str(folder), options, state="pruned" if error.startswith(PRUNED_AT) else "failed", error=error
+        )
     return Record(str(folder), options, state="unfinished")
 
 

@@ -146,13 +146,15 @@ def row(group: Group, cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def state(run: Record) -> str:
-    """What became of a run without a result, in words."""
+    """What became of a run without a result, in words: of one that was pruned, at which step."""
+    if run.state == "pruned":
+        return run.error.partition(",")[0]
     return f"failed: {run.error}" if run.state == "failed" else run.state
 
 
 def seeds(group: Group) -> Cell:
     """How many finished runs are behind a row, and which are not there; † marks runs that were cut short."""
-    told = {"failed": [], "unfinished": []}
+    told = {"failed": [], "pruned": [], "unfinished": []}
     for run in group.open:
         told[run.state].append("?" if run.seed is None else str(run.seed))
     told[MISSING] = [str(seed) for seed in group.missing]
@@ -162,13 +164,16 @@ def seeds(group: Group) -> Cell:
 
 
 def failures(groups: Sequence[Group]) -> list[str]:
-    """A sentence for every run that failed, and one for those that † marks."""
+    """A sentence for every run that failed, one for all that were pruned, and one for those that † marks."""
     found = [
         f"Failed: {group.task}, {group.name}, seed {'?' if run.seed is None else run.seed}: {run.error}"
         for group in groups
         for run in group.open
         if run.state == "failed"
     ]
+    pruned = sum(run.state == "pruned" for group in groups for run in group.open)
+    if pruned:
+        found.append(f"Pruned: {pruned} run{'s' * (pruned > 1)}, which a search has stopped before the end.")
     cut = dict.fromkeys(
         str(limit) for group in groups for run in group.runs for limit in run.result.get("limits") or ()
     )

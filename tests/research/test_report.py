@@ -81,6 +81,29 @@ def test_what_failed_or_is_missing_is_in_every_table(tmp_path):
     assert len(report([tmp_path], [], ["LoRA"], []).tables) > 4
 
 
+def test_what_a_search_has_pruned_has_a_state_of_its_own(tmp_path):
+    run(tmp_path / "a", result(seed=1))
+    for seed, method in ((2, "PTuningV2"), (1, "BitFit")):
+        cell = tmp_path / f"pruned{seed}"
+        cell.mkdir()
+        words = ["--model", method, "--data.task", "sst2", "--seed_everything", str(seed)]
+        (cell / "cell.json").write_text(json.dumps({"values": {}, "words": words}))
+        why = f"pruned at step {3 * seed}, after validation {seed}, by comparison with other trials."
+        (cell / "failed.json").write_text(json.dumps({"error": why}))
+    table = of(tmp_path)
+    seeds = {row["method"].text: row["seeds"].text for row in rows(table)}
+    assert seeds == {"PTuningV2": "1, pruned 2", "BitFit": "0, pruned 1, missing 2"}
+    assert "Pruned: 2 runs, which a search has stopped before the end." in table.notes
+    assert "pruned at step 3" in [cell.text for row in rows(table) for cell in row.values()]
+    places = {row["place"].text: row["first split"].text for row in rows(of(tmp_path, "runs"))}
+    assert places[str(tmp_path / "pruned2")] == "pruned at step 6"
+    whole = report([tmp_path], [], [], [])
+    page, text = FORMATS[".html"](whole), FORMATS[".md"](whole)
+    assert "1 finished run in 1 row; 2 pruned; 1 missing." in page
+    assert "pruned at step 3<" in page
+    assert "failed" not in text.lower()
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
