@@ -33,7 +33,7 @@ def run(args: list[str], given: list[str], source: str | None = None) -> command
 
     cli, about = CLI.of(args), machine.about("evaluate", given)
     model, data, run_dir = cli.model, cli.datamodule, cli.run_dir
-    asked, checkpoint = cli.config.ckpt_path, None
+    asked, checkpoint, path = cli.config.ckpt_path, None, None
     if model.trains:
         home = source or run_dir
         path = f"{home}/{asked or 'best'}.ckpt" if asked in (None, "best", "last") else asked
@@ -56,6 +56,8 @@ def run(args: list[str], given: list[str], source: str | None = None) -> command
         if checkpoint is None and trainer.is_global_zero:
             folder.begin(cli, cli.resolved(), trainer)
         found = result.report(measured, progress)
+    if path is not None:
+        found = result.of_checkpoint(found, Path(path))
     if not trainer.is_global_zero:
         return None
     with disk.told(run_dir, "make room, or choose another --run_dir."):

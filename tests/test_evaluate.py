@@ -58,6 +58,8 @@ def test_a_finished_run_is_evaluated_to_its_own_metrics_and_left_as_it_was(finis
             assert again.equals(own)
         evaluation = json.loads(after[name])
         assert evaluation["predictions"] == f"predictions-{number}"
+        assert (evaluation["hash"], evaluation["checkpoint"]) == (result["hash"], "best.ckpt")
+        assert (evaluation["evaluation_hash"] == result["hash"]) == (name == "evaluation-2.json")
         for split, values in result["metrics"].items():
             assert evaluation["metrics"][split] == pytest.approx(values, abs=1e-6)
         same = ("task", "method", "backbone", "fingerprint", "seed", "monitor", "majority", "rows", "best_epoch")
@@ -77,6 +79,9 @@ def test_another_checkpoint_and_other_data_are_evaluated_if_asked(finished, tmp_
     evaluation = json.loads((tmp_path / "other" / "evaluation.json").read_text())
     assert evaluation["rows"]["validation"] == 6
     assert evaluation["best_epoch"] == 2
+    assert evaluation["checkpoint"] == "last.ckpt"
+    own = json.loads((finished / "result.json").read_text())["hash"]
+    assert evaluation["hash"] == own != evaluation["evaluation_hash"]
     assert evaluation["steps"] == json.loads((finished / "result.json").read_text())["steps"]
     assert "toy/pair with" in out
 

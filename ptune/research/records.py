@@ -19,6 +19,7 @@ WHOLE = {"task": str, "method": str, "seed": int, "monitor": str, "metrics": dic
 """What every result has, of all versions."""
 AXES = {"method": "method", "task": "task", "backbone": "backbone", "seed": "seed"}
 """The axes of a grid that name a column of a result."""
+State = Literal["done", "failed", "pruned", "unfinished"]
 
 
 @final
@@ -33,8 +34,8 @@ class Record:
     directory are its whole configuration, those of a file that was kept are fewer."""
     result: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What `result.json` holds; {} where the run has none."""
-    state: Literal["done", "failed", "pruned", "unfinished"] = "done"
-    """Pruned is what a search has stopped because other trials were ahead."""
+    state: State = "done"
+    """Pruned is what a search has stopped, because other trials were ahead."""
     error: str = ""
     """The sentence of a failure, or that of what was pruned, which begins with `pruned at step N`."""
     predictions: Mapping[str, Path] = field(default_factory=dict, repr=False)
@@ -54,6 +55,11 @@ class Record:
     def seed(self) -> int | None:
         """The seed, None where a run that failed does not say."""
         return self.options.get("seed")
+
+    @property
+    def evaluation(self) -> bool:
+        """Whether it is no run, but a later measurement of the checkpoint of one, whose `hash` it has."""
+        return "evaluation_hash" in self.result
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -96,7 +102,7 @@ def read(places: Sequence[Path]) -> tuple[list[Record], list[str]]:
             raise InputError(f"{place}: does not exist; give run directories, or folders of them.")
         for found in [place] if place.is_file() else _search(place):
             try:
-                records.append(_directory(found) if found.is_dir() else _file(found))
+                records += _directory(found, notes) if found.is_dir() else [_file(found)]
             except InputError as error:
                 if found == place:
                     raise
@@ -126,8 +132,9 @@ def _once(records: list[Record], notes: list[str]) -> list[Record]:
     first: dict[str, Record] = {}
     kept = []
     for record in records:
-        identity = record.result.get("hash")
-        same = first.setdefault(identity, record) if isinstance(identity, str) else record
+        name = "evaluation_hash" if record.evaluation else "hash"
+        identity = record.result.get(name)
+        same = first.setdefault(f"{name} {identity}", record) if isinstance(identity, str) else record
         if same is record:
             kept.append(record)
         else:
@@ -140,20 +147,36 @@ def _file(file: Path) -> Record:
     return Record(str(file), _options(result), result)
 
 
-def _directory(folder: Path) -> Record:
-    for name in RESULTS.values():
-        if (folder / name).exists():
-            result = _result(folder / name)
-            kept = folder / str(result.get("predictions") or PREDICTIONS)
-            predictions = {split: file for split in result["metrics"] if (file := kept / f"{split}.parquet").is_file()}
-            return Record(str(folder), _configured(folder) | _options(result), result, predictions=predictions)
+def _directory(folder: Path, notes: list[str]) -> list[Record]:
+    """The run of a directory, and the later evaluations of its checkpoint."""
+    results = [folder / name for name in RESULTS.values() if (folder / name).exists()]
+    if results:
+        return [_finished(results[0], str(folder)), *_evaluations(folder, results[0], notes)]
     options = _begun(folder)
     if (folder / FAILED).exists():
         error = str(_mapping(folder / FAILED).get("error", "")).removeprefix("error: ")
-        return Record(
-            str(folder), options, state="pruned" if error.startswith(PRUNED_AT) else "failed", error=error
-        )
-    return Record(str(folder), options, state="unfinished")
+        state: State = "pruned" if error.startswith(PRUNED_AT) else "failed"
+        return [Record(str(folder), options, state=state, error=error)]
+    return [Record(str(folder), options, state="unfinished")]
+
+
+def _finished(file: Path, place: str) -> Record:
+    """What a result file in a run directory says, with the predictions that it names."""
+    result = _result(file)
+    kept = file.parent / str(result.get("predictions") or PREDICTIONS)
+    predictions = {split: found for split in result["metrics"] if (found := kept / f"{split}.parquet").is_file()}
+    return Record(place, _configured(file.parent) | _options(result), result, predictions=predictions)
+
+
+def _evaluations(folder: Path, first: Path, notes: list[str]) -> list[Record]:
+    """Those in a run directory that say whose checkpoint they measure, beside its first result file."""
+    found = []
+    for file in sorted(folder.glob("evaluation*.json")):
+        try:
+            found += [record] if file != first and (record := _finished(file, str(file))).evaluation else []
+        except InputError as error:
+            notes.append(f"left out: {error}")
+    return found
 
 
 def _result(file: Path) -> dict[str, Any]:

@@ -153,6 +153,19 @@ def write(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     return _save(run, result | {"bytes": prompts.stat().st_size}, run.directory / "result.json")
 
 
+def of_checkpoint(result: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """The result of an evaluation, which says whose checkpoint it measures.
+
+    `hash` is the run's, as its `result.json` has it, null where the run is not finished; `evaluation_hash` is that of
+    the evaluation's own options and rows, which may be others; `checkpoint` is the name of the file.
+    """
+    try:
+        of_run = json.loads(checkpoint.with_name("result.json").read_text(encoding="utf-8")).get("hash")
+    except (OSError, ValueError, AttributeError):  # not there, or torn
+        of_run = None
+    return result | {"hash": of_run, "evaluation_hash": result["hash"], "checkpoint": checkpoint.name}
+
+
 def write_evaluation(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     """`evaluation.json`, or `evaluation-2.json` and so on beside earlier ones, and the predictions.
 
