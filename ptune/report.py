@@ -2,18 +2,23 @@
 
     python -m ptune.report runs/mine --against FineTuning --out report.html --out report.csv
     python -m ptune.report experiments/results/lecture --by method template --tables results cost
+    python -m ptune.report runs/mine --keep results/mine
 
 RUNS are run directories, result files that were kept as JSON, or folders that are searched for both. Runs that failed
-or are not finished stay visible. Without `--out` the report is printed as Markdown.
+or are not finished stay visible. An evaluation that was made later (`ptune.evaluate`) adds the splits that it alone has
+measured to its run's row. Without `--out` the report is printed as Markdown. With `--keep`, results and predictions are
+written into a folder that can be committed: small, without private parts, and the same report is made of it.
 """
 
+import shlex
 import sys
 from pathlib import Path
 
 from ptune.errors import InputError, nearest, note
-from ptune.research import budgets, groups, mixtures, overall, records, summary, verdicts
+from ptune.research import budgets, evaluations, groups, mixtures, overall, summary, verdicts
 from ptune.research.comparison import Comparison, reference_of
 from ptune.research.formats import FORMATS
+from ptune.research.keeping import keep
 from ptune.research.tables import Report
 from ptune.run.command import Arguments, guarded, place
 from ptune.run.disk import told
@@ -35,7 +40,7 @@ def report(places: list[Path], by: list[str], against: list[str], tables: list[s
     Raises:
         InputError: there are no runs, or a column, reference or table does not exist.
     """
-    found, notes = records.read(places)
+    found, notes = evaluations.read(places)
     rows = groups.grouped(found, by)
     made = [
         summary.results(rows),
@@ -71,6 +76,11 @@ def run(args: list[str]) -> None:
         if file.is_dir():
             raise InputError(f"--out {file}: is a folder; give a file in it, such as {file / 'report.html'}.")
     named = [str(each) for each in options.runs]
+    if options.keep:
+        count = keep(evaluations.read(options.runs)[0], options.keep)
+        print(f"{count} results are kept; next: python -m ptune.report {shlex.quote(str(options.keep))}")
+        if not options.out:
+            return
     title = f"Report on {', '.join(named[:3])}" + f" and {len(named) - 3} more" * (len(named) > 3)
     made = report(options.runs, options.by, options.against, options.tables, title)
     if not options.out:
@@ -100,6 +110,8 @@ def _arguments() -> Arguments:
         "parameters); may be given several times; without it the report is printed as Markdown"
     )
     arguments.add_argument("--out", type=place, action="append", default=[], metavar="FILE", help=what)
+    what = "a new folder to commit: results and predictions of the finished runs, small and without private parts"
+    arguments.add_argument("--keep", type=place, metavar="FOLDER", help=what)
     return arguments
 
 
