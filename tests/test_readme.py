@@ -86,7 +86,7 @@ def test_the_lines_for_peft_run_as_written_one_after_the_other(minilm, monkeypat
     assert Path("runs/peft/inspect.png").exists()
 
 
-def test_every_command_of_the_readme_is_one_that_a_test_runs(monkeypatch, tmp_path):
+def test_every_command_of_the_readme_is_one_that_a_test_runs(minilm, monkeypatch, tmp_path):
     modules = {line.split()[2] for line in BASH.splitlines() if line.startswith("python -m ptune.")}
     assert modules == {
         f"ptune.{name}"

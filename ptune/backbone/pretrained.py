@@ -121,11 +121,17 @@ class BackboneSpec:
         return f"backbone {self.name!r} (model type {self.config.model_type!r})"
 
 
+@final
+class NotGiven(InputError):
+    """A backbone whose config the hub does not give: it has none of that name, or is not reached from here."""
+
+
 def describe(name: str) -> BackboneSpec:
     """Read the config of a backbone; no weights.
 
     Raises:
-        InputError: there is no config, or one that states no Transformer.
+        NotGiven: the hub gives no config.
+        InputError: there is none in the folder, or one that states no Transformer.
     """
     place = origin(name)
     try:
@@ -137,7 +143,7 @@ def describe(name: str) -> BackboneSpec:
             raise InputError(
                 f"backbone {name!r}: {what} cannot be read ({reason}); give the folder of a saved model."
             ) from error
-        raise InputError(
+        raise NotGiven(
             f"backbone {name!r} is not there ({reason}); offline, give a local folder (./my-bert) "
             f"or a model inside a Python package ({MINILM})."
         ) from error

@@ -42,8 +42,7 @@ def read(task: TaskSpec, path: str | list[str] | None, lone: bool = False) -> di
     wanted = list(dict.fromkeys([task.train, *task.evaluate]))
     needed = task.train if lone else task.evaluate[0]
     if path is not None:
-        places = [Path(place).expanduser() for place in folders(path)]
-        splits = read_places(places, task.train, wanted, needed)
+        splits = read_places(existing(path, needed), task.train, wanted, needed)
     elif task.name.startswith("toy/"):
         splits = {split: _generated(task.name, split) for split in wanted}
     else:
@@ -94,13 +93,27 @@ def _generated(name: str, split: str) -> Rows:
     return Rows(f"{name} {split}", lambda: _numbered(toy.generate(name, split)), digest)
 
 
-def read_places(places: list[Path], train: str, wanted: list[str], needed: str) -> dict[str, Rows]:
-    """The splits in `wanted`, each from the first of the folders and files that has it; `needed` must be among them."""
+def existing(path: str | list[str] | None, needed: str) -> list[Path]:
+    """The folders and files that `--data.path` names.
+
+    Args:
+        path: the option's value.
+        needed: the split that there must be, for the sentence.
+
+    Raises:
+        InputError: one of them does not exist.
+    """
+    places = [Path(place).expanduser() for place in folders(path)]
     for place in places:
         if not place.exists():
             raise InputError(
                 f"--data.path: {place} does not exist; give the folder that holds {needed}.jsonl (or .csv, ...)."
             )
+    return places
+
+
+def read_places(places: list[Path], train: str, wanted: list[str], needed: str) -> dict[str, Rows]:
+    """The splits in `wanted`, each from the first of the folders and files that has it; `needed` must be among them."""
     files = [place for place in places if place.is_file()]
     if len(files) > 1:
         raise InputError(

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from ptune.errors import InputError
 from ptune.research import local, on_ray, on_slurm
@@ -10,6 +10,8 @@ from ptune.research.attempt import End, Run
 from ptune.research.cells import Cell
 from ptune.run.command import Arguments
 
+SEEN = ("local", "ray", "slurm")
+"""Places of cells that see the files of this machine; a cluster at an address may not."""
 PLACES = "local; ray for a Ray cluster of this machine; HOST:PORT, ray://HOST:PORT or auto for one that runs; slurm"
 
 
@@ -39,7 +41,7 @@ def add_arguments(arguments: Arguments) -> None:
     )
 
 
-def work(cells: Iterable[Cell], run: Run, options: argparse.Namespace) -> Iterator[Cell | End]:
+def work(cells: Iterable[Cell], run: Run, options: argparse.Namespace) -> Generator[Cell | End, None, None]:
     """Run the cells, each from where an earlier start has left it: a cell when it begins, and how each ended.
 
     The next cell is asked for when there is room for it, so that a search can choose it by the ends until then.
@@ -88,6 +90,6 @@ def _share(text: str) -> float:
 
 
 def _place(text: str) -> str:
-    if text not in ("local", "ray", "auto", "slurm") and ":" not in text:
+    if text not in (*SEEN, "auto") and ":" not in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no place for cells; give {PLACES}")
     return text
