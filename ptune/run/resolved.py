@@ -43,6 +43,12 @@ FREE = (
 ENDING = ("trainer.callbacks", "trainer.max_time")
 """Those of them that may change when a run ends, and with it the checkpoint that is chosen."""
 
+ALIKE = {"trainer.devices": str, "trainer.gradient_clip_val": float}
+"""Options of several types, of which one says all that the others do: `2` and `"2"` processes, norms of `1` and `1.0`.
+Limits of batches are not among them, since `1` is one batch there and `1.0` all of them."""
+NAMES = ("text", "label", "labels", "choices", "group", "where")
+"""Fields of a task that name columns and labels: `1` is the name `"1"`."""
+
 PRECISIONS = {None: "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true"}
 """What Lightning makes of the short names of a precision."""
 
@@ -75,7 +81,21 @@ def options(config: str) -> Options | None:
             flat[section] = str(value["class_path"]).rpartition(".")[2]
         arguments = (value.get("init_args") or {}) if "class_path" in value else value
         flat |= {f"{section}.{name}": argument for name, argument in arguments.items()}
-    return {name: value for name, value in flat.items() if name not in OF_THE_COMMAND}
+    return {name: _typed(name, value) for name, value in flat.items() if name not in OF_THE_COMMAND}
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A value in the one type that it has in the options of every run."""
+    if name == "data.task" and isinstance(value, dict):
+        return {field: _named(item) if field in NAMES else item for field, item in value.items()}
+    return ALIKE[name](value) if name in ALIKE and value is not None else value
+
+
+def _named(value: Any) -> Any:
+    """The name or the list of names that a field of a task holds, as texts."""
+    if isinstance(value, list):
+        return [_named(item) for item in value]
+    return str(value) if isinstance(value, int) else value
 
 
 def stored(file: Path) -> Options | None:

