@@ -7,12 +7,12 @@ the queue does not run beside its successor, because Slurm runs one job of a nam
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ptune.errors import InputError, first_line, note, require
+from ptune.errors import InputError, first_line, note, printable, require
 from ptune.research.attempt import LOCK, End, Run, attempt, begin, record
 from ptune.research.cells import Cell
 from ptune.run import configs
@@ -31,7 +31,7 @@ POLL = 1.0
 
 def work(
     cells: Iterable[Cell], run: Run, workers: int, cpus: int, gpus: float | None, settings: dict[str, str]
-) -> Iterator[Cell | End]:
+) -> Generator[Cell | End, None, None]:
     """Run the cells as `ptune.research.executors.work` says.
 
     Args:
@@ -98,6 +98,8 @@ def _executor(cell: Cell, settings: dict[str, Any]) -> Any:
     submitit: Any = require("submitit", "slurm")
     place = hashlib.sha256(str(cell.run_dir.absolute()).encode()).hexdigest()[:12]
     given = {"job_name": f"ptune-{place}", "dependency": "singleton", "additional_parameters": SIGNAL} | settings
+    setup = given.get("setup", [])
+    given["setup"] = [f"# {printable(cell.line)}", *([setup] if isinstance(setup, str) else setup)]
     minutes = given.pop("time")
     try:
         executor = submitit.AutoExecutor(cell.run_dir / LOGS, cluster=CLUSTER)

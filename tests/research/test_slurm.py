@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,9 +13,11 @@ import grids
 import pytest
 
 from ptune.errors import InputError
-from ptune.grid import main
+from ptune.grid import main, run_cell
+from ptune.research import local as local_workers
 from ptune.research import on_slurm
 from ptune.research.attempt import End
+from ptune.research.axes import read
 from ptune.research.cells import Cell, cell
 
 pytest.importorskip("submitit", reason="needs the extra ptune[slurm]")
@@ -76,6 +80,20 @@ def test_a_run_that_a_signal_stops_ends_its_job_and_not_its_cell(of_seed):
     assert not (stopped.run_dir / "failed.json").exists()
 
 
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Puts commands that stand in for Slurm's on the path; they write into the test's folder."""
+
+    def installed(commands):
+        for name, text in commands.items():
+            (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PLACE", str(tmp_path))
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    return installed
+
+
 SLURM = {
     "sbatch": "echo Submitted batch job 7; bash $1 >> $PLACE/sbatch.out 2>&1 &",
     "srun": 'while [[ "${1##*/}" != python* ]]; do shift; done; SLURM_JOB_ID=7 SLURM_NTASKS=1 exec "$@"',
@@ -86,16 +104,13 @@ SLURM = {
 
 @pytest.mark.slow
 @pytest.mark.deep
-def test_the_jobs_script_has_the_settings_and_the_signal_that_runs_know(of_seed, tmp_path, monkeypatch):
-    for name, text in SLURM.items():
-        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PLACE", str(tmp_path))
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    begin, end = on_slurm.work([of_seed(1)], fakes.ends, 1, 3, 1.0, {"partition": "gpu", "time": "120"})
+def test_the_jobs_script_has_the_settings_the_command_and_the_signal_that_runs_know(of_seed, installed, tmp_path):
+    installed(SLURM)
+    settings = {"partition": "gpu", "time": "120", "setup": "export OF_SETUP=1"}
+    begin, end = on_slurm.work([of_seed(1)], fakes.ends, 1, 3, 1.0, settings)
     assert end == End(begin, "", begin.result), (tmp_path / "sbatch.out").read_text()
     (script,) = (begin.run_dir / "slurm").glob("7_submission.sh")
-    found = {line for line in script.read_text().splitlines() if line.startswith("#SBATCH")}
+    found = set(script.read_text().splitlines())
     wanted = (
         "partition=gpu",
         "time=120",
@@ -104,7 +119,40 @@ def test_the_jobs_script_has_the_settings_and_the_signal_that_runs_know(of_seed,
         "dependency=singleton",
         "signal=USR1@90",
     )
-    assert {f"#SBATCH --{setting}" for setting in wanted} <= found
+    assert {*(f"#SBATCH --{setting}" for setting in wanted), f"# {begin.line}", "export OF_SETUP=1"} <= found
+
+
+REQUEUED = {
+    **SLURM,
+    "sbatch": "cp $1 $PLACE/script; echo Submitted batch job 7; bash $1 >> $PLACE/sbatch.out 2>&1 &",
+    "scontrol": "echo $@ >> $PLACE/scontrol.out; "
+    "(SLURM_RESTART_COUNT=1 bash $PLACE/script >> $PLACE/sbatch.out 2>&1) > /dev/null 2>&1 < /dev/null &",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.deep
+def test_a_job_that_comes_to_its_time_limit_goes_on_in_the_queue(of_seed, installed, tmp_path):
+    installed(REQUEUED)
+    method = {"PTuningV2": grids.METHODS["PTuningV2"] | {"trainer.max_epochs": 40}}
+    file = grids.grid(tmp_path, method=method)
+    (whole,), (one,) = (read(file, tmp_path / name) for name in ("whole", "runs"))
+    (_, undisturbed) = local_workers.work([whole], run_cell, 1, 1, 0)
+    assert not undisturbed.error
+
+    def limit() -> None:
+        """What Slurm does before the time limit, when the run trains."""
+        while not (one.run_dir / "last.ckpt").exists():
+            time.sleep(0.05)
+        os.kill(json.loads((one.run_dir / ".writer").read_text())["pid"], signal.SIGUSR1)
+
+    threading.Thread(target=limit, daemon=True).start()
+    _, end = on_slurm.work([one], run_cell, 1, 1, None, {})
+    assert not end.error, (tmp_path / "sbatch.out").read_text()
+    assert (tmp_path / "scontrol.out").read_text() == "requeue 7\n"
+    found, expected = (grids.results(tmp_path / name) for name in ("runs", "whole"))
+    assert found == expected
+    assert grids.repeated(tmp_path / "runs") == 0
 
 
 def test_what_slurm_would_refuse_is_one_sentence(of_seed, local, tmp_path, capsys):
