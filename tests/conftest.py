@@ -10,7 +10,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["PTUNE_CACHE"] = tempfile.mkdtemp(prefix="ptune-tests-")
 
-import docstring_parser
 import lightning as L
 import peft
 import pytest
@@ -38,8 +37,6 @@ from ptune.tasks.spec import HeadSpec
 torch.set_num_threads(1)
 gc.freeze()  # what the libraries have made is not searched for garbage again and again
 transformers.utils.logging.disable_progress_bar()
-# jsonargparse reads the docstrings of the same classes for every command line: an eighth of a short run.
-docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
 
 
 def pytest_addoption(parser):

@@ -4,8 +4,10 @@ What jsonargparse says is read from its English, since its errors have no struct
 """
 
 import re
+from functools import cache
 from typing import final
 
+import docstring_parser
 import jsonargparse
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
@@ -16,6 +18,8 @@ from ptune.run.arguments import KINDS
 from ptune.run.command import root
 from ptune.run.known import OptionError
 
+# It reads the docstrings of the same classes for every command line, of which a worker of a grid reads many.
+docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
 jsonargparse.set_loader("yaml", configs.load, (yaml.YAMLError,))
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
