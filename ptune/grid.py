@@ -13,6 +13,7 @@ the others; the exit code is then 1.
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from statistics import mean
 
@@ -20,8 +21,9 @@ from ptune import evaluate, fit
 from ptune.research import executors
 from ptune.research.axes import read
 from ptune.research.cells import Cell, command, is_done
+from ptune.research.checks import check
 from ptune.research.display import Display, duration
-from ptune.run.command import Arguments, guarded
+from ptune.run.command import Arguments, Stopped, guarded
 
 PURPOSE = "Run every cell of a grid; started again, it goes on where it was stopped."
 
@@ -33,11 +35,17 @@ def run(args: list[str]) -> int:
     done = [cell for cell in cells if is_done(cell)]
     left = [cell for cell in cells if cell not in done]
     if options.dry_run:
+        if options.on in executors.SEEN:
+            check(options.file, left, options.on != "slurm")
         print(_plan(cells, done, options.workers or 1))
         return 0
-    with Display(len(cells), len(done)) as display:
-        for event in executors.work(left, run_cell, options):
-            display.show(event)
+    with Display(len(cells), len(done)) as display, closing(executors.work(left, run_cell, options)) as events:
+        try:
+            for event in events:
+                display.show(event)
+        except Stopped as stop:
+            how = f"with {display.done} of {len(cells)} cells done; the same command goes on"
+            raise Stopped(stop.number, how) from stop
     for end in display.failed:
         print(f"failed: {end.cell.name}: {end.error}", file=sys.stderr)
     place = os.path.commonpath([cell.run_dir for cell in cells])

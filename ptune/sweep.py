@@ -13,6 +13,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ptune import evaluate, fit
@@ -52,9 +53,10 @@ def run(args: list[str]) -> int:
     store = Store(options.storage or journal, space.runs.name, space.direction, space.pruner)
     run_cell = run_trial if space.pruner == "none" else Reporting(run_trial, store, space.metric, space.first_seed)
     with Trials(space, store, count) as trials:
-        for event in executors.work(trials.cells(), run_cell, options):
-            if not isinstance(event, Cell) and (ended := trials.take(event)):
-                print(outcome.line(ended, trials), flush=True)
+        with closing(executors.work(trials.cells(), run_cell, options)) as events:
+            for event in events:
+                if not isinstance(event, Cell) and (ended := trials.take(event)):
+                    print(outcome.line(ended, trials), flush=True)
         print(outcome.table(trials))
         for sentence in outcome.failures(trials):
             print(sentence, file=sys.stderr)

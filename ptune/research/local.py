@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from typing import Any, final
@@ -14,7 +14,7 @@ from ptune.research.attempt import End, Run, attempt, record
 from ptune.research.cells import Cell
 
 
-def work(cells: Iterable[Cell], run: Run, workers: int, cpus: int, gpus: float) -> Iterator[Cell | End]:
+def work(cells: Iterable[Cell], run: Run, workers: int, cpus: int, gpus: float) -> Generator[Cell | End, None, None]:
     """Run the cells as `ptune.research.executors.work` says.
 
     A worker that dies, by a signal or for want of memory, fails its cell and is replaced. Where this process ends, the
@@ -95,6 +95,7 @@ class _Worker:
 
 def _serve(connection: Connection, place: int, run: Run, cpus: int, gpus: float) -> None:
     """Work on cells until there is no more; the life of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's Ctrl-C, which all processes get: the parent decides
     import torch
 
     torch.set_num_threads(cpus)
@@ -102,7 +103,6 @@ def _serve(connection: Connection, place: int, run: Run, cpus: int, gpus: float)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(visible[i % count] for i in devices(place, gpus)))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     with contextlib.suppress(EOFError, ConnectionError):  # no more cells; or the parent has ended
         while True:
             connection.send(attempt(connection.recv(), run))

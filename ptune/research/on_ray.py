@@ -9,8 +9,10 @@ importable on the nodes, in the driver's version: installed there, or in a check
 import logging
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -36,7 +38,7 @@ STOP = 60
 
 def work(
     cells: Iterable[Cell], run: Run, workers: int | None, cpus: int | None, gpus: float | None, address: str
-) -> Iterator[Cell | End]:
+) -> Generator[Cell | End, None, None]:
     """Run the cells as `ptune.research.executors.work` says.
 
     Args:
@@ -88,7 +90,10 @@ def _connected(address: str) -> Iterator[Any]:
         if ":" in address:  # Ray itself tries for minutes
             host, _, port = address.rpartition("/")[2].rpartition(":")
             socket.create_connection((host, int(port)), timeout=REACH).close()
+        before = signal.getsignal(signal.SIGTERM)
         ray.init(**options)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own handler ends this process with exit code 15
     except (ValueError, RuntimeError, OSError) as error:
         raise InputError(
             f"--on {address}: no Ray cluster answers there ({first_line(error)}); `ray start --head` starts one, and "

@@ -135,3 +135,33 @@ def test_the_number_of_workers_is_checked(tmp_path, capsys):
     for value in ("0", "two"):
         assert main([str(grids.grid(tmp_path)), "--workers", value]) == 2
         assert f"argument --workers: '{value}' must be a whole number, at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("axes", "sentence"),
+    [
+        ({"method": {"PTuningV2": {"lr": -1}}}, "cell PTuningV2 toy/pair 1: lr: -1.0 must be "),
+        ({"model.backbone": ["./no"]}, "backbone './no': there is no config.json in no; give the folder"),
+        ({"model.backbone": ["package:no_such/model"]}, "the Python package 'no_such' is not installed"),
+        ({"task": {"toy/pair": {"data.path": "no/rows"}}}, "--data.path: no/rows does not exist; give the folder"),
+        ({"data.batch_size": [4, -4]}, "cell PTuningV2 toy/pair 1 -4: --data.batch_size -4: must be at least 1."),
+        ({"trainer.devices": [9999]}, "trainer.devices: 9999, but this machine has "),
+        ({"trainer.callbacks": ["EarlyStoping"]}, "trainer.callbacks"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_cell_would_be_refused_for(tmp_path, capsys, axes, sentence):
+    assert main([str(grids.grid(tmp_path, **axes)), "--runs", str(tmp_path / "runs"), "--dry-run"]) == 2
+    found = capsys.readouterr()
+    assert (found.out, found.err.count("\n")) == ("", 1)
+    assert found.err.startswith(f"error: {tmp_path / 'small.yaml'}, cell PTuningV2 toy/pair 1")
+    assert sentence in found.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_backbone_that_the_hub_does_not_give_here_is_noted_once(tmp_path, capsys):
+    file = grids.grid(tmp_path, seed=[1, 2], **{"model.backbone": ["no-one/no-bert"]})
+    assert main([str(file), "--dry-run"]) == 0
+    found = capsys.readouterr()
+    assert "4 cells, 0 done, 4 to do" in found.out
+    (note,) = found.err.splitlines()
+    assert note.startswith("note: not all of PTuningV2 toy/pair 1 no-one/no-bert could be checked: backbone 'no-one")
