@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterable
 from multiprocessing.connection import Connection, wait
@@ -95,7 +96,11 @@ class _Worker:
 
 def _serve(connection: Connection, place: int, run: Run, cpus: int, gpus: float) -> None:
     """Work on cells until there is no more; the life of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's Ctrl-C, which all processes get: the parent decides
+    # Ctrl-C of a terminal reaches all of its processes, and the parent decides what becomes of the runs.
+    if sys.platform == "win32":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    else:  # blocked, since a run sets handlers: the first signal would be the terminal's, and the parent's a second one
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     import torch
 
     torch.set_num_threads(cpus)

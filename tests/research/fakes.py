@@ -7,11 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+from ptune.run.command import stoppable
+
 
 def ends(words: list[str]) -> None:
     """Leave a result with what the process is.
 
-    A cell with seed 13 fails, one with 9 is killed, one with 15 is stopped, one with 7 waits for the file `go`.
+    A cell with seed 13 fails, one with 9 is killed, one with 15 is stopped, one with 7 waits for the file `go`, and one
+    with 2 gets a SIGINT as a run does of a terminal.
     """
     options = dict(zip(words[::2], words[1::2], strict=True))
     seed = int(options["--seed_everything"])
@@ -21,6 +24,9 @@ def ends(words: list[str]) -> None:
     if seed == 15:
         print("stopped by SIGTERM at step 3; go on with --ckpt_path auto.", file=sys.stderr)
         raise SystemExit(143)
+    if seed == 2:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGINT)
     if seed == 9:
         os.kill(os.getpid(), signal.SIGKILL)
     if seed == 7:
