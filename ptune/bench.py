@@ -98,10 +98,8 @@ def shown(found: dict[str, Any], names: Sequence[str] = ()) -> str:
     """Markdown of a measurement: all tables, or those of these names."""
     about = found["about"]
     versions = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
-    notes = (
-        f"{about['device']}, {about['threads']} thread{'s' * (about['threads'] != 1)}, {about['precision']}, "
-        f"{about['backbone']}, {about['rounds']} rounds; {versions}.",
-    )
+    counts = ", ".join(f"{about[name]} {name[: len(name) - (about[name] == 1)]}" for name in ("threads", "rounds"))
+    notes = (f"{about['device']}, {about['precision']}, {about['backbone']}, {counts}; {versions}.",)
     tables = {table.name: table for table in PARTS[found["part"]].tables(found["found"])}
     for name in names:
         if name not in tables:

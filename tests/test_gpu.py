@@ -1,5 +1,6 @@
 """What is different on a GPU; skipped, with that reason, where there is none."""
 
+import json
 from importlib.util import find_spec
 
 import pytest
@@ -9,6 +10,7 @@ from methods_table import TABLE, names
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone
+from ptune.bench import main as bench
 from ptune.prompts import Prompts
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -104,3 +106,13 @@ def test_checkpointing_saves_memory(tiny, batch, prefix, family):
         hidden_and_gradient(backbone, inputs, prefix(backbone.spec, P))
         peaks.append(torch.cuda.max_memory_allocated())
     assert peaks[1] < 0.6 * peaks[0]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_benchmark_of_steps_measures_time_and_memory_there(precision, tmp_path):
+    file, rows = tmp_path / "step.json", ["PTuningV2", "PTuningV2-last2-cached", "FineTuning"]
+    line = ["step", "--device", "cuda", "--precision", precision, "--rounds", "2", "--tokens", "16"]
+    assert bench([*line, "--only", *rows, "--json", str(file)]) == 0
+    (found,) = json.loads(file.read_text())["found"]["settings"]
+    prompted, cached, tuned = (row["peak_mib"] for row in found["rows"].values())
+    assert 0 < cached < prompted < tuned

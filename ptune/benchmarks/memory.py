@@ -3,9 +3,11 @@
 import multiprocessing
 import resource
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
+import transformers
 
 from ptune.benchmarks import rows
 from ptune.benchmarks.contender import Setting
@@ -25,14 +27,17 @@ def peak(name: str, setting: Setting) -> float:
     """
     context = multiprocessing.get_context("forkserver")  # its server imports once, and each process begins from there
     context.set_forkserver_preload([__name__])
-    with context.Pool(1) as pool:
-        return pool.apply(_peak, (name, setting))
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(_peak, name, setting).result()
 
 
 def _peak(name: str, setting: Setting) -> float:
+    transformers.utils.logging.disable_progress_bar()
     before = resident()
     contender = rows.ROWS[name](setting)
-    if RESET.exists():
+    if setting.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif RESET.exists():
         RESET.write_text("5")  # sets the peak to the present size
     for _ in range(STEPS):
         contender.step()

@@ -3,6 +3,7 @@
 All have the loop of the other rows: forward, backward, AdamW. transformers' Trainer would add its own time.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,9 @@ def adapted(backbone: str, kind: str, dropout: bool, **options: Any) -> PreTrain
     """transformers' classifier under PEFT's configuration `kind` for sequence classification."""
     peft = peft_library()
     config = getattr(peft, kind)(task_type="SEQ_CLS", **options)
-    return peft.get_peft_model(classifier(backbone, dropout), config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing")  # PEFT asks transformers by its old name
+        return peft.get_peft_model(classifier(backbone, dropout), config)
 
 
 def _peft(setting: Setting, kind: str, dropout: bool, **options: Any) -> Contender:

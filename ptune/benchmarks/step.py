@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                         "seconds": seconds[name],
                         "trained": contender.trained,
                         "stored": contender.stored,
-                        "peak_mib": memory.peak(name, setting),
+                        "peak_mib": memory.peak(name, setting) if contender.trained else None,
                     }
                     for name, contender in contenders.items()
                 },
@@ -111,9 +111,9 @@ def _row(name: str, own: Mapping[str, Any], measured: Mapping[str, Any], batch: 
         Cell() if other not in measured else _ratio(own["seconds"], measured[other]["seconds"]) for other in COMPARED
     ]
     per_second = (Cell(f"{n / spread.median:,.0f}", n / spread.median) for n in (batch, tokens))
-    costs = (Cell(f"{own['peak_mib']:,.0f}", own["peak_mib"]), Cell(f"{own['trained']:,}", own["trained"]))
-    disk = Cell(f"{own['stored'] / 1024:,.0f}", own["stored"])
-    return word(name), spread.cell(1000), *per_second, *ratios, *costs, disk
+    costs = (own["peak_mib"], own["trained"], own["stored"] / 1024)
+    shown = (Cell(f"{cost:,.0f}", cost) if own["trained"] else Cell() for cost in costs)
+    return word(name), spread.cell(1000), *per_second, *ratios, *shown
 
 
 def _ratio(own: list[float], other: list[float]) -> Cell:

@@ -251,4 +251,4 @@ def test_memory_is_that_of_the_row_alone(tmp_path):
     large = memory.peak("FineTuning", Setting(name, tokens=8, batch=2))
     weights = 4 * sum(v.numel() for v in BertForSequenceClassification.from_pretrained(name).parameters()) / memory.MIB
     assert 0.5 * weights < small < 3 * weights
-    assert 3.5 * weights < large < 6 * weights  # weights, gradients and AdamW's two moments
+    assert 3.5 * weights < large < 9 * weights  # weights, gradients, AdamW's two moments, and what its step needs
