@@ -21,6 +21,7 @@ from transformers import (
 from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
 from ptune.backbone.attention import Attention, attention_function
+from ptune.backbone.casts import keep_casts
 from ptune.backbone.families import adapt
 from ptune.backbone.lm import LMHead, load_language_model
 from ptune.backbone.pretrained import BackboneSpec, Dtype, origin
@@ -88,7 +89,9 @@ def load_model(spec: BackboneSpec, dropout: bool, attention: Attention, dtype: D
     except NotImplementedError as error:
         raise InputError(f"{spec.who} has no word embeddings; choose a text encoder or decoder.") from error
     adapt(model, config.model_type)
-    if dtype != "fp32":
+    if dtype == "fp32":
+        keep_casts(model)
+    else:
         lower(model)
     keep_layout(model)
     return Loaded(model, head, found["missing_keys"])
