@@ -40,6 +40,21 @@ def _widen(mask: Tensor | None, query: Tensor, p: int, causal: bool) -> Tensor |
     return torch.ones(t, p + t, dtype=torch.bool, device=query.device).tril(p)[None, None]
 
 
+def _unread(make: Callable) -> Callable:
+    """A function that makes masks, and looks into the padding on the CPU alone.
+
+    A batch without padding needs no mask, but to know that of a GPU's tensor the host must wait in every forward pass
+    for all that the GPU still has to do.
+    """
+
+    def mask(*args, attention_mask: Tensor | None = None, **kwargs) -> Tensor | None:
+        if attention_mask is not None and attention_mask.device.type != "cpu":
+            kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+        return make(*args, attention_mask=attention_mask, **kwargs)
+
+    return mask
+
+
 def _with_prefix(base: Callable) -> Callable:
     def attend(
         module: nn.Module,
@@ -185,7 +200,7 @@ attend = _with_prefix(sdpa_attention_forward)
 """For families that have no attention interface: see `ptune.backbone.families`."""
 
 for _name, _base, _mask in (
-    ("sdpa", sdpa_attention_forward, sdpa_mask),
+    ("sdpa", sdpa_attention_forward, _unread(sdpa_mask)),
     ("eager", _eager, eager_mask),
     ("flex", _flex, eager_mask),
     ("fa2", _flash, flash_attention_mask),  # transformers treats a name with "flash" in it as one of its own

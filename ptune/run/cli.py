@@ -14,7 +14,7 @@ import transformers
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -181,6 +181,9 @@ class CLI(LightningCLI):
         given = _listed(config.callbacks)
         self._check_monitors(given)
         trainer_options.check(config)
+        # A bar that shows the loss of every step waits for the device in every step.
+        if config.enable_progress_bar in (None, True) and not any(isinstance(own, ProgressBar) for own in given):
+            callbacks = [*callbacks, TQDMProgressBar(refresh_rate=config.log_every_n_steps)]
         loggers = [*loggers, *(logger for logger in _listed(config.logger) if isinstance(logger, Logger))]
         try:
             return self.instantiate_trainer(
