@@ -27,6 +27,8 @@ class Prompts:
     """Vectors for the s prompt slots of the input, in the width of the word embeddings; n is 1 or b."""
     prefix: Float[Tensor, "l two b h p k"] | KeysValues | None = None
     """Keys and values of every prompted layer: a tuple of layers, or one tensor where all layers are of one size."""
+    kept: KeysValues | None = None
+    """Dropout of the prefix: what its keys and values are multiplied by, of the form of `prefix` with b the batch."""
     gate: Float[Tensor, "l heads"] | None = None
     """One gate a query head of every prompted layer."""
     layers: tuple[int, ...] | None = None
@@ -44,6 +46,9 @@ class Prompts:
                 return None
             layer = self.layers.index(layer)
         keys, values = self.prefix[layer]  # type: ignore[index]  # only Prompts with a prefix travel
+        if self.kept is not None:
+            # Here, where they fit into the processor's cache, and not for all layers at once.
+            keys, values = keys * self.kept[layer][0], values * self.kept[layer][1]
         return (
             keys.to(key.dtype).expand(key.shape[0], -1, -1, -1),
             values.to(value.dtype).expand(value.shape[0], -1, -1, -1),

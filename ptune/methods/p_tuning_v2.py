@@ -18,7 +18,7 @@ from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import KeysValues, Prompts
 from ptune.tuning.checks import check_positive, check_rate, check_size
-from ptune.tuning.prefix import GatedPrefix, HiddenPrefix, PrefixEncoder
+from ptune.tuning.prefix import GatedPrefix, HiddenPrefix, PrefixEncoder, dropout
 from ptune.tuning.sample import seed, training_texts
 from ptune.tuning.transfer import Transferable, check_init, source
 
@@ -192,9 +192,9 @@ class PTuningV2(Transferable):
 
     def prompts(self, batch: Batch) -> Prompts:
         """The prefix of every prompted layer; with dropout, one draw for each of the n texts."""
-        dropout = self.hparams["prefix_dropout"] if self.training else 0.0
-        prefix = self.prompt.encoder(len(batch["input_ids"]) if dropout else 1, dropout)
-        return Prompts(prefix=prefix, gate=self.prompt.gate, layers=self.layers, shift=self.shift)
+        prefix, rate = self.prompt.encoder(), self.hparams["prefix_dropout"]
+        kept = dropout(prefix, len(batch["input_ids"]), rate) if self.training and rate else None
+        return Prompts(prefix=prefix, kept=kept, gate=self.prompt.gate, layers=self.layers, shift=self.shift)
 
     def layer_norms(self) -> dict[str, Tensor]:
         """Norms of each layer's part of the prefix, in absolute units, and of its gradient."""

@@ -225,4 +225,4 @@ def stacked(prompts: list[Prompts], sizes: list[int]) -> Prompts:
             torch.cat([layer.expand(-1, b, -1, -1, -1) for layer, b in zip(layers, sizes, strict=True)], dim=1)
             for layers in zip(*(one.prefix for one in prompts), strict=True)  # type: ignore[arg-type]
         )
-    return Prompts(embeds, prefix, None, first.layers, first.shift)
+    return Prompts(embeds, prefix, layers=first.layers, shift=first.shift)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -272,17 +273,53 @@ def test_prefix_dropout_is_drawn_for_each_text_in_training_alone(build, batch):
     rows = model.train()(same)
     assert not torch.equal(rows[0], rows[1])
     assert_close(*scores(model, same)[:2])
-    prefix = model.train().prompts(same).prefix
-    prefix = torch.stack(prefix)
-    assert prefix.shape == (L, 2, 3, H, 20, K)
-    assert (prefix == 0).float().mean() == pytest.approx(0.5, abs=0.05)
-    kept = prefix != 0
-    assert_close(prefix[kept], (2 * torch.stack(model.prompt.encoder())).expand_as(prefix)[kept])
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_each_number_of_each_text_is_kept_for_itself_and_grows_by_the_share_of_the_others(build, batch, rate):
+    model = build(prefix_dropout=rate).train()
+    drawn = torch.stack([torch.stack(model.prompts(batch((5,) * 32)).kept) for _ in range(20)])
+    assert drawn.shape == (20, L, 2, 32, H, 20, K)
+    values = drawn.unique()
+    assert_close(values, torch.tensor([0, 1 / (1 - rate)]))
+    kept = (drawn > 0).double()
+    n = kept.numel()
+    assert kept.mean() == pytest.approx(1 - rate, abs=5 * (rate * (1 - rate) / n) ** 0.5)
+    for dim in range(drawn.ndim):  # neighbours along every axis are independent
+        size = kept.shape[dim]
+        one, other = kept.narrow(dim, 0, size - 1), kept.narrow(dim, 1, size - 1)
+        together = (one * other).mean()
+        assert together == pytest.approx((1 - rate) ** 2, abs=5 / one.numel() ** 0.5), dim
+
+
+@pytest.mark.parametrize("form", ["table", "hidden"])
+@pytest.mark.parametrize("arguments", [{}, {"gate": True}, {"checkpointing": True}, {"layers": [0, 2]}], ids=str)
+def test_dropout_is_the_prefix_of_each_text_with_some_of_its_numbers_zero(build, batch, form, arguments):
+    model, inputs = build(form=form, prefix_dropout=0.5, head_dropout=0.0, **arguments).train(), batch(labels=LABELS)
+    if model.prompt.gate is not None:
+        nn.init.ones_(model.prompt.gate)
+
+    def trained(given):
+        scores = model.head(model.backbone(inputs, given), inputs, model.backbone)
+        model.head.loss(scores, inputs)[0].backward()
+        found = [scores.detach(), *(value.grad for value in model.trained().values())]
+        model.zero_grad()
+        return found
+
+    torch.manual_seed(0)
+    prompts = model.prompts(inputs)
+    copied = tuple(layer * kept for layer, kept in zip(prompts.prefix, prompts.kept, strict=True))
+    assert copied[0].shape[1] == len(LABELS)
+    expected = trained(replace(prompts, prefix=copied, kept=None))
+    torch.manual_seed(0)
+    assert_close(trained(model.prompts(inputs)), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_without_prefix_dropout_one_prefix_serves_all_texts(build, batch):
-    model = build(prefix_dropout=0.0).train()
-    assert [layer.shape for layer in model.prompts(batch()).prefix] == [(2, 1, H, 20, K)] * L
+    for model in (build(prefix_dropout=0.0).train(), build().eval()):
+        prompts = model.prompts(batch())
+        assert [layer.shape for layer in prompts.prefix] == [(2, 1, H, 20, K)] * L
+        assert prompts.kept is None
 
 
 # ---- initialisations

@@ -283,16 +283,6 @@ def test_checkpointing_changes_no_score_and_no_gradient(build, batch, family):
     assert_close(found[1], found[0], atol=1e-6, rtol=1e-5)
 
 
-def test_prefix_dropout_is_drawn_for_each_text_on_what_was_projected(build, batch):
-    model = build(form="hidden", prefix_dropout=0.5).train()
-    keys = torch.stack(model.prompts(batch()).prefix)
-    assert keys.shape == (3, 2, 3, 4, P, 8)
-    assert (keys == 0).float().mean() == pytest.approx(0.5, abs=0.08)
-    kept = keys != 0
-    assert_close(keys[kept], (2 * torch.stack(model.prompt.encoder())).expand_as(keys)[kept])
-    assert not torch.equal(kept[:, :, 0], kept[:, :, 1])
-
-
 @pytest.mark.parametrize("arguments", [{}, {"scaled": True, "layers": [0, 2]}], ids=str)
 def test_norms_are_those_of_the_vectors_and_of_their_gradient(build, batch, arguments):
     model, inputs = build(form="hidden", **arguments), batch(labels=LABELS)
