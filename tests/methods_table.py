@@ -51,7 +51,8 @@ class Case:
 
     def given(self, length: int | None = None, certain: bool = False) -> dict[str, Any]:
         """The arguments; with `length`, if the method has one."""
-        own = {"length": length} if length and "length" in inspect.signature(self.method).parameters else {}
+        takes = any("length" in inspect.signature(base.__init__).parameters for base in self.method.__mro__)
+        own = {"length": length} if length and takes else {}
         return self.arguments | own | (self.certain if certain else {})
 
 

@@ -18,7 +18,8 @@ from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.prompts import KeysValues, Prompts
 from ptune.tuning.checks import check_positive, check_rate, check_size
-from ptune.tuning.prefix import GatedPrefix, HiddenPrefix, PrefixEncoder, dropout
+from ptune.tuning.prefix import GatedPrefix, HiddenPrefix, PrefixEncoder
+from ptune.tuning.prefixed import Prefixed
 from ptune.tuning.sample import seed, training_texts
 from ptune.tuning.transfer import Transferable, check_init, source
 
@@ -33,12 +34,10 @@ ROWS = 16
 
 
 @final
-class PTuningV2(Transferable):
+class PTuningV2(Prefixed, Transferable):
     """Train a prefix in every layer, and the head.
 
     Args:
-        length: Prompt length p, vectors a layer.
-        layers: Prompted layers: `all`, `last:N`, or a list of layer numbers from 0.
         form: What is trained for each layer: `table` a table of p keys and values, as in the papers; `hidden` p vectors
             that the layer's own frozen projections turn into keys and values, as they do with the text's hidden states.
             These are half as many numbers where keys and values are as wide as the layer, and more than a table's where
@@ -58,17 +57,12 @@ class PTuningV2(Transferable):
         scaled: Train the prefix in units of the layer's own keys, values or hidden states (their root mean square over
             tokens of the vocabulary), so that `lr` and `init_std` mean the same in every layer of every backbone.
         mlp: Hidden size of the MLP reparameterization of a table (the authors' 512), 0 for a flat one.
-        prefix_dropout: Dropout probability on keys and values, drawn anew for each example.
-        shift_positions: Start the text's positions at p, as the authors' code and PEFT do.
     """
 
     prompt: GatedPrefix
-    stored_arguments = ("length", "shift_positions")
 
     def __init__(
         self,
-        length: int = 20,
-        layers: str | list[int] = "all",
         form: Literal["table", "hidden"] = "table",
         init: str = "normal",
         init_std: float | None = None,
@@ -77,16 +71,11 @@ class PTuningV2(Transferable):
         gate_lr: float | None = None,
         scaled: bool = False,
         mlp: int = 0,
-        prefix_dropout: float = 0.1,
-        shift_positions: bool = False,
         **common,
     ) -> None:
         super().__init__(**common)
-        check_size("length", length)
         check_init(init, STARTS)
         given = init in GIVEN or source(init) is not None
-        if not 0 <= prefix_dropout < 1:
-            raise InputError(f"prefix_dropout: {prefix_dropout} must be at least 0 and below 1.")
         check_size("mlp", mlp, 0)
         if (init == "text") != bool(init_text):
             raise InputError(
@@ -98,7 +87,7 @@ class PTuningV2(Transferable):
             raise InputError(f"form: 'hidden' cannot start from init: {init!r}, a table; use form: table.")
         if form == "hidden" and mlp:
             raise InputError(f"mlp: {mlp} computes a table, and form: 'hidden' has none; use form: table, or mlp: 0.")
-        if init == "identity" and shift_positions:
+        if init == "identity" and self.shift:
             raise InputError("shift_positions: true moves the text, so init: identity would not be the identity.")
         gate, scaled = (asked or init == "identity" for asked in (gate, scaled))
         if init_std is not None:
@@ -109,33 +98,23 @@ class PTuningV2(Transferable):
             check_rate("gate_lr", gate_lr)
             if not gate:
                 raise InputError(f"gate_lr: {gate_lr} is for gates, and there are none; use gate: true.")
-        spec = self.spec
-        self.layers = chosen_layers(layers, spec.layers)
+        spec, length = self.spec, self.hparams["length"]
         std = STD if scaled and init_std is None else init_std
         encoder: PrefixEncoder | HiddenPrefix
         if form == "hidden":
             encoder = HiddenPrefix(length, len(self.layers), spec.width, self.project, scaled, std)
         else:
-            sizes = [spec.kv_sizes[layer] for layer in self.layers]
-            encoder = PrefixEncoder(length, sizes, spec.width, mlp, scaled, std)
+            encoder = PrefixEncoder(length, self.kv_sizes, spec.width, mlp, scaled, std)
         self.prompt = GatedPrefix(encoder, (len(self.layers), spec.heads) if gate else None)
 
     @property
-    def first_layer(self) -> int:
-        """The first one of `layers`."""
-        return min(self.layers)
-
-    @property
-    def shift(self) -> int:
-        """p positions with `shift_positions`, else none."""
-        return self.hparams["length"] if self.hparams["shift_positions"] else 0
+    def encoder(self) -> PrefixEncoder | HiddenPrefix:
+        """The prefix without its gates."""
+        return self.prompt.encoder
 
     def prepare(self, backbone: Backbone) -> None:
-        """Refuse a backbone whose layers would ignore the prefix; measure their units, and read the initial text."""
+        """As for all prefixes; measure the units of the layers, and read the initial text."""
         super().prepare(backbone)
-        backbone.require_prefix()
-        if self.shift:
-            backbone.require_shift()
         encoder = self.prompt.encoder
         if self.hparams["form"] == "hidden":
             backbone.layers.require_projections(self.layers, self.hparams["length"])
@@ -192,17 +171,7 @@ class PTuningV2(Transferable):
 
     def prompts(self, batch: Batch) -> Prompts:
         """The prefix of every prompted layer; with dropout, one draw for each of the n texts."""
-        prefix, rate = self.prompt.encoder(), self.hparams["prefix_dropout"]
-        kept = dropout(prefix, len(batch["input_ids"]), rate) if self.training and rate else None
-        return Prompts(prefix=prefix, kept=kept, gate=self.prompt.gate, layers=self.layers, shift=self.shift)
-
-    def layer_norms(self) -> dict[str, Tensor]:
-        """Norms of each layer's part of the prefix, in absolute units, and of its gradient."""
-        return {
-            f"{name}/layer_{layer:02d}": part.norm()
-            for name, parts in self.prompt.encoder.by_layer().items()
-            for layer, part in zip(self.layers, parts, strict=True)
-        }
+        return self.prefix(batch, gate=self.prompt.gate)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As for all methods. A checkpoint from before there was `scaled` holds a prefix in absolute units."""
@@ -210,23 +179,3 @@ class PTuningV2(Transferable):
         if scale is not None and not checkpoint.get("folded"):
             checkpoint["state_dict"].setdefault("prompt.encoder.scale", torch.ones_like(scale))
         super().on_load_checkpoint(checkpoint)
-
-    def metadata(self) -> dict[str, str]:
-        """As for all methods, and the numbers of the layers: `last:2` and [4, 5] may mean the same."""
-        return super().metadata() | {"layers": str(list(self.layers))}
-
-
-def chosen_layers(layers: str | list[int], count: int) -> tuple[int, ...]:
-    """Layer numbers meant by `all`, `last:N` or a list; InputError for anything else."""
-    if layers == "all":
-        return tuple(range(count))
-    if isinstance(layers, str):
-        word, _, number = layers.partition(":")
-        if word != "last" or not number.isdigit() or not 1 <= int(number) <= count:
-            raise InputError(
-                f"layers: {layers!r} is not `all`, `last:N` with N from 1 to {count}, or a list such as [0, 1]."
-            )
-        return tuple(range(count - int(number), count))
-    if not layers or len(set(layers)) < len(layers) or not set(layers) <= set(range(count)):
-        raise InputError(f"layers: {layers} must name different layers from 0 to {count - 1}.")
-    return tuple(sorted(layers))
