@@ -3,14 +3,40 @@
 Letters used everywhere: b batch, t tokens, p prompt length, d width, l layers, h (key/value) heads, k head size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 KeysValues = tuple[Float[Tensor, "two b _ p _"], ...]
 """Key (0) and value (1) "b h p k" of each layer; layers may differ in h and k."""
+
+
+@final
+@dataclass(frozen=True)
+class InputGate:
+    """Weights of a layer's prefix vectors that the layer's own input decides, one set for each text.
+
+    The weight of vector j in layer i is `scale_i mean_t sigmoid(h_t W_i + b_i)_j`, where h are the t hidden states "t d"
+    that the attention of the layer reads. It multiplies the vector's key and its value.
+    """
+
+    weight: Float[Tensor, "l d j"]
+    """W of each layer; j is p, or 1 for one weight of all vectors."""
+    scale: Float[Tensor, " l"]
+
+    def of(
+        self, entry: int, hidden: Float[Tensor, "b t d"], text: Int[Tensor, "b t"] | None
+    ) -> Float[Tensor, "b 1 j 1"]:
+        """The weights of a layer, `entry` among the prompted ones; `text` is 0 at padding, which has no say."""
+        weights = torch.sigmoid(hidden.to(self.weight.dtype) @ self.weight[entry])
+        if text is None:
+            mean = weights.mean(1)
+        else:
+            mean = (weights * text[..., None]).sum(1) / text.sum(1, keepdim=True)
+        return (self.scale[entry] * mean)[:, None, :, None]
 
 
 @final
@@ -31,6 +57,8 @@ class Prompts:
     """Dropout of the prefix: what its keys and values are multiplied by, of the form of `prefix` with b the batch."""
     gate: Float[Tensor, "l heads"] | None = None
     """One gate a query head of every prompted layer."""
+    input_gate: InputGate | None = None
+    """Weights of the prefix's vectors that are computed from what each prompted layer reads."""
     layers: tuple[int, ...] | None = None
     """The layer each entry of `prefix` belongs to; None: entry i is layer i."""
     shift: int = 0
@@ -38,19 +66,38 @@ class Prompts:
     application: int | None = None
     """The layer that a module computes now, set by a backbone whose layers are one module (ALBERT)."""
 
+    text: Int[Tensor, "b t"] | None = None
+    """Where the batch has text, for `input_gate`; set by a backbone."""
+    weights: Float[Tensor, "b 1 j 1"] | None = None
+    """What `input_gate` gives for the layer that runs now; set by a backbone."""
+
+    def entered(self, module: nn.Module, hidden: Float[Tensor, "b t d"]) -> "Prompts":
+        """These prompts for an attention module that is about to read these hidden states."""
+        entry = self._entry(module)
+        if self.input_gate is None or entry is None:
+            return self
+        return replace(self, weights=self.input_gate.of(entry, hidden, self.text))
+
     def at(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """Prefix keys "b h p k", values "b h p k" and gate "heads" of this attention module, None if it has none."""
-        layer: int = module.prefix_layer if self.application is None else self.application  # type: ignore[assignment]
-        if self.layers is not None:
-            if layer not in self.layers:
-                return None
-            layer = self.layers.index(layer)
-        keys, values = self.prefix[layer]  # type: ignore[index]  # only Prompts with a prefix travel
+        entry = self._entry(module)
+        if entry is None:
+            return None
+        keys, values = self.prefix[entry]  # type: ignore[index]  # only Prompts with a prefix travel
         if self.kept is not None:
             # Here, where they fit into the processor's cache, and not for all layers at once.
-            keys, values = keys * self.kept[layer][0], values * self.kept[layer][1]
+            keys, values = keys * self.kept[entry][0], values * self.kept[entry][1]
+        if self.weights is not None:
+            keys, values = keys * self.weights, values * self.weights
         return (
             keys.to(key.dtype).expand(key.shape[0], -1, -1, -1),
             values.to(value.dtype).expand(value.shape[0], -1, -1, -1),
-            None if self.gate is None else self.gate[layer].to(key.dtype),
+            None if self.gate is None else self.gate[entry].to(key.dtype),
         )
+
+    def _entry(self, module: nn.Module) -> int | None:
+        """The place of this attention module's layer among the prompted ones, None if it is not prompted."""
+        layer: int = module.prefix_layer if self.application is None else self.application  # type: ignore[assignment]
+        if self.layers is None:
+            return layer
+        return self.layers.index(layer) if layer in self.layers else None

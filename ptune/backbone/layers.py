@@ -12,7 +12,7 @@ from ptune.backbone.state import CURRENT
 from ptune.backbone.traits import Traits, numbered
 from ptune.backbone.visitor import Visitor
 from ptune.errors import InputError
-from ptune.prompts import KeysValues
+from ptune.prompts import KeysValues, Prompts
 
 TYPICAL = 64
 """Tokens of the text that tells how large a layer's keys and values are; more change their mean square little."""
@@ -32,7 +32,7 @@ class Layers:
 
     def __init__(self, model: PreTrainedModel, traits: Traits) -> None:
         self.model, self.traits = model, traits
-        self._watched = False
+        self._watched = self._shown = False
 
     def keys_values(self, **text: Int[Tensor, "b t"]) -> KeysValues:
         """The keys and values of tokens as they reach the attention function, so turned by rotary positions."""
@@ -43,6 +43,19 @@ class Layers:
         """What the attention of each layer reads of one text: hidden states, normalised where the family does so."""
         self._watch()
         return tuple(hidden.flatten(0, 1) for hidden in self._visit(text).inputs)
+
+    def show(self) -> None:
+        """Let prompts with an `input_gate` see what attention modules read, from now on.
+
+        Families lay hidden states out as "b t d" or, XLNet, as "t b d": one text tells which.
+        """
+        if self._shown:
+            return
+        self._watch()
+        visitor = self._visit({"input_ids": self.typical()})
+        for module, hidden in zip(visitor.modules, visitor.inputs, strict=True):
+            module.tokens_first = len(hidden) > 1  # type: ignore[assignment]
+        self._shown = True
 
     def typical(self) -> Int[Tensor, "one t"]:
         """A text of TYPICAL tokens, always the same, or of as many as the backbone has room for.
@@ -107,5 +120,14 @@ class Layers:
 
 def _enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Forward pre-hook of an attention module. In families of `ptune.backbone.families` no keyword reaches it."""
-    visitor = kwargs.get("prefix", CURRENT.prefix)
-    return visitor.enter(module, args, kwargs) if isinstance(visitor, Visitor) else None
+    prefix = kwargs.get("prefix", CURRENT.prefix)
+    if isinstance(prefix, Visitor):
+        return prefix.enter(module, args, kwargs)
+    if prefix is None or prefix.input_gate is None:
+        return None
+    hidden = args[0] if args else kwargs["hidden_states"]
+    prefix = prefix.entered(module, hidden.transpose(0, 1) if module.tokens_first else hidden)
+    if "prefix" in kwargs:
+        return args, kwargs | {"prefix": prefix}
+    CURRENT.prefix = prefix  # until the next attention module has its own
+    return None

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -248,6 +249,11 @@ class Backbone(nn.Module):
             or (traits.first_position and prompts.embeds is not None)
         ):
             inputs["position_ids"] = traits.positions(batch["input_ids"], mask) + prompts.shift
+        if prompts.input_gate is not None:
+            if packed is not None:
+                raise InputError("position_ids: packed texts would share an input gate; give each text a row of its own.")
+            self.layers.show()
+            prompts = replace(prompts, text=mask)
         if prompts.prefix is not None:
             self.require_prefix()
             inputs["prefix"] = prompts

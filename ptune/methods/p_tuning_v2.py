@@ -170,7 +170,7 @@ class PTuningV2(Prefixed, Transferable):
         return super().rates | {"gate": self.hparams["gate_lr"] or self.hparams["lr"]}
 
     def prompts(self, batch: Batch) -> Prompts:
-        """The prefix of every prompted layer; with dropout, one draw for each of the n texts."""
+        """The prefix of every prompted layer, and its gates."""
         return self.prefix(batch, gate=self.prompt.gate)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

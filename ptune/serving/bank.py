@@ -170,7 +170,7 @@ class PromptBank:
             prompts.shift,
             None if embeds is None else embeds.shape[1],
             batch["answer_at"].shape[1] if "answer_at" in batch else 0,  # places that XLNet is given
-            name if prompts.gate is not None else None,
+            name if prompts.gate is not None or prompts.input_gate is not None else None,
             predictor.precision,
         )
 
