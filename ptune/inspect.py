@@ -49,9 +49,10 @@ class Findings:
     text_norms: Float[Tensor, "l two"] | None
     """The same of the keys and values of a text without the prefix."""
     vectors: Float[Tensor, "p e"] | None
-    """Vectors at the input; None for a prefix."""
+    """Vectors in the slots, where they depend on the text those of the first one; None for a prefix."""
     tokens: list[tuple[list[str], list[str]]]
-    """For each vector at the input the nearest tokens by cosine and by L2 distance, nearest first."""
+    """For each vector at the input the nearest tokens by cosine and by L2 distance, nearest first; none for vectors that
+    enter at a layer above, which are no word embeddings."""
 
 
 @torch.no_grad()
@@ -65,12 +66,18 @@ def look(model: PromptTuner, batch: Batch) -> Findings:
         raise InputError(f"model: {type(model).__name__} has no prompt to inspect.")
     backbone, text = model.backbone, batch["attention_mask"].bool()
     if prompts.prefix is None:
-        layers, norms, text_norms = tuple(range(model.spec.layers)), None, None
-        vectors = prompts.embeds[0]  # type: ignore[index]
-        table: Tensor = backbone.model.get_input_embeddings().weight  # type: ignore[assignment]
-        words = backbone.embed(torch.arange(len(table), device=table.device)[None])[0].float()  # scaled, as Gemma's are
-        tokens = nearest_tokens(vectors, words, model.hparams["backbone"])
-        slots, p = batch["slots"], len(vectors)
+        layers, norms, text_norms = tuple(range(model.first_layer, model.spec.layers)), None, None
+        slots = batch["slots"]
+        if prompts.late is not None:
+            vectors = backbone.late(batch, prompts.late)[1][0, slots[0]]
+            tokens = [([], [])] * len(vectors)
+        else:
+            vectors = prompts.embeds[0]  # type: ignore[index]
+            table: Tensor = backbone.model.get_input_embeddings().weight  # type: ignore[assignment]
+            # Words are read as the model reads them, which Gemma's scales.
+            words = backbone.embed(torch.arange(len(table), device=table.device)[None])[0].float()
+            tokens = nearest_tokens(vectors, words, model.hparams["backbone"])
+        p = len(vectors)
         text = text & ~slots
     else:
         layers, vectors, tokens = prompts.layers or tuple(range(model.spec.layers)), None, []

@@ -3,11 +3,12 @@
 Letters used everywhere: b batch, t tokens, p prompt length, d width, l layers, h (key/value) heads, k head size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 KeysValues = tuple[Float[Tensor, "two b _ p _"], ...]
@@ -19,8 +20,8 @@ KeysValues = tuple[Float[Tensor, "two b _ p _"], ...]
 class InputGate:
     """Weights of a layer's prefix vectors that the layer's own input decides, one set for each text.
 
-    The weight of vector j in layer i is `scale_i mean_t sigmoid(h_t W_i + b_i)_j`, where h are the t hidden states "t d"
-    that the attention of the layer reads. It multiplies the vector's key and its value.
+    The weight of vector j in layer i is `scale_i mean_t sigmoid(h_t W_i)_j`, where h are the t hidden states "t d" that
+    the attention of the layer reads. It multiplies the vector's key and its value.
     """
 
     weight: Float[Tensor, "l d j"]
@@ -32,11 +33,19 @@ class InputGate:
     ) -> Float[Tensor, "b 1 j 1"]:
         """The weights of a layer, `entry` among the prompted ones; `text` is 0 at padding, which has no say."""
         weights = torch.sigmoid(hidden.to(self.weight.dtype) @ self.weight[entry])
-        if text is None:
-            mean = weights.mean(1)
-        else:
-            mean = (weights * text[..., None]).sum(1) / text.sum(1, keepdim=True)
+        mean = weights.mean(1) if text is None else (weights * text[..., None]).sum(1) / text.sum(1, keepdim=True)
         return (self.scale[entry] * mean)[:, None, :, None]
+
+
+@final
+@dataclass(frozen=True)
+class Late:
+    """A soft prompt that enters at a layer above the input; the layers below read the text without slots."""
+
+    layer: int
+    """The layer, from 1, whose input has the vectors in the slots."""
+    make: Callable[[Float[Tensor, "b t d"], Bool[Tensor, "b t"]], Float[Tensor, "n p d"]]
+    """Gives the vectors, n = 1 or b, of the hidden states that enter the layer and of where the text is in them."""
 
 
 @final
@@ -51,6 +60,8 @@ class Prompts:
 
     embeds: Float[Tensor, "n s e"] | None = None
     """Vectors for the s prompt slots of the input, in the width of the word embeddings; n is 1 or b."""
+    late: Late | None = None
+    """What fills the slots at a layer above the input, in place of `embeds`."""
     prefix: Float[Tensor, "l two b h p k"] | KeysValues | None = None
     """Keys and values of every prompted layer: a tuple of layers, or one tensor where all layers are of one size."""
     kept: KeysValues | None = None

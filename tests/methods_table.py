@@ -4,8 +4,10 @@ import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
+from ptune.methods.apt import APT
 from ptune.methods.bitfit import BitFit
 from ptune.methods.fine_tuning import FineTuning
+from ptune.methods.late_prompt_tuning import LatePromptTuning
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.lora import PEFT, LoRA
 from ptune.methods.manual import ManualPrompt
@@ -83,6 +85,7 @@ PERCEPTRON = 2 * (WIDTH**2 + WIDTH)
 masks = {"prompt.of_vector", "prompt.of_dimension"}
 flat, no_dropout = {"prompt.encoder.flat"}, {"prefix_dropout": 0.0}
 scale = frozenset({"prompt.encoder.scale"})
+generator = {f"prompt.{i}.{name}" for i in ("down", "up") for name in ("weight", "bias")}
 
 TABLE = {
     "linear probe": Case(LinearProbe, {}, set(), 0),
@@ -114,6 +117,15 @@ TABLE = {
     "encoded prompt, mlp": Case(
         PTuning, VECTORS | {"encoder": "mlp"}, encoder, 2 * WIDTH + PERCEPTRON, "prompt.vectors"
     ),
+    "adaptive prefix": Case(
+        APT,
+        {},
+        flat | {"prompt.weight", "prompt.scale"},
+        P * FEATURES + LAYERS * (WIDTH * P + 1),
+        "",
+        no_dropout,
+    ),
+    "late prompt": Case(LatePromptTuning, VECTORS | {"bottleneck": 8}, generator, WIDTH * 8 + 8 + 8 * WIDTH + WIDTH),
     "lora": Case(LoRA, {"rank": 2}, queries, LAYERS * 2 * 2 * 2 * WIDTH),
     "ia3": Case(PEFT, {"config": "IA3Config"}, scales, LAYERS * (3 * WIDTH + INNER)),
     "bitfit": Case(BitFit, {}, biases, BIASES),

@@ -1,6 +1,6 @@
 """`Depth`: a model's layers, of which the lower ones are left out where what they would compute is known."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -94,6 +94,18 @@ class Depth:
             yield
         finally:
             setattr(parent, name, stack)
+
+
+def without_slots(batch: dict[str, Tensor], columns: Iterable[str]) -> dict[str, Tensor]:
+    """These columns "b t" of a batch without the tokens of the slots, of which each text has the same number."""
+    kept = ~batch["slots"]
+    return {name: batch[name][kept].view(len(kept), -1) for name in columns if name in batch}
+
+
+def with_slots(hidden: Tensor, slots: Tensor) -> Tensor:
+    """Hidden states "b t d" of a text without slots "b s" as "b s d", where they are 0 at the slots."""
+    empty = hidden.new_zeros(*slots.shape, hidden.shape[2])
+    return empty.masked_scatter(~slots[..., None], hidden)
 
 
 def _stack(model: nn.Module, layers: int) -> tuple[nn.Module, str] | None:

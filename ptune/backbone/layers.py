@@ -12,7 +12,7 @@ from ptune.backbone.state import CURRENT
 from ptune.backbone.traits import Traits, numbered
 from ptune.backbone.visitor import Visitor
 from ptune.errors import InputError
-from ptune.prompts import KeysValues, Prompts
+from ptune.prompts import KeysValues
 
 TYPICAL = 64
 """Tokens of the text that tells how large a layer's keys and values are; more change their mean square little."""

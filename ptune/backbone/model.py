@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptune.backbone.attention import Attention, attention_function
-from ptune.backbone.depth import Depth
+from ptune.backbone.depth import Depth, with_slots, without_slots
 from ptune.backbone.families import QueryModel
 from ptune.backbone.layers import Layers
 from ptune.backbone.loading import load_model
@@ -20,7 +20,7 @@ from ptune.backbone.pretrained import Dtype, Pool, describe
 from ptune.backbone.state import CURRENT
 from ptune.backbone.traits import Traits, unexpected
 from ptune.errors import InputError, first_line
-from ptune.prompts import KeysValues, Prompts
+from ptune.prompts import KeysValues, Late, Prompts
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Columns of a batch that a model reads as they are."""
@@ -191,11 +191,15 @@ class Backbone(nn.Module):
     def below(self, batch: dict[str, Tensor], n: int, shift: int = 0) -> Float[Tensor, "b t d"]:
         """The hidden states that enter layer n, or the last ones where n is the number of layers; without prompts.
 
+        Slots are left out of the text, and their states are 0.
+
         Args:
             batch: as for `forward`, padded on the right.
             n: a layer, from 0.
             shift: added to the position ids of the text.
         """
+        if "slots" in batch:
+            return with_slots(self.below(without_slots(batch, INPUTS), n, shift), batch["slots"])
         if n == self.spec.layers:
             return self(batch, Prompts(shift=shift))
         return self.depth.before(n, lambda: self._read(batch, Prompts(shift=shift))).float()
@@ -216,6 +220,8 @@ class Backbone(nn.Module):
         the family cannot keep them apart. `batch["answer_at"]` "b a" are the places where a template's answer is read,
         which XLNet must be given.
         """
+        if prompts is not None and prompts.late is not None:
+            begin = self.late(batch, prompts.late, begin)
         if begin is not None:
             n, states = begin
             if n == self.spec.layers:
@@ -234,6 +240,16 @@ class Backbone(nn.Module):
             hidden = self._read(batch, prompts)
         return hidden if self.dtype == "fp32" else hidden.float()
 
+    def late(
+        self, batch: dict[str, Tensor], late: Late, begin: tuple[int, Float[Tensor, "b t d"]] | None = None
+    ) -> tuple[int, Float[Tensor, "b t d"]]:
+        """The layer at which a late prompt enters, and its input "b t d" with the vectors in the slots."""
+        n, states = begin or (late.layer, self.below(batch, late.layer))
+        slots = batch["slots"]
+        text = ~slots & batch["attention_mask"].bool() if "attention_mask" in batch else ~slots
+        vectors = late.make(states, text).to(states.dtype).expand(len(slots), -1, -1)
+        return n, states.masked_scatter(slots[..., None], vectors)
+
     def _read(self, batch: dict[str, Tensor], prompts: Prompts) -> Float[Tensor, "b t d"]:
         traits, mask, packed = self.traits, batch.get("attention_mask"), batch.get("position_ids")
         inputs: dict[str, Any] = {key: batch[key] for key in INPUTS if key in batch}
@@ -251,7 +267,7 @@ class Backbone(nn.Module):
             inputs["position_ids"] = traits.positions(batch["input_ids"], mask) + prompts.shift
         if prompts.input_gate is not None:
             if packed is not None:
-                raise InputError("position_ids: packed texts would share an input gate; give each text a row of its own.")
+                raise InputError("position_ids: packed texts would share an input gate; give each a row of its own.")
             self.layers.show()
             prompts = replace(prompts, text=mask)
         if prompts.prefix is not None:

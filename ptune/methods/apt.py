@@ -1,5 +1,5 @@
-"""Adaptive prefix tuning (APT, Zhang et al. 2023, arXiv:2305.15212): a prefix whose vectors are weighted in each layer by
-what the layer reads."""
+"""Adaptive prefix tuning (APT, Zhang et al. 2023, arXiv:2305.15212): a prefix whose vectors are weighted in each layer
+by what the layer reads."""
 
 from typing import final
 

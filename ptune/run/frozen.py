@@ -71,7 +71,7 @@ class FrozenLayers(Callback):
     def _gap(self, model: PromptTuner, n: int, size: float) -> str:
         """Why nothing is kept; empty where it can be."""
         if n == 0:
-            others = "other than LinearProbe, or PTuningV2 with layers: last:N and without also"
+            others = "other than LinearProbe, LatePromptTuning, or PTuningV2 with layers: last:N and without also"
             return f"{type(model).__name__} trains what the lowest layer computes ({others}), or that layer drops out"
         if gap := model.backbone.cut_gap(n):
             return f"{model.spec.who} cannot begin at layer {n}: {gap}"

@@ -26,8 +26,9 @@ class PromptBank:
     Called on pairs of a prompt's name and a row, it returns the answers in their order, each in the form that
     `Predictor` gives it: `bank([("rte", ("He sleeps.", "He is awake.")), ("sst2", "a film")])`. Each row of a batch
     has the prefix or the soft prompt of its own run, and is then read by the head of that run. Prompts share a pass
-    where they have one form: the same length, layers and shift of positions; a gated prefix has its own pass. The
-    scores are those of each prompt alone to float error, since a batch of other rows is padded otherwise.
+    where they have one form: the same length, layers and shift of positions; a gated prefix and a late prompt have a
+    pass of their own. The scores are those of each prompt alone to float error, since a batch of other rows is padded
+    otherwise.
 
     Args:
         runs: what `ptune.load` takes, by the name that rows call it; or a list, whose entries are their own names.
@@ -170,7 +171,7 @@ class PromptBank:
             prompts.shift,
             None if embeds is None else embeds.shape[1],
             batch["answer_at"].shape[1] if "answer_at" in batch else 0,  # places that XLNet is given
-            name if prompts.gate is not None or prompts.input_gate is not None else None,
+            name if any(own is not None for own in (prompts.gate, prompts.input_gate, prompts.late)) else None,
             predictor.precision,
         )
 
