@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from ptune.backbone.pretrained import origin
 from ptune.errors import InputError, printable
 from ptune.heads.linear import LinearHead
-from ptune.methods.lora import peft_library
 from ptune.run.command import TRUST, Arguments, place, printed
 from ptune.run.disk import told
 from ptune.serving.folder import write_folder
 from ptune.serving.loading import of_folder
+from ptune.tuning.injected import peft_library
 from ptune.tuning.peft_gaps import TASKS, added, gaps, one_text, other_pooling, prompt_gaps
 from ptune.tuning.tuner import PromptTuner
 

@@ -51,8 +51,8 @@ class Findings:
     vectors: Float[Tensor, "p e"] | None
     """Vectors in the slots, where they depend on the text those of the first one; None for a prefix."""
     tokens: list[tuple[list[str], list[str]]]
-    """For each vector at the input the nearest tokens by cosine and by L2 distance, nearest first; none for vectors that
-    enter at a layer above, which are no word embeddings."""
+    """For each vector at the input the nearest tokens by cosine and by L2 distance, nearest first; none for vectors
+    that enter at a layer above, which are no word embeddings."""
 
 
 @torch.no_grad()

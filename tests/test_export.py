@@ -20,7 +20,6 @@ from ptune.errors import InputError
 from ptune.evaluate import main as evaluate
 from ptune.export import load_adapter, main, write_adapter
 from ptune.methods.linear_probe import LinearProbe
-from ptune.methods.lora import peft_library
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
@@ -28,6 +27,7 @@ from ptune.prompts import Prompts
 from ptune.run import finished
 from ptune.serving.folder import eval_results
 from ptune.tasks import toy
+from ptune.tuning.injected import peft_library
 from ptune.tuning.peft_gaps import gaps
 from ptune.tuning.reparameterized import Reparameterized
 from ptune.tuning.tuner import PromptTuner

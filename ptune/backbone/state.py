@@ -19,6 +19,8 @@ class ForwardPass(threading.local):
 
     soft_prompt: tuple[Tensor, Tensor] | None = None
     """The slots "b t" and the vectors "n s e" that the word embeddings put into them, until they have done so."""
+    feed_forward: Tensor | None = None
+    """What the feed-forward block that runs now reads, for an adapter beside it."""
     prefix: Prompts | Visitor | None = None
     """The prefix that a family of `ptune.backbone.families` reads."""
 

@@ -1,4 +1,4 @@
-"""Companions of a prompt: small tensors of the backbone, its biases and normalisations, that are trained beside it."""
+"""Companions of a prompt, which are trained beside it: biases and normalisations of the backbone, and adapters in it."""
 
 import re
 from abc import ABC
@@ -8,12 +8,13 @@ from torch import nn
 
 from ptune.backbone import Backbone
 from ptune.errors import InputError, nearest
-from ptune.tuning.checks import check_rate
+from ptune.tuning.adapters import add_adapter, add_lora
+from ptune.tuning.checks import check_rate, check_size
 from ptune.tuning.tuner import PromptTuner
 
-QUERY_BIAS = re.compile(r"(^|\.)(query|q)(_proj|_lin)?[._]bias$")
+QUERY_BIAS = re.compile(r"(^|\.)(query|q)(_proj|_lin)?(\.base_layer)?[._]bias$")
 """Names of the biases of queries: `query.bias`, `q_proj.bias`, `q_lin.bias`, `q.bias`, DeBERTa's `q_bias`. A family
-that computes queries, keys and values by one matrix (GPT-2) has no such bias."""
+that computes queries, keys and values by one matrix (GPT-2) has no such bias. `base_layer` is a query with LoRA."""
 
 
 def biases(backbone: Backbone) -> dict[str, nn.Parameter]:
@@ -41,7 +42,9 @@ FOUND: dict[str, tuple[str, Callable[[Backbone], dict[str, nn.Parameter]]]] = {
     "query_bias": ("biases of its queries alone", query_biases),
     "layer_norm": ("normalisations with weights", layer_norms),
 }
-"""For each companion what it is, in words, and the function that finds its tensors."""
+"""For each companion in the backbone what it is, in words, and the function that finds its tensors."""
+ADDED: dict[str, Callable[[Backbone, int, bool], tuple[str, ...]]] = {"lora": add_lora, "adapter": add_adapter}
+"""For each companion that is put into the backbone the function that does so."""
 
 
 class Accompanied(PromptTuner, ABC):
@@ -50,30 +53,53 @@ class Accompanied(PromptTuner, ABC):
     Args:
         also: Tensors of the backbone to train beside the prompt, e.g. [bias, layer_norm]: `bias` all biases (BitFit,
             Ben Zaken et al. 2022), `query_bias` those of the queries alone, `layer_norm` weights and biases of the
-            normalisations.
+            normalisations; `lora` low-rank updates (needs ptune[peft]), `adapter` scaled parallel adapters of the
+            feed-forward blocks (He et al. 2022).
         also_lr: Peak learning rate of these tensors.
+        also_rank: Rank of `lora`, and features between the two maps of `adapter`.
+        also_gate: Weight what `lora` and `adapter` add to a token by a trained gate of what their module reads, as
+            UniPELT does (Mao et al. 2022); it has one weight for all tokens of a text, their mean.
     """
 
-    def __init__(self, also: list[str] | None = None, also_lr: float = 1e-3, **common) -> None:
+    added: tuple[str, ...] = ()
+    """Names of the tensors that were put into the backbone."""
+
+    def __init__(
+        self,
+        also: list[str] | None = None,
+        also_lr: float = 1e-3,
+        also_rank: int = 8,
+        also_gate: bool = False,
+        **common,
+    ) -> None:
         super().__init__(**common)
         check_rate("also_lr", also_lr)
+        check_size("also_rank", also_rank)
         for name in also or ():
-            if name not in FOUND:
-                raise InputError(f"also: {name!r} is no companion of a prompt; {nearest(name, FOUND)}")
+            if name not in FOUND | ADDED:
+                raise InputError(f"also: {name!r} is no companion of a prompt; {nearest(name, FOUND | ADDED)}")
+        if also_gate and not ADDED.keys() & set(also or ()):
+            raise InputError("also_gate: true is for lora and adapter, and there are none; use also: [lora, adapter].")
         if also:
             self.require_fp32()
 
     def prepare(self, backbone: Backbone) -> None:
-        """Refuse a backbone that has none of a companion."""
-        for name in self.hparams["also"] or ():
-            what, find = FOUND[name]
-            if not find(backbone):
+        """Refuse a backbone that has none of a companion, and put the others into it."""
+        wanted = self.hparams["also"] or ()
+        for name, (what, find) in FOUND.items():
+            if name in wanted and not find(backbone):
                 raise InputError(f"also: {name!r}, but {self.spec.who} has no {what}; leave it out.")
+        for name, add in ADDED.items():
+            if name in wanted:
+                self.added += add(backbone, self.hparams["also_rank"], self.hparams["also_gate"])
 
     def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
         """The tensors of the companions."""
-        wanted = self.hparams["also"] or ()
-        return {name: value for each in wanted for name, value in FOUND[each][1](backbone).items()}
+        wanted, named = self.hparams["also"] or (), dict(backbone.named_parameters())
+        found = {name: named[name] for name in self.added}
+        for each in FOUND.keys() & set(wanted):
+            found |= FOUND[each][1](backbone)
+        return found
 
     @property
     def rates(self) -> dict[str, float]:

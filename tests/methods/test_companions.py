@@ -3,11 +3,14 @@
 import pytest
 import runs
 import torch
-from families import often
+from families import FAMILIES, often
 from safetensors.torch import load_file
 from torch import nn
+from torch.testing import assert_close
+from transformers import AutoModel
 
 from ptune.errors import InputError
+from ptune.methods.apt import APT
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
@@ -23,7 +26,8 @@ def build(tiny, head):
 
     def make(method=PTuningV2, family="bert", seed=0, **arguments):
         torch.manual_seed(seed)
-        model = method(**{"backbone": tiny(family), "head": head("classify")} | METHODS[method] | arguments)
+        own = METHODS.get(method, {"length": 2})
+        model = method(**{"backbone": tiny(family), "head": head("classify")} | own | arguments)
         model.configure_model()
         return model
 
@@ -151,3 +155,117 @@ def test_the_command_line_takes_a_list_and_refuses_another_word(tmp_path):
     code, _, err = runs.call(runs.line(tmp_path / "other", model__also="[biases]", **options))
     assert (code, err.count("\n")) == (2, 1)
     assert "also: 'biases' is no companion of a prompt; did you mean 'bias'" in err
+
+
+# ---- adapters
+
+
+def beside(companions, i, x, gated):
+    """`s W_up relu(W_down x)` of layer i for each token, weighted by its gate: what He et al. add to a feed-forward."""
+    w = {name.split(".beside.")[1]: v for name, v in companions.items() if f".{i}." in name and ".beside." in name}
+    added = torch.zeros_like(x)
+    for t, token in enumerate(x[0]):
+        inner = [max(w["down.weight"][r] @ token + w["down.bias"][r], torch.tensor(0.0)) for r in range(3)]
+        added[0, t] = 4.0 * (w["up.weight"] @ torch.stack(inner) + w["up.bias"])
+        if gated:
+            added[0, t] /= 1 + torch.exp(-(w["gate.weight"][0] @ token + w["gate.bias"][0]))
+    return added
+
+
+def by_hand(path, family, ids, companions, gated):
+    """The last hidden states of one text, by the parts of transformers' layers."""
+    model = AutoModel.from_pretrained(path).eval()
+    if family == "bert":
+        hidden = model.embeddings(ids)
+        for i, layer in enumerate(model.encoder.layer):
+            x = layer.attention(hidden)[0]
+            feed_forward = layer.output.dense(layer.intermediate(x)) + beside(companions, i, x, gated)
+            hidden = layer.output.LayerNorm(feed_forward + x)
+        return hidden
+    hidden = model.wte(ids) + model.wpe(torch.arange(ids.shape[1]))
+    for i, layer in enumerate(model.h):
+        hidden = hidden + layer.attn(layer.ln_1(hidden))[0]
+        x = layer.ln_2(hidden)
+        hidden = hidden + layer.mlp(x) + beside(companions, i, x, gated)
+    return model.ln_f(hidden)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_an_adapter_is_the_papers_beside_each_feed_forward_block_and_nothing_at_the_start(build, batch, family, gated):
+    model = build(PromptTuning, family, also=["adapter"], also_rank=3, also_gate=gated).eval()
+    inputs = batch(lengths=(7, 5))
+    plain = build(PromptTuning, family).eval().backbone(inputs)
+    assert torch.equal(model.backbone(inputs), plain)
+    companions = model.backbone_parameters(model.backbone)
+    assert sum(v.numel() for v in companions.values()) == 3 * (2 * 3 * 32 + 3 + 32 + gated * 33)
+    for value in companions.values():
+        value.normal_()
+    found = model.backbone(inputs)
+    for row, length in enumerate((7, 5)):
+        ids = inputs["input_ids"][row : row + 1, :length]
+        expected = by_hand(model.hparams["backbone"], family, ids, companions, gated)[0]
+        assert_close(found[row, :length], expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gated", [False, True])
+def test_lora_adds_its_product_for_each_token_times_the_tokens_gate(build, batch, gated):
+    model = build(PromptTuning, also=["lora"], also_rank=2, also_gate=gated).eval()
+    inputs = batch()
+    assert torch.equal(model.backbone(inputs), build(PromptTuning).eval().backbone(inputs))
+    for value in model.backbone_parameters(model.backbone).values():
+        value.normal_()
+    query = model.backbone.model.encoder.layer[1].attention.self.query
+    a, b = query.lora_A["default"], query.lora_B["default"].weight
+    x = torch.randn(1, 4, 32)
+    expected = query.base_layer(x)
+    for t in range(4):
+        gate = torch.sigmoid(a.gate.weight[0] @ x[0, t] + a.gate.bias[0]) if gated else 1.0
+        expected[0, t] += gate * (b @ (a.weight @ x[0, t]))
+    assert_close(query(x), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_all_of_unipelt_is_trained_beside_a_prefix_saved_and_loaded(build, fit, batch, tmp_path):
+    arguments = {"also": ["lora", "adapter", "bias"], "also_gate": True, "also_lr": 0.03, "lr": 0.1}
+    model = build(APT, **arguments, prefix_dropout=0.0)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    fit(model, [batch(labels=LABELS)] * 3)
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == set(model.trained())
+    kinds = (".lora_A.default.weight", ".lora_B.default.weight", ".lora_A.default.gate.weight", ".beside.up.weight")
+    for end in (*kinds, ".beside.gate.bias", "query.base_layer.bias"):
+        assert sum(name.endswith(end) for name in moved) in (3, 6), end
+    model.save_prompts(tmp_path / "prompts.safetensors")
+    other = build(APT, seed=1, **arguments)
+    other.load_prompts(tmp_path / "prompts.safetensors")
+    with torch.no_grad():
+        assert torch.equal(other.eval()(batch()), model.eval()(batch()))
+
+
+@pytest.mark.parametrize("family", often(FAMILIES, ("bert", "llama", "albert")))
+def test_a_feed_forward_block_is_found_in_each_layer_or_the_family_is_refused(build, batch, family):
+    if family in ("albert", "gemma3n_text", "gemma4_text"):
+        with pytest.raises(InputError, match="also: 'adapter', but .* has not one feed-forward block a layer"):
+            build(PromptTuning, family, also=["adapter"])
+        return
+    model = build(PromptTuning, family, also=["adapter"], checkpointing=True)
+    inputs = batch(labels=LABELS)
+    model.head.loss(model(inputs), inputs)[0].backward()
+    ups = [value for name, value in model.backbone.named_parameters() if name.endswith("beside.up.weight")]
+    assert len(ups) == 3
+    assert all(up.grad.any() for up in ups)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"also": ["bias"], "also_gate": True}, "also_gate: true is for lora and adapter, and there are none"),
+        ({"also": ["adapter"], "also_rank": 0}, "also_rank: 0 must be at least 1"),
+        ({"also": ["adaptor"]}, "'adaptor' is no companion of a prompt; did you mean 'adapter'"),
+    ],
+)
+def test_impossible_adapters_are_input_errors(tiny, head, arguments, reason):
+    with pytest.raises(InputError, match=reason):
+        PTuningV2(backbone=tiny("bert"), head=head("classify"), **arguments)
