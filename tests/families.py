@@ -85,6 +85,8 @@ SOME = ("bert", "llama", "xlnet")
 """An attention looked up by name, one with rotary positions and fewer heads with keys, and one that is built in."""
 UNSHIFTED = ("xlnet", "deberta-v2", "t5", "bart")
 """Families that take no positions from outside."""
+UNCUT = ("xlnet", "albert", "t5", "gemma3n_text", "gemma4_text")
+"""Families whose layers cannot begin with hidden states that are known, so that no prompt enters at a middle one."""
 UNSHARED = {key: {"num_kv_shared_layers": 0} for key in GEMMAS[2:]}
 """Sizes with which no layer reads another layer's keys."""
 EAGER = (

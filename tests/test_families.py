@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from families import FAMILIES, text
+from families import FAMILIES, SOME, UNCUT, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods_table import TABLE, names
@@ -17,18 +17,23 @@ from ptune.methods.prompt_tuning import PromptTuning
 from ptune.prompts import Prompts
 
 P = 3
-PROMPTED = names(prompt=True, variants=False)
+OFTEN = ("prefix", "soft prompt", "encoded prompt", "fine-tuning")
+"""Methods that are tried on every family each time; others on some, and on all in the deep tier."""
+PROMPTED = [
+    pytest.param(method, family, marks=[] if method in OFTEN or family in SOME else pytest.mark.deep)
+    for method in [*names(prompt=True, variants=False), "fine-tuning"]
+    for family in FAMILIES
+    if method != "late prompt" or family not in UNCUT
+]
 
 
-@pytest.mark.parametrize("method", [*PROMPTED, "fine-tuning"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("method", "family"), PROMPTED)
 def test_with_every_head_all_that_is_declared_gets_a_gradient(tiny, family, method):
     case = TABLE[method]
     assert tuned(case.method, tiny(family), **case.given(P)) == "yes"
 
 
-@pytest.mark.parametrize("method", PROMPTED)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("method", "family"), [pair for pair in PROMPTED if pair.values[0] != "fine-tuning"])
 def test_saved_prompts_score_bit_for_bit_in_another_model(tiny, head, batch, tmp_path, family, method):
     case = TABLE[method]
     slots = torch.zeros(3, 7, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Companions of a prompt, which are trained beside it: biases and normalisations of the backbone, and adapters in it."""
+"""Companions of a prompt, which are trained beside it: biases and normalisations of the backbone, adapters in it."""
 
 import re
 from abc import ABC

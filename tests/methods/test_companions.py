@@ -247,7 +247,7 @@ def test_all_of_unipelt_is_trained_beside_a_prefix_saved_and_loaded(build, fit, 
 @pytest.mark.parametrize("family", often(FAMILIES, ("bert", "llama", "albert")))
 def test_a_feed_forward_block_is_found_in_each_layer_or_the_family_is_refused(build, batch, family):
     if family in ("albert", "gemma3n_text", "gemma4_text"):
-        with pytest.raises(InputError, match="also: 'adapter', but .* has not one feed-forward block a layer"):
+        with pytest.raises(InputError, match=r"also: 'adapter', but .* has not one feed-forward block a layer"):
             build(PromptTuning, family, also=["adapter"])
         return
     model = build(PromptTuning, family, also=["adapter"], checkpointing=True)
