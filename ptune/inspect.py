@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ptune.backbone.depth import filled
 from ptune.backbone.tokenizer import load
 from ptune.backbone.traits import numbered
 from ptune.errors import InputError, printable, require
@@ -69,7 +70,8 @@ def look(model: PromptTuner, batch: Batch) -> Findings:
         layers, norms, text_norms = tuple(range(model.first_layer, model.spec.layers)), None, None
         slots = batch["slots"]
         if prompts.late is not None:
-            vectors = backbone.late(batch, prompts.late)[1][0, slots[0]]
+            states = filled(backbone.below(batch, prompts.late.layer), batch, prompts.late)
+            vectors = states[0, slots[0]]
             tokens = [([], [])] * len(vectors)
         else:
             vectors = prompts.embeds[0]  # type: ignore[index]

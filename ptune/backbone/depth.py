@@ -7,6 +7,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from ptune.backbone.traits import numbered
+from ptune.prompts import Late
 
 STATES = "hidden_states"
 """Name of a layer's first argument, where a model passes it by name."""
@@ -106,6 +107,14 @@ def with_slots(hidden: Tensor, slots: Tensor) -> Tensor:
     """Hidden states "b t d" of a text without slots "b s" as "b s d", where they are 0 at the slots."""
     empty = hidden.new_zeros(*slots.shape, hidden.shape[2])
     return empty.masked_scatter(~slots[..., None], hidden)
+
+
+def filled(states: Tensor, batch: dict[str, Tensor], late: Late) -> Tensor:
+    """The hidden states "b t d" that enter the layer of a late prompt, with its vectors in the slots of the batch."""
+    slots = batch["slots"]
+    text = ~slots & batch["attention_mask"].bool() if "attention_mask" in batch else ~slots
+    vectors = late.make(states, text).to(states.dtype).expand(len(slots), -1, -1)
+    return states.masked_scatter(slots[..., None], vectors)
 
 
 def _stack(model: nn.Module, layers: int) -> tuple[nn.Module, str] | None:

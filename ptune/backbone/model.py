@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptune.backbone.attention import Attention, attention_function
-from ptune.backbone.depth import Depth, with_slots, without_slots
+from ptune.backbone.depth import Depth, filled, with_slots, without_slots
 from ptune.backbone.families import QueryModel
 from ptune.backbone.layers import Layers
 from ptune.backbone.loading import load_model
@@ -20,7 +20,7 @@ from ptune.backbone.pretrained import Dtype, Pool, describe
 from ptune.backbone.state import CURRENT
 from ptune.backbone.traits import Traits, unexpected
 from ptune.errors import InputError, first_line
-from ptune.prompts import KeysValues, Late, Prompts
+from ptune.prompts import KeysValues, Prompts
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Columns of a batch that a model reads as they are."""
@@ -220,8 +220,9 @@ class Backbone(nn.Module):
         the family cannot keep them apart. `batch["answer_at"]` "b a" are the places where a template's answer is read,
         which XLNet must be given.
         """
-        if prompts is not None and prompts.late is not None:
-            begin = self.late(batch, prompts.late, begin)
+        if prompts is not None and (late := prompts.late) is not None:
+            n, states = begin or (late.layer, self.below(batch, late.layer))
+            begin = n, filled(states, batch, late)
         if begin is not None:
             n, states = begin
             if n == self.spec.layers:
@@ -239,16 +240,6 @@ class Backbone(nn.Module):
         else:
             hidden = self._read(batch, prompts)
         return hidden if self.dtype == "fp32" else hidden.float()
-
-    def late(
-        self, batch: dict[str, Tensor], late: Late, begin: tuple[int, Float[Tensor, "b t d"]] | None = None
-    ) -> tuple[int, Float[Tensor, "b t d"]]:
-        """The layer at which a late prompt enters, and its input "b t d" with the vectors in the slots."""
-        n, states = begin or (late.layer, self.below(batch, late.layer))
-        slots = batch["slots"]
-        text = ~slots & batch["attention_mask"].bool() if "attention_mask" in batch else ~slots
-        vectors = late.make(states, text).to(states.dtype).expand(len(slots), -1, -1)
-        return n, states.masked_scatter(slots[..., None], vectors)
 
     def _read(self, batch: dict[str, Tensor], prompts: Prompts) -> Float[Tensor, "b t d"]:
         traits, mask, packed = self.traits, batch.get("attention_mask"), batch.get("position_ids")
