@@ -44,8 +44,11 @@ def assert_same_tensors(one, other) -> None:
         pytest.param({"model__init": "tokens", "model__gate": True, "model__scaled": True}, marks=pytest.mark.deep),
         pytest.param({"model__form": "hidden", "model__init": "tokens"}, marks=pytest.mark.deep),
         pytest.param({"model__also": "[bias, layer_norm]"}, marks=pytest.mark.deep),
+        pytest.param(
+            {"method": "APT", "model__also": "[lora, adapter]", "model__also_gate": True}, marks=pytest.mark.deep
+        ),
     ],
-    ids=["prefix", "gate over tokens", "hidden", "companions"],
+    ids=["prefix", "gate over tokens", "hidden", "companions", "gates and adapters"],
 )
 def test_the_command_line_trains_a_tagger_in_two_processes_as_in_one(tmp_path, form):
     data = runs.data("toy/tagging", **SIZES)
@@ -69,7 +72,7 @@ def test_the_command_line_trains_a_tagger_in_two_processes_as_in_one(tmp_path, f
         assert answers[0].select(["row", "answer", "right"]).equals(answers[1].select(["row", "answer", "right"]))
     for name in ("val/loss", "grad_norm/prompt", "prompt_norm/layer_01"):
         assert runs.column(tmp_path / "two", name) == pytest.approx(runs.column(tmp_path / "one", name), abs=1e-4), name
-    assert out.count("toy/tagging with PTuningV2") == 1, "one process reports"
+    assert out.count(f"toy/tagging with {form.get('method', 'PTuningV2')}") == 1, "one process reports"
     assert "batch     4 (2 x 2 processes x 1 batches)" in out
 
 

@@ -40,6 +40,8 @@ CASES = {
         "model__gate": True,
         "model__gate_lr": 0.1,
     },
+    "gates and adapters": {"method": "APT", "model__also": "[lora, adapter]", "model__also_gate": True},
+    "a late prompt over kept layers": {"method": "LatePromptTuning", "model__length": 3, "cache_frozen": True},
     "decay by the epoch": {"method": "PTuningV2", "name": "toy/tagging", "model__schedule": "exponential"},
 }
 WHEN = {"step": "every_n_train_steps=1", "validation": "monitor=val/loss", "epoch": "save_on_train_epoch_end=true"}

@@ -18,6 +18,8 @@ PROMPTS = {
     "tags": ("PTuningV2", "toy/tagging", {"length": 4}),
     "answers": ("PTuningV2", "toy/qa", {"length": 4, "shift_positions": True}),
     "gated": ("PTuningV2", "toy/single", {"length": 4, "init": "identity"}),
+    "adaptive": ("APT", "toy/pair", {"length": 4}),
+    "late": ("LatePromptTuning", "toy/pair", {"length": 4}),
     "choice": ("PromptTuning", "toy/choice", {"length": 3}),
     "slots": ("PTuning", "toy/single", {"length": 3}),
     "probe": ("LinearProbe", "toy/single", {}),
