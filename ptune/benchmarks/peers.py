@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from ptune.backbone.loading import copied, without_report
 from ptune.backbone.pretrained import describe, origin
 from ptune.benchmarks.contender import LABELS, Contender, Setting, training
-from ptune.methods.lora import peft_library
+from ptune.tuning.injected import peft_library
 
 
 def classifier(backbone: str, dropout: bool) -> PreTrainedModel:
