@@ -60,23 +60,22 @@ class Prompts:
 
     embeds: Float[Tensor, "n s e"] | None = None
     """Vectors for the s prompt slots of the input, in the width of the word embeddings; n is 1 or b."""
-    late: Late | None = None
-    """What fills the slots at a layer above the input, in place of `embeds`."""
     prefix: Float[Tensor, "l two b h p k"] | KeysValues | None = None
     """Keys and values of every prompted layer: a tuple of layers, or one tensor where all layers are of one size."""
     kept: KeysValues | None = None
     """Dropout of the prefix: what its keys and values are multiplied by, of the form of `prefix` with b the batch."""
     gate: Float[Tensor, "l heads"] | None = None
     """One gate a query head of every prompted layer."""
-    input_gate: InputGate | None = None
-    """Weights of the prefix's vectors that are computed from what each prompted layer reads."""
     layers: tuple[int, ...] | None = None
     """The layer each entry of `prefix` belongs to; None: entry i is layer i."""
     shift: int = 0
     """Added to the position ids of the text: p where a prefix occupies positions, as the P-Tuning v2 authors' does."""
     application: int | None = None
     """The layer that a module computes now, set by a backbone whose layers are one module (ALBERT)."""
-
+    late: Late | None = None
+    """What fills the slots at a layer above the input, in place of `embeds`."""
+    input_gate: InputGate | None = None
+    """Weights of the prefix's vectors that are computed from what each prompted layer reads."""
     text: Int[Tensor, "b t"] | None = None
     """Where the batch has text, for `input_gate`; set by a backbone."""
     weights: Float[Tensor, "b 1 j 1"] | None = None
