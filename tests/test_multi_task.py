@@ -15,7 +15,7 @@ from ptune.data.multi_task import MultiTask
 from ptune.errors import InputError
 from ptune.heads import head_for
 from ptune.heads.by_task import ByTask, parts
-from ptune.heads.metrics import Scores, majority
+from ptune.heads.metrics import Scores, majority, measure, resampled
 from ptune.methods.multitask_prompt import MaskedPrompt, MultitaskPrompt
 from ptune.tasks.spec import HeadSpec
 
@@ -124,6 +124,10 @@ def test_metrics_are_those_of_each_task_alone_and_their_mean():
         for name, value in single.compute().items():
             assert found[f"{spec.task}:{name}"] == pytest.approx(value)
     assert found["mean"] == pytest.approx((found["a:accuracy"] + found["b:f1"]) / 2)
+    table, weights = torch.cat(together.rows).reshape(40, -1), torch.randint(3, (5, 40), generator=generator)
+    for name in SPEC.metrics:
+        again = [measure(SPEC, table.repeat_interleave(row, dim=0))[name] for row in weights]
+        assert_close(resampled(SPEC, name, table, weights), torch.tensor(again, dtype=torch.float64))
     most = majority(SPEC, [0, 2, 2, 3, 4, 4], labels.tolist(), group.tolist())
     assert most["a:accuracy"] == pytest.approx((labels[group == 0] == 2).float().mean().item())
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ptune.backbone import Backbone
 from ptune.backbone.pretrained import BackboneSpec
-from ptune.heads.base import Batch, Head, Metric, Table
+from ptune.heads.base import Batch, Head, Table
 from ptune.heads.linear import LinearHead
-from ptune.heads.metrics import OF_CLASSES
+from ptune.heads.metrics import OF_CLASSES, Weighted
 from ptune.heads.one_of import OneOf
 from ptune.tasks.spec import HeadSpec
 
@@ -65,18 +65,17 @@ class ByTask(LinearHead, OneOf):
         return scores.masked_fill(self.foreign[batch["group"]], torch.finfo(scores.dtype).min)
 
     @classmethod
-    def metric(cls, name: str, spec: HeadSpec) -> Metric | None:
+    def metric(cls, name: str, spec: HeadSpec) -> Weighted | None:
         """A metric of one task, computed of its rows alone, or the mean."""
         heads = parts(spec)
         if name == MEAN:
-            each = [cls.metric(named(part.task, part.monitor), spec) for part in heads]
-            return lambda table: torch.stack([metric(table) for metric in each if metric]).nan_to_num().mean()
+            each = [found for part in heads if (found := cls.metric(named(part.task, part.monitor), spec))]
+            return Weighted(lambda table, weights: torch.stack([one.of(table, weights) for one in each]).mean(0))
         task, _, own = name.partition(":")
         number = next((i for i, part in enumerate(heads) if part.task == task), None)
         if number is None or own not in OF_CLASSES:
             return None
-        first = sum(len(part.labels) for part in heads[:number])
-        return lambda table: OF_CLASSES[own](_of_task(table, number, first))
+        return _of_task(OF_CLASSES[own], number, sum(len(part.labels) for part in heads[:number]))
 
     @classmethod
     def units(cls, table: Table) -> Int[Tensor, " rows"]:
@@ -105,9 +104,12 @@ class ByTask(LinearHead, OneOf):
                 super().check_metric(own, part)
 
 
-def _of_task(table: Table, number: int, first: int) -> Table:
-    """The rows of one task, with its own codes of labels."""
-    own = table[table[:, 2] == number].clone()
-    own[:, :2] -= first
-    own[:, 2] = 0
-    return own
+def _of_task(metric: Weighted, number: int, first: int) -> Weighted:
+    """The metric of the rows of one task, whose labels have codes from `first` on; 0 where it is undefined."""
+
+    def of(table: Table, weights: Float[Tensor, "n rows"]) -> Float[Tensor, " n"]:
+        rows = table[:, 2] == number
+        own = torch.cat([table[rows, :2] - first, torch.zeros_like(table[rows, 2:])], dim=1)
+        return metric.of(own, weights[:, rows]).nan_to_num(0.0)
+
+    return Weighted(of)

@@ -181,7 +181,7 @@ def _questions(table: Table) -> Statistics:
 question_em = of_sums(_questions, lambda sums: sums[..., 0] / sums[..., 1])
 """The share of groups whose predictions are all right (MultiRC's exact match)."""
 
-OF_CLASSES: Mapping[str, Metric] = {
+OF_CLASSES: Mapping[str, Weighted] = {
     "accuracy": accuracy,
     "f1": binary_f1,
     "macro_f1": macro_f1,
