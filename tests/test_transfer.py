@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import runs
@@ -15,6 +14,8 @@ from ptune.evaluate import main as evaluate
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
+from ptune.run.arguments import prepare
+from ptune.run.cli import CLI
 from ptune.run.configs import read
 from ptune.tuning.transfer import digest, pinned, placeless
 
@@ -158,28 +159,58 @@ def test_a_prompt_that_was_trained_again_is_not_taken_for_the_one_that_is_named(
         build(length=P, init=named).start()
 
 
+def named_in(run_dir) -> str:
+    return read(str(run_dir / "config.yaml"))["model"]["init_args"]["init"]
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    """The folder of a run and of the one that started from it, and the result of the latter."""
+    folder = tmp_path_factory.mktemp("transfer")
+    own = {"model__length": P, "model__schedule": "constant", "trainer__max_epochs": 1}
+    runs.fit(folder / "source", name="toy/single", **own)
+    return folder, runs.fit(folder / "target", **own, model__init=f"run:{folder}/source")
+
+
 @pytest.mark.slow
-def test_a_run_names_what_it_started_from_and_needs_it_no_more(tmp_path):
-    options = {"model__length": P, "model__schedule": "constant", "trainer__max_epochs": 1}
-    runs.fit(tmp_path / "source", name="toy/single", **options)
-    shutil.copytree(tmp_path / "source", tmp_path / "copy")
-    plain = runs.fit(tmp_path / "plain", **options)
-    found = runs.fit(tmp_path / "target", **options, model__init=f"run:{tmp_path}/source")
-    again = runs.fit(tmp_path / "again", **options, model__init=f"run:{tmp_path}/copy")
-    named = pinned(f"run:{tmp_path}/source")
-    assert found["config"]["init"] == named
-    assert read(str(tmp_path / "target/config.yaml"))["model"]["init_args"]["init"] == named
-    assert found["hash"] == again["hash"] != plain["hash"]
-    assert found["metrics"] == again["metrics"] != plain["metrics"]
-    # A run that is trained asks for its source no more, when it is measured or goes on.
-    shutil.rmtree(tmp_path / "source")
+def test_a_run_names_what_it_started_from_and_is_another_one_for_it(target, tmp_path):
+    folder, found = target
+    assert found["config"]["init"] == named_in(folder / "target") == pinned(f"run:{folder}/source")
+    shutil.copytree(folder / "source", tmp_path / "copy")
+
+    def hash_of(init: str) -> str:
+        own = ["--config", str(folder / "target/config.yaml"), "--model.init", init]
+        return CLI.of(prepare(own)).identity.hash
+
+    assert hash_of(f"run:{tmp_path}/copy") == found["hash"]
+    assert found["hash"] not in (hash_of("normal"), hash_of(f"run+head:{tmp_path}/copy"))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_trained_needs_its_source_no_more(target, tmp_path):
+    folder, found = target
+    shutil.copytree(folder / "target", tmp_path / "target")
+    config = (tmp_path / "target/config.yaml").read_text()
+    (tmp_path / "target/config.yaml").write_text(config.replace(f"run:{folder}/source", "run:gone"))
+    assert named_in(tmp_path / "target").startswith("run:gone#")
     code, _, err = runs.call([tmp_path / "target", "--trainer.accelerator", "cpu"], evaluate)
     assert code == 0, err
     measured = json.loads((tmp_path / "target/evaluation.json").read_text())
     assert (measured["metrics"], measured["hash"]) == (found["metrics"], found["hash"])
-    Path(tmp_path, "target/result.json").unlink()
-    more = ["--trainer.max_epochs", "2", "--ckpt_path", "auto"]
-    code, _, err = runs.call(["--config", tmp_path / "target/config.yaml", "--run_dir", tmp_path / "target", *more])
+
+
+@pytest.mark.slow
+@pytest.mark.deep
+def test_a_run_goes_on_without_its_source(target, tmp_path):
+    folder, _ = target
+    shutil.copytree(folder / "target", tmp_path / "target")
+    (tmp_path / "target/result.json").unlink()
+    (folder / "source").rename(folder / "away")
+    try:
+        more = ["--trainer.max_epochs", "2", "--ckpt_path", "auto"]
+        code, _, err = runs.call(["--config", tmp_path / "target/config.yaml", "--run_dir", tmp_path / "target", *more])
+    finally:
+        (folder / "away").rename(folder / "source")
     assert code == 0, err
 
 
