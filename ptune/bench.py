@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import transformers
 
-from ptune.backbone.pretrained import describe
+from ptune.backbone.pretrained import MINILM, describe
 from ptune.benchmarks import data, epoch, predict, scale, step
 from ptune.benchmarks.options import at_least
 from ptune.benchmarks.shapes import random_bert
@@ -68,6 +68,11 @@ def measured(options: argparse.Namespace, args: list[str]) -> dict[str, Any]:
     del about["host"]
     about |= {"device": machine.device(torch.device(options.device)), "threads": torch.get_num_threads()}
     about |= {"backbone": options.backbone or RANDOM, "precision": options.precision, "rounds": options.rounds}
+    if not options.backbone and getattr(options, "data", None):
+        raise InputError(
+            f"--backbone is missing: the tokenizer of the {RANDOM} spells the words of --data in letters; give one, "
+            f"such as {MINILM}."
+        )
     with tempfile.TemporaryDirectory() as folder:
         options.backbone = options.backbone or random_bert(Path(folder, "random"))
         describe(options.backbone)

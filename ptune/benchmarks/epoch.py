@@ -52,7 +52,7 @@ Epoch = Callable[[], object]
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of this part."""
     what = "folders of data, each named after a task of ptune such as .../cola, or with columns that tell themselves"
-    parser.add_argument("--data", nargs="+", default=list(TOY), metavar="DIR", help=f"{what} (default: toy tasks)")
+    parser.add_argument("--data", nargs="+", default=[], metavar="DIR", help=f"{what} (default: toy tasks)")
     what = "training rows, drawn; 0 for all (default: 1000); validation takes all of its rows"
     parser.add_argument("--rows", type=at_least(0), default=1000, help=what)
     parser.add_argument("--batch", type=at_least(1), default=32, help="rows in a batch")
@@ -69,7 +69,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """
     names, found = chosen(options.only, ROWS), []
     require_room(options, LONGEST)
-    for place in options.data:
+    for place in options.data or TOY:
         with fresh_cache():
             epochs, left_out = {}, {}
             for name in names:

@@ -18,6 +18,7 @@ from ptune.benchmarks.clock import Spread, interleaved, ratio
 from ptune.benchmarks.contender import LABELS
 from ptune.benchmarks.options import at_least
 from ptune.benchmarks.peers import classifier
+from ptune.benchmarks.shapes import WORDS
 from ptune.data.classification import Classification
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning_v2 import PTuningV2
@@ -27,7 +28,6 @@ from ptune.serving.loading import load
 from ptune.tasks.spec import TaskSpec
 from ptune.tuning.tuner import PromptTuner
 
-WORDS = ("the", "film", "was", "fine", "but", "slow", "and", "nobody", "would", "see", "such", "nonsense", "twice")
 MIXES: dict[str, Callable[[random.Random], int]] = {
     "many short, few long": lambda draw: min(120, 3 + int(draw.expovariate(1 / 25))),
     "all lengths alike": lambda draw: draw.randint(3, 87),

@@ -9,11 +9,13 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification
 
+from ptune.backbone.tokenizer import load
 from ptune.bench import main
-from ptune.benchmarks import data, epoch, memory, ours, peers, predict, products, rows, scale, step
+from ptune.benchmarks import data, epoch, memory, ours, peers, predict, products, rows, scale, shapes, step
 from ptune.benchmarks.clock import Spread
 from ptune.benchmarks.contender import Contender, Setting
 from ptune.benchmarks.shapes import random_bert
+from ptune.tasks import toy
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 64, "max_position_embeddings": 256}
 COMMON = {"device": "cpu", "precision": "32-true", "rounds": 2, "batch": 4, "length": 3}
@@ -136,6 +138,7 @@ def test_rows_that_peft_cannot_run_are_left_out_with_the_reason(setting, monkeyp
         (["step", "--tokens", "600"], "have no room for 600 tokens"),
         (["step", "--json", "none/x.json"], "there is no folder none; make it first"),
         (["step", "--device", "cuda"], "torch finds no GPU here"),
+        (["epoch", "--data", "cola"], "--backbone is missing: the tokenizer of the random MiniLM-L6 spells the words"),
         (["steps"], "invalid choice: 'steps'"),
         (["show", "none.json"], "none.json: cannot be read"),
         (["data", "--data", "none.jsonl"], "--data none.jsonl: cannot be read"),
@@ -145,7 +148,7 @@ def test_rows_that_peft_cannot_run_are_left_out_with_the_reason(setting, monkeyp
 def test_a_wrong_option_is_one_sentence(line, said, backbone, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    line = [*line, "--backbone", backbone] if line[0] not in ("show", "steps") else line
+    line = [*line, "--backbone", backbone] if line[0] in ("step", "data", "scale") else line
     assert main(line) == 2
     out, err = capsys.readouterr()
     assert said in err
@@ -210,6 +213,12 @@ def test_scale_shows_the_expected_slope_beside_what_was_measured(backbone, monke
     assert guess[1] / guess[0] == pytest.approx(45 / 21, rel=0.2)
     assert main(["show", str(file), "--svg", str(svg)]) == 0
     assert svg.read_text() == drawn
+
+
+@pytest.mark.parametrize("text", [" ".join(shapes.WORDS), *toy.generate("toy/pair", "train")[0].values()][:3])
+def test_a_word_of_the_texts_is_one_token_of_the_random_backbone(text, backbone):
+    words = text.strip(".").split()
+    assert len(load(backbone).tokenize(text)) == len(words) + text.endswith(".")
 
 
 def test_multiplications_are_linear_but_for_tokens_and_width():
