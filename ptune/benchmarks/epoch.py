@@ -19,7 +19,7 @@ from ptune.benchmarks.ours import PROMPTED
 from ptune.benchmarks.peers import adapted
 from ptune.data.base import Batch, TaskData
 from ptune.data.classification import Classification
-from ptune.errors import note
+from ptune.errors import InputError, note
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning_v2 import PTuningV2
@@ -88,7 +88,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def read(place: str, options: argparse.Namespace) -> Classification:
-    """The rows of a toy task, or of a folder, whose task is the one that it is named after if there is one."""
+    """The rows of a toy task, or of a folder, whose task is the one that it is named after if there is one.
+
+    Raises:
+        InputError: the rows cannot be read, or have numbers instead of classes.
+    """
     name = place.rstrip("/").rpartition("/")[2]
     task = place if place in TOY else name if name in all_tasks() else None
     data = Classification(
@@ -99,6 +103,8 @@ def read(place: str, options: argparse.Namespace) -> Classification:
         max_length=LONGEST,
         train_rows=options.rows,
     )
+    if not data.task.labels:
+        raise InputError(f"--data {place}: its rows have a number, and all rows here classify; give another folder.")
     data.setup("fit")
     return data
 
@@ -138,7 +144,8 @@ def theirs(padding: int | None, setting: Setting, data: TaskData) -> Epoch:
         setting: of all rows.
         data: rows and tokenizer.
     """
-    model = adapted(setting.backbone, "PrefixTuningConfig", True, num_virtual_tokens=setting.length)
+    labels = len(data.task.labels)
+    model = adapted(setting.backbone, "PrefixTuningConfig", True, labels, num_virtual_tokens=setting.length)
     model = model.to(setting.device)
     optimizer = torch.optim.AdamW([v for v in model.parameters() if v.requires_grad], lr=LEARNING_RATE)
     collate = partial(_collate, data, padding)

@@ -16,21 +16,21 @@ from ptune.benchmarks.contender import LABELS, Contender, Setting, training
 from ptune.tuning.injected import peft_library
 
 
-def classifier(backbone: str, dropout: bool) -> PreTrainedModel:
+def classifier(backbone: str, dropout: bool, labels: int = len(LABELS)) -> PreTrainedModel:
     """transformers' own classifier with the checkpoint's dropout, or with every probability 0."""
     config = copied(describe(backbone).config, dropout)
-    config.num_labels = len(LABELS)
+    config.num_labels = labels
     with without_report():  # that the classifier is new is meant
         return AutoModelForSequenceClassification.from_pretrained(**origin(backbone), config=config)
 
 
-def adapted(backbone: str, kind: str, dropout: bool, **options: Any) -> PreTrainedModel:
+def adapted(backbone: str, kind: str, dropout: bool, labels: int = len(LABELS), **options: Any) -> PreTrainedModel:
     """transformers' classifier under PEFT's configuration `kind` for sequence classification."""
     peft = peft_library()
     config = getattr(peft, kind)(task_type="SEQ_CLS", **options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing")  # PEFT asks transformers by its old name
-        return peft.get_peft_model(classifier(backbone, dropout), config)
+        return peft.get_peft_model(classifier(backbone, dropout, labels), config)
 
 
 def _peft(setting: Setting, kind: str, dropout: bool, **options: Any) -> Contender:

@@ -163,19 +163,29 @@ def test_a_file_of_something_else_is_refused(tmp_path, capsys):
         assert "is no file of ptune.bench" in capsys.readouterr().err
 
 
-def test_an_epoch_has_its_rows_and_ratios(backbone):
+def test_an_epoch_has_its_rows_and_ratios(backbone, tmp_path):
     names = ["LinearProbe-cached", "PTuningV2", "PEFT-prefix-padded"]
-    options = SimpleNamespace(**COMMON | {"rounds": 1}, backbone=backbone, data=["toy/pair"], rows=8, only=names)
+    for split, count in {"train": 9, "validation": 5}.items():
+        rows_ = [{"text": "the film " * (i + 1), "label": ("no", "yes", "maybe")[i % 3]} for i in range(count)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows_)))
+    options = SimpleNamespace(**COMMON | {"rounds": 1}, backbone=backbone, data=[str(tmp_path)], rows=8, only=names)
     found = epoch.measure(options)
     (each,) = found["settings"]
     assert list(each["seconds"]) == names
-    assert each["rows"] == {"train": 8, "validation": 500}
+    assert not each["left_out"]
+    assert each["rows"] == {"train": 8, "validation": 5}
     (table,) = epoch.tables(found)
     ratios = {row[0].text: row[3].value for row in table.rows}
     assert ratios["PEFT-prefix-padded"] == 1
     assert ratios["PTuningV2"] == each["seconds"]["PEFT-prefix-padded"][0] / each["seconds"]["PTuningV2"][0]
     assert "× fine-tuning" in table.columns
     assert table.rows[0][4].text == "-"
+
+
+def test_an_epoch_of_numbers_is_refused(backbone, tmp_path, capsys):
+    (tmp_path / "train.jsonl").write_text('{"text": "the film", "label": 0.5}\n{"text": "slow", "label": 1.5}\n')
+    assert main(["epoch", "--backbone", backbone, "--data", str(tmp_path)]) == 2
+    assert "its rows have a number" in capsys.readouterr().err
 
 
 def test_peft_pads_to_128_in_the_pipeline_of_the_authors(backbone):
