@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
 
 from ptune.backbone.loading import copied, without_report
 from ptune.backbone.pretrained import describe, origin
@@ -16,7 +16,7 @@ from ptune.benchmarks.contender import LABELS, Contender, Setting, training
 from ptune.tuning.injected import peft_library
 
 
-def classifier(backbone: str, dropout: bool, labels: int = len(LABELS)) -> PreTrainedModel:
+def classifier(backbone: str, dropout: bool, labels: int = len(LABELS)) -> nn.Module:
     """transformers' own classifier with the checkpoint's dropout, or with every probability 0."""
     config = copied(describe(backbone).config, dropout)
     config.num_labels = labels
@@ -24,7 +24,7 @@ def classifier(backbone: str, dropout: bool, labels: int = len(LABELS)) -> PreTr
         return AutoModelForSequenceClassification.from_pretrained(**origin(backbone), config=config)
 
 
-def adapted(backbone: str, kind: str, dropout: bool, labels: int = len(LABELS), **options: Any) -> PreTrainedModel:
+def adapted(backbone: str, kind: str, dropout: bool, labels: int = len(LABELS), **options: Any) -> nn.Module:
     """transformers' classifier under PEFT's configuration `kind` for sequence classification."""
     peft = peft_library()
     config = getattr(peft, kind)(task_type="SEQ_CLS", **options)
@@ -39,7 +39,7 @@ def _peft(setting: Setting, kind: str, dropout: bool, **options: Any) -> Contend
     return training(setting, model, _loss(setting, model), stored)
 
 
-def _loss(setting: Setting, model: PreTrainedModel) -> Callable[[], Tensor]:
+def _loss(setting: Setting, model: nn.Module) -> Callable[[], Tensor]:
     batch = setting.texts()
     return lambda: model(**batch).loss
 

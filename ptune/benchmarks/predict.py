@@ -87,7 +87,7 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[
     torch.manual_seed(1)
     file = saved(LinearProbe, data, folder / "probe.safetensors", pool="pooler")
     asked = load(file, device=options.device, batch_size=options.batch)
-    model = classifier(options.backbone, False).eval().to(options.device)
+    model: Any = classifier(options.backbone, False).eval().to(options.device)
     model.config.id2label, model.config.label2id = dict(enumerate(LABELS)), {}
     model.classifier.load_state_dict(asked.model.head.linear.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(**origin(options.backbone))

@@ -58,13 +58,13 @@ def products(setting: Setting) -> Contender:
             out, width = weight.shape
             F.linear(inputs[rows, width], weight)
             if back:
-                inputs[rows, out] @ weight
+                torch.matmul(inputs[rows, out], weight)
         for text, keys, shares in attention:
-            text @ keys.mT  # Q K^T
-            shares @ keys  # P V
-            text @ keys.mT  # the gradient of P, from those of the output and V
-            shares.mT @ text  # of V
-            shares @ keys  # of Q
-            shares.mT @ text  # of K
+            torch.matmul(text, keys.mT)  # Q K^T
+            torch.matmul(shares, keys)  # P V
+            torch.matmul(text, keys.mT)  # the gradient of P, from those of the output and V
+            torch.matmul(shares.mT, text)  # of V
+            torch.matmul(shares, keys)  # of Q
+            torch.matmul(shares.mT, text)  # of K
 
     return Contender(step)

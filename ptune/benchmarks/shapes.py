@@ -2,6 +2,7 @@
 
 import string
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer
@@ -31,7 +32,7 @@ def random_bert(folder: Path, **sizes: int) -> str:
     Returns:
         The folder, as the name of a backbone.
     """
-    shape = MINILM_L6 | sizes
+    shape: dict[str, Any] = MINILM_L6 | sizes
     letters = [f"{before}{letter}" for before in ("", "##") for letter in string.ascii_lowercase + string.digits]
     words = [*WORDS, "by", "who", "did", "do", "it", "to", *toy.PEOPLE, *toy.VERBS, *toy.ADJECTIVES]
     known = dict.fromkeys([*SPECIAL, *letters, *words, *string.punctuation])
