@@ -1,8 +1,6 @@
 """The peak memory of a row, in a process of its own."""
 
 import multiprocessing
-import resource
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -11,11 +9,12 @@ import transformers
 
 from ptune.benchmarks import rows
 from ptune.benchmarks.contender import Setting
+from ptune.benchmarks.resident import largest
 
 STEPS = 3
 """Steps before memory is read: AdamW makes its state in the first one."""
 MIB = 2**20
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET = Path("/proc/self/clear_refs")
 
 
 def peak(name: str, setting: Setting) -> float:
@@ -33,7 +32,7 @@ def peak(name: str, setting: Setting) -> float:
 
 def _peak(name: str, setting: Setting) -> float:
     transformers.utils.logging.disable_progress_bar()
-    before = resident()
+    before = largest()
     contender = rows.ROWS[name](setting)
     if setting.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -43,12 +42,4 @@ def _peak(name: str, setting: Setting) -> float:
         contender.step()
     if setting.device == "cuda":
         return torch.cuda.max_memory_allocated() / MIB
-    return (resident() - before) / MIB
-
-
-def resident() -> int:
-    """The largest resident memory of this process since it began, or was reset, in bytes."""
-    if STATUS.exists():
-        lines = STATUS.read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return (largest() - before) / MIB

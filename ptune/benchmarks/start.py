@@ -1,11 +1,12 @@
 """A process that measures what a run waits for its data: `python -m ptune.benchmarks.start KIND FOLDER BACKBONE`."""
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from ptune.benchmarks.resident import largest
 
 LABELS, TEXTS = ("no", "yes"), ("a", "b")
 
@@ -52,13 +53,12 @@ def main(kind: str, folder: str, backbone: str) -> None:
     imported, imported_cpu = time.perf_counter(), time.process_time()
     datasets.disable_progress_bars()
     KINDS[kind](Path(folder), backbone)
-    unit = 2**20 if sys.platform == "darwin" else 2**10
     found = {
         "imports": imported - start,
         "imports_cpu": imported_cpu - cpu,
         "seconds": time.perf_counter() - imported,
         "cpu": time.process_time() - imported_cpu,
-        "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+        "mib": largest() / 2**20,
     }
     print(json.dumps(found))
 

@@ -14,6 +14,7 @@ from ptune.bench import main
 from ptune.benchmarks import data, epoch, memory, ours, peers, predict, products, rows, scale, shapes, step
 from ptune.benchmarks.clock import Spread
 from ptune.benchmarks.contender import Contender, Setting
+from ptune.benchmarks.resident import largest
 from ptune.benchmarks.shapes import random_bert
 from ptune.tasks import toy
 
@@ -257,6 +258,8 @@ def test_starts_are_measured_in_processes_of_their_own(backbone):
     assert list(found["starts"])[:4] == [f"{k}, {s} start" for k in ("ptune", "datasets") for s in data.STARTS]
     (table,) = data.tables(found)
     assert all(row[3].value > 50 for row in table.rows)
+    parent = largest() / memory.MIB
+    assert all(row[3].value != pytest.approx(parent, rel=1e-4) for row in table.rows)
     more = scale.measure(SimpleNamespace(**COMMON, backbone=backbone, tokens=8, only=["rows"], most=1000))
     assert scale.tables(more)[0].rows[0][1].value > 0
     assert "MiB of a first start" in scale.picture(more)
