@@ -334,6 +334,16 @@ def test_checkpointing_recomputes_nothing_below_the_lowest_prompted_layer(tiny, 
     assert sdpa_keys == [7 + P]
 
 
+@pytest.mark.parametrize("layers", [None, (1,), (2,)])
+def test_no_gradient_is_computed_below_the_lowest_prefix(tiny, batch, prefix, layers):
+    backbone, needed = Backbone(tiny("bert")).requires_grad_(False), []
+    for layer in backbone.model.encoder.layer:
+        layer.register_forward_pre_hook(lambda module, args: needed.append(args[0].requires_grad))
+    kv = prefix(backbone.spec, P, layers=len(layers or range(3))).requires_grad_()
+    backbone(batch(), Prompts(prefix=kv, layers=layers)).sum().backward()
+    assert needed == [i > (layers or (0,))[0] for i in range(3)], "what enters the lowest prompted layer needs none"
+
+
 # ---- input prompts
 
 

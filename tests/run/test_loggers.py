@@ -33,6 +33,17 @@ def test_a_line_stands_in_the_file_as_soon_as_it_is_logged(written):
     assert [row["step"] for row in read_metrics(written)] == [0, 1, 1, 2]
 
 
+def test_a_column_that_is_new_rewrites_nothing(tmp_path):
+    log, file = MetricsLog(str(tmp_path)), tmp_path / "metrics.jsonl"
+    before, place = b"", None
+    for step, name in enumerate(("train/loss", "val/loss", "train/loss", "lr")):
+        log.log_metrics({name: 1.0}, step)
+        assert file.read_bytes().startswith(before)
+        assert file.stat().st_ino == (place or file.stat().st_ino)
+        before, place = file.read_bytes(), file.stat().st_ino
+    assert [row["step"] for row in read_metrics(file)] == [0, 1, 2, 3]
+
+
 def test_a_number_that_is_not_finite_is_null(tmp_path):
     MetricsLog(str(tmp_path)).log_metrics({"train/loss": float("nan"), "lr": 0.1}, 0)
     text = (tmp_path / "metrics.jsonl").read_text()
