@@ -64,6 +64,16 @@ def test_there_are_as_many_graphs_as_lengths(tiny, head, batch, family, method, 
         assert len(compiled_graphs) == graphs
 
 
+def test_dropout_of_a_prefix_is_a_part_of_the_graph(tiny, head, batch):
+    case = TABLE["prefix"]
+    model = case.method(backbone=tiny("bert"), head=head("classify"), length=P, prefix_dropout=0.5)
+    model.configure_model()
+    torch.compiler.reset()
+    scores = torch.compile(model.train(), fullgraph=True, dynamic=True, backend="eager")(batch((7, 7, 7)))
+    gradients = torch.autograd.grad(scores.sum(), [*model.prompt.parameters()])
+    assert all(gradient.any() for gradient in gradients)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_packed_texts_compile(tiny, family):

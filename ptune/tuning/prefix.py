@@ -199,7 +199,8 @@ def dropout(prefix: KeysValues, n: int, rate: float) -> KeysValues:
     of 65,536, and what is kept is as large as that one asks for.
     """
     sizes = [n * layer.numel() for layer in prefix]
-    bits = torch.empty(-(-sum(sizes) // 4), dtype=torch.int64, device=prefix[0].device).random_(-(2**63), None)
+    # Not by `random_`, which torch.compile cannot trace: behind the break in the graph the prefix got no gradient.
+    bits = torch.randint(-(2**63), 2**63 - 1, (-(-sum(sizes) // 4),), device=prefix[0].device)
     dropped = min(round(rate * 2**16), 2**16 - 1)
     drawn = (bits.view(torch.int16)[: sum(sizes)] >= dropped - 2**15) * (2**16 / (2**16 - dropped))
     return tuple(own.view(2, n, *layer.shape[2:]) for own, layer in zip(drawn.split(sizes), prefix, strict=True))
