@@ -11,7 +11,7 @@ from sklearn import metrics
 from ptune.errors import InputError
 from ptune.heads import head_class
 from ptune.heads.metrics import Scores, majority, measure, resampled
-from ptune.heads.spans import decode, exact_and_f1, normalise
+from ptune.heads.spans import decode, exact_and_f1, normalise, ranked_spans
 from ptune.heads.tags import SCHEMES, entities
 from ptune.tasks.spec import HeadSpec
 
@@ -241,7 +241,7 @@ def test_answers_as_the_official_script(prediction, answers, exact, f1):
 
 
 def brute_force(scores, offsets, feature_row, question, longest, n_best=20):
-    """utils_qa's loops over features, starts and ends."""
+    """utils_qa's loops over features, starts and ends: all (score, first, end character), and the null score."""
     found, null = [], math.inf
     for feature in (feature_row == question).nonzero().flatten().tolist():
         start, end = scores[feature, :, 0].tolist(), scores[feature, :, 1].tolist()
@@ -254,26 +254,97 @@ def brute_force(scores, offsets, feature_row, question, longest, n_best=20):
                 if e < s or e - s + 1 > longest:
                     continue
                 found.append((start[s] + end[e], int(offsets[feature, s, 0]), int(offsets[feature, e, 1])))
-    return (*max(found), null) if found else (-math.inf, 0, 0, null)
+    return found, null
+
+
+def windows(seed, t=50):
+    """Nine features of four questions; those of the third one overlap, and the last has no context."""
+    generator = torch.Generator().manual_seed(seed)
+    feature_row = torch.tensor([0, 0, 1, 2, 2, 2, 2, 3, 3])
+    scores = torch.randn(9, t, 2, generator=generator) * 3
+    offsets = torch.full((9, t, 2), -1)
+    for feature in range(8):
+        first = int(torch.randint(1, 20, (), generator=generator))
+        last = int(torch.randint(first + 1, t, (), generator=generator))
+        begin = torch.arange(last - first) * 4 + (8 if feature_row[feature] == 2 else 100) * feature
+        offsets[feature, first:last] = torch.stack([begin, begin + 3], dim=1)
+    return scores, offsets, feature_row, 4
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_decode_equals_a_loop(seed):
-    generator = torch.Generator().manual_seed(seed)
-    n, t, questions, longest = 9, 50, 4, 5
-    feature_row = torch.tensor([0, 0, 1, 2, 2, 2, 2, 3, 3])
-    scores = torch.randn(n, t, 2, generator=generator) * 3
-    offsets = torch.full((n, t, 2), -1)
-    for feature in range(8):  # the ninth has no context at all
-        first = int(torch.randint(1, 20, (), generator=generator))
-        last = int(torch.randint(first + 1, t, (), generator=generator))
-        begin = torch.arange(last - first) * 4 + 100 * feature
-        offsets[feature, first:last] = torch.stack([begin, begin + 3], dim=1)
-    spans, null = decode(scores, offsets, feature_row, questions, longest)
+    scores, offsets, feature_row, questions = windows(seed)
+    spans, null = decode(scores, offsets, feature_row, questions, 5)
     for question in range(questions):
-        score, start, end, cls = brute_force(scores, offsets, feature_row, question, longest)
+        found, cls = brute_force(scores, offsets, feature_row, question, 5)
+        score, start, end = max(found, default=(-math.inf, 0, 0))
         assert spans[question].tolist() == [start, end]
         assert float(null[question]) == pytest.approx(cls - score, abs=1e-4)
+
+
+@pytest.mark.parametrize("top_k", [2, 20, 1000])
+@pytest.mark.parametrize("seed", range(5))
+def test_ranked_spans_are_the_best_of_all_each_once(seed, top_k):
+    scores, offsets, feature_row, questions = windows(seed)
+    found = ranked_spans(scores, offsets, feature_row, questions, 5, top_k)
+    best = ranked_spans(scores, offsets, feature_row, questions, 5)
+    assert torch.equal(found.spans[:, :1], best.spans)
+    assert torch.equal(found.score[:, :1], best.score)
+    assert torch.equal(found.null, best.null)
+    assert torch.equal(found.normaliser, best.normaliser)
+    repeated = 0
+    for question in range(questions):
+        every, _ = brute_force(scores, offsets, feature_row, question, 5)
+        largest = {(start, end): score for score, start, end in sorted(every)}
+        repeated += len(every) - len(largest)
+        expected = sorted(((score, *span) for span, score in largest.items()), reverse=True)[:top_k]
+        filled = [[start, end] for _, start, end in expected]
+        assert found.spans[question].tolist() == filled + [[0, 0]] * (top_k - len(expected))
+        assert found.score[question, : len(expected)].tolist() == pytest.approx([score for score, *_ in expected])
+        assert found.score[question, len(expected) :].isneginf().all()
+    assert repeated, "no span is in two windows"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_in_a_short_context_the_ranked_spans_are_the_best_of_all_spans(seed):
+    scores, offsets, feature_row, questions = windows(seed, t=20)  # no start or end is left out
+    found = ranked_spans(scores, offsets, feature_row, questions, 30, 20)
+    for question in range(questions):
+        every, _ = brute_force(scores, offsets, feature_row, question, 30, n_best=1000)
+        largest = {(start, end): score for score, start, end in sorted(every)}
+        expected = sorted(largest.values(), reverse=True)[:20]
+        assert found.score[question, : len(expected)].tolist() == pytest.approx(expected)
+
+
+def test_of_equal_spans_the_first_one_is_ranked_first():
+    offsets = torch.tensor([[[-1, -1], [0, 3], [3, 3], [4, 7], [4, 7]]]).expand(2, 5, 2)  # a token without characters
+    found = ranked_spans(torch.zeros(2, 5, 2), offsets, torch.tensor([0, 0]), 1, 2, 9)
+    assert found.spans[0].tolist() == [[0, 3], [3, 7], [4, 7], *[[0, 0]] * 6]
+    assert found.spans[0, 0].tolist() == decode(torch.zeros(2, 5, 2), offsets, torch.tensor([0, 0]), 1)[0][0].tolist()
+
+
+def test_no_answer_takes_its_place_among_the_spans():
+    scores = torch.zeros(2, 5, 2)
+    scores[:, 3, 0], scores[:, 4, 1], scores[:, 0] = 2.0, 2.0, 1.5  # "two six" 4, no answer 3, others 2 and less
+    head = head_class("span")
+
+    def texts(top_k, **changes):
+        first, _ = head.answers(spec("span", ("f1",), ()), scores, span_batch(**changes), top_k)
+        assert all("one two six"[answer["start"] : answer["end"]] == answer["answer"] for answer in first)
+        if not changes.get("null_threshold"):
+            assert [answer["score"] for answer in first] == sorted((a["score"] for a in first), reverse=True)
+        assert sum(answer["score"] for answer in first) < 1
+        return [answer["answer"] for answer in first]
+
+    assert texts(3)[:2] == ["two six", ""]
+    assert len(texts(3)) == 3
+    assert texts(None).count("") == 1
+    assert len(texts(None)) == 7  # six spans of three words, and none
+    assert "" not in texts(None, null_threshold=math.inf)
+    assert texts(2, null_threshold=-2.0) == ["", "two six"]
+    assert texts(2, null_threshold=1.5)[1] != ""
+    for threshold in (-2.0, -1.0, 0.0, math.inf):
+        assert texts(1, null_threshold=threshold) == texts(5, null_threshold=threshold)[:1]
 
 
 def span_batch(**changes):

@@ -1,4 +1,4 @@
-"""Answers in a context: finding the best span among all features of a question, and scoring its text as SQuAD does."""
+"""Answers in a context: finding the best spans among all features of a question, and scoring a text as SQuAD does."""
 
 import re
 import string
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 N_BEST = 20  # of run_squad and utils_qa
@@ -16,13 +16,13 @@ N_BEST = 20  # of run_squad and utils_qa
 
 @final
 @dataclass(frozen=True)
-class BestSpans:
-    """The best span of each of b questions, and the scores of its answers."""
+class RankedSpans:
+    """The k best spans of each of b questions, best first and all different, and the scores of its answers."""
 
-    spans: Int[Tensor, "b 2"]
+    spans: Int[Tensor, "b k 2"]
     """Characters [start, end) of the context, (0, 0) where there is no span."""
-    score: Float[Tensor, " b"]
-    """Start and end logit of the span, -inf where there is none."""
+    score: Float[Tensor, "b k"]
+    """Start and end logit of each span, -inf where there is none."""
     null: Float[Tensor, " b"]
     """Start and end logit of token 0, the smallest of the features'."""
     normaliser: Float[Tensor, " b"]
@@ -38,24 +38,27 @@ def decode(
 ) -> tuple[Int[Tensor, "b 2"], Float[Tensor, " b"]]:
     """The best span of each of the b `questions` over its features, and by how much no answer is preferred to it.
 
-    The span is that of `best_spans`. The second result is its null score minus its score, +inf where there is no span.
+    The span is the first of `ranked_spans`. The second result is its null score minus its score, +inf where there is no
+    span.
     """
-    found = best_spans(scores, offsets, feature_row, questions, max_answer_length)
-    return found.spans, found.null - found.score
+    found = ranked_spans(scores, offsets, feature_row, questions, max_answer_length)
+    return found.spans[:, 0], found.null - found.score[:, 0]
 
 
-def best_spans(
+def ranked_spans(
     scores: Float[Tensor, "n t 2"],
     offsets: Int[Tensor, "n t 2"],
     feature_row: Int[Tensor, " n"],
     questions: int,
     max_answer_length: int = 30,
-) -> BestSpans:
-    """The best span of each of the b `questions` over its features.
+    top_k: int = 1,
+) -> RankedSpans:
+    """The best spans of each of the b `questions` over its features.
 
     The search of run_squad and transformers' utils_qa: starts and ends are among the 20 best of a feature, a span lies
     in the context and has at most `max_answer_length` tokens. The n-best are taken among context tokens only, so that
-    neither padding nor prompt slots take places.
+    neither padding nor prompt slots take places. Spans of the same characters, of one feature or of several that
+    overlap, are one, with the largest of their scores.
 
     Args:
         scores: start and end logits.
@@ -63,26 +66,64 @@ def best_spans(
         feature_row: which question each feature belongs to.
         questions: their number b.
         max_answer_length: in tokens.
+        top_k: number of spans of a question; k is less where there cannot be so many.
     """
-    n, t, _ = scores.shape
+    n = len(scores)
     context = offsets[..., 0] >= 0
     scores = scores.float()
     start, end = (_best(scores[..., side].masked_fill(~context, -torch.inf)) for side in (0, 1))
     beyond = end.new_full((n, max_answer_length - 1), -torch.inf)
     windows = torch.cat([end, beyond], dim=1).unfold(1, max_answer_length, 1)  # n t m: ends in reach of each start
-    best, where = (start[..., None] + windows).flatten(1).max(dim=1)
-    first = where // max_answer_length
-    last = (first + where % max_answer_length).clamp(max=t - 1)
+    totals = start[..., None] + windows
 
     owner = feature_row == torch.arange(questions, device=scores.device)[:, None]  # b n
-    score, feature = torch.where(owner, best, -torch.inf).max(dim=1)
+    if top_k == 1:
+        best, where = totals.flatten(1).max(dim=1)
+        score, feature = torch.where(owner, best, -torch.inf).max(dim=1)
+        spans, score = _characters(offsets, feature, where[feature], max_answer_length)[:, None], score[:, None]
+    else:
+        spans, score = _distinct(totals, offsets, owner, min(top_k, n * N_BEST**2))
     null = torch.where(owner, scores[:, 0].sum(-1), torch.inf).amin(dim=1)
-    span = torch.stack([offsets[feature, first[feature], 0], offsets[feature, last[feature], 1]], dim=1)
     possible = context.clone()
     possible[:, 0] = True
     sums = scores.masked_fill(~possible[..., None], -torch.inf).logsumexp(1)  # n 2
     normaliser = torch.where(owner[..., None], sums, -torch.inf).logsumexp(1).sum(-1)
-    return BestSpans(span.masked_fill(score.isneginf()[:, None], 0), score, null, normaliser)
+    return RankedSpans(spans.masked_fill(score.isneginf()[..., None], 0), score, null, normaliser)
+
+
+def _characters(
+    offsets: Int[Tensor, "n t 2"], feature: Int[Tensor, " c"], where: Int[Tensor, " c"], longest: int
+) -> Int[Tensor, "c 2"]:
+    """Characters of spans, given by their feature and their place among all starts and the `longest` ends of each."""
+    first = where // longest
+    last = (first + where % longest).clamp(max=offsets.shape[1] - 1)
+    return torch.stack([offsets[feature, first, 0], offsets[feature, last, 1]], dim=1)
+
+
+def _distinct(
+    totals: Float[Tensor, "n t m"], offsets: Int[Tensor, "n t 2"], owner: Bool[Tensor, "b n"], top_k: int
+) -> tuple[Int[Tensor, "b k 2"], Float[Tensor, "b k"]]:
+    """The best spans of each question that differ in their characters, and their scores; -inf where there are fewer.
+
+    Of equal scores the first one wins, as in `max`. A token may have no characters, such as a second space, and a span
+    of such tokens alone is no answer beside another one.
+    """
+    spans = offsets.new_zeros(len(owner), top_k, 2)
+    score = totals.new_full((len(owner), top_k), -torch.inf)
+    for question, features in enumerate(owner):
+        feature, first, reach = ((totals > -torch.inf) & features[:, None, None]).nonzero(as_tuple=True)
+        values, order = totals[feature, first, reach].sort(descending=True, stable=True)
+        where = first * totals.shape[2] + reach
+        places = _characters(offsets, feature[order], where[order], totals.shape[2])
+        found: dict[tuple[int, ...], int] = {}
+        for rank, (begin, end) in enumerate(places.tolist()):
+            if begin < end or not found:
+                found.setdefault((begin, end), rank)
+            if len(found) == top_k:
+                break
+        kept = torch.tensor([*found.values()], dtype=torch.long, device=totals.device)
+        spans[question, : len(kept)], score[question, : len(kept)] = places[kept], values[kept]
+    return spans, score
 
 
 def exact_and_f1(prediction: str, answers: Sequence[str]) -> tuple[float, float]:

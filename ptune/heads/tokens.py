@@ -17,7 +17,7 @@ from ptune.heads.base import Answer, Batch, Head, Loss, Table, cross_entropy
 from ptune.heads.linear import LinearHead
 from ptune.heads.metrics import at_best_threshold, at_threshold, of_counts
 from ptune.heads.mistakes import Mistakes, confusion, of_entities, of_spans
-from ptune.heads.spans import best_spans, decode, exact_and_f1
+from ptune.heads.spans import N_BEST, decode, exact_and_f1, ranked_spans
 from ptune.heads.tags import entities, plain_tag
 from ptune.heads.viterbi import best_tags
 from ptune.tasks.spec import HeadSpec
@@ -72,20 +72,33 @@ class Span(LinearHead):
     def answers(
         cls, spec: HeadSpec, scores: Float[Tensor, "n t 2"], batch: dict[str, Any], top_k: int | None = 1
     ) -> list[list[Answer]]:
-        """The span as text, with its `start` and `end` (characters of the context); "" from 0 to 0 for no answer.
+        """Spans as texts, with `start` and `end` (characters of the context); "" from 0 to 0 for no answer.
 
-        The score is the product of the probabilities of the span's first and last token among the tokens of the context
-        in all windows and token 0 of each, which stands for no answer.
+        No two are the same; with `top_k=None` there are up to 20. The score is the product of the probabilities of the
+        span's first and last token among the tokens of the context in all windows and token 0 of each, which stands for
+        no answer. Where questions may have none, it is one of the answers, as `handle_impossible_answer` of the
+        question-answering pipeline of transformers 4 has it: before the first span that it exceeds by more than the
+        threshold. So scores fall, but for that of no answer under a threshold that is not 0.
         """
-        references = batch["references"]
-        found = best_spans(scores, batch["offsets"], batch["feature_row"], len(references), batch["max_answer_length"])
-        none = found.null - found.score > batch["null_threshold"]
-        spans = found.spans.masked_fill(none[:, None], 0).tolist()
-        probabilities = (torch.where(none, found.null, found.score) - found.normaliser).exp().tolist()
-        return [
-            [{"answer": reference["context"][start:end], "score": score, "start": start, "end": end}]
-            for reference, (start, end), score in zip(references, spans, probabilities, strict=True)
-        ]
+        references, top_k, threshold = batch["references"], top_k or N_BEST, batch["null_threshold"]
+        windows = (batch["offsets"], batch["feature_row"], len(references), batch["max_answer_length"])
+        found = ranked_spans(scores, *windows, top_k)
+        spans, counts = found.spans.tolist(), (~found.score.isneginf()).sum(1).tolist()
+        values = (found.score - found.normaliser[:, None]).exp().tolist()
+        nulls = (found.null - found.normaliser).exp().tolist()
+        before = (~(found.null[:, None] - found.score > threshold)).sum(1).tolist()
+        answers = []
+        for i, reference in enumerate(references):
+            ranked = [*zip(spans[i], values[i], strict=True)][: counts[i]]
+            if threshold < torch.inf or not ranked:
+                ranked.insert(before[i], ([0, 0], nulls[i]))
+            answers.append(
+                [
+                    {"answer": reference["context"][start:end], "score": score, "start": start, "end": end}
+                    for (start, end), score in ranked[:top_k]
+                ]
+            )
+        return answers
 
     @classmethod
     def gold(cls, spec: HeadSpec, batch: dict[str, Any]) -> list[list[str]]:
