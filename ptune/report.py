@@ -6,8 +6,9 @@
 
 RUNS are run directories, result files that were kept as JSON, or folders that are searched for both. Runs that failed
 or are not finished stay visible. An evaluation that was made later (`ptune.evaluate`) adds the splits that it alone has
-measured to its run's row. Without `--out` the report is printed as Markdown. With `--keep`, results and predictions are
-written into a folder that can be committed: small, without private parts, and the same report is made of it.
+measured to its run's row. Without `--out` the report is printed as Markdown, with it a line of what was written. With
+`--keep`, results and predictions are written into a folder that can be committed: small, without private parts, and the
+same report is made of it.
 """
 
 import shlex
@@ -92,6 +93,20 @@ def run(args: list[str]) -> None:
     for file, text in texts.items():
         with told(file.parent, "choose another --out."):
             write_whole(file, text.encode())
+    print(f"{' and '.join(map(str, texts))} written: {_counts(made)}")
+
+
+def _counts(made: Report) -> str:
+    """The numbers of runs and of comparisons that a report tells, in words."""
+    opened = sum(len(group.open) for group in made.groups)
+    counts = {
+        "run": sum(len(group.runs) for group in made.groups) + opened,
+        "comparison": sum(len(table.rows) for table in made.tables if table.name == "comparisons"),
+    }
+    words = [f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()]
+    if opened:
+        words[0] += f" ({opened} of them failed or not finished)"
+    return ", ".join(words)
 
 
 def _arguments() -> Arguments:

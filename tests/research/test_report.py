@@ -250,6 +250,11 @@ def test_the_command_writes_every_format_and_prints_markdown(tmp_path, capsys):
     assert printed.err == ""
     files = [tmp_path / f"r{suffix}" for suffix in (".md", ".csv", ".tex", ".html", ".svg")]
     assert main([*words, *(word for file in files for word in ("--out", str(file)))]) == 0
+    assert capsys.readouterr() == (f"{' and '.join(map(str, files))} written: 2 runs, 1 comparison\n", "")
+    run(tmp_path / "runs" / "open", {}, "other.json")
+    assert main([words[0], "--out", str(tmp_path / "all.md")]) == 0
+    line = f"{tmp_path / 'all.md'} written: 3 runs (1 of them failed or not finished), 0 comparisons\n"
+    assert capsys.readouterr().out == line
     assert files[0].read_text() == printed.out
     assert all(file.stat().st_size > 500 for file in files)
     found = list(csv.DictReader(files[1].open()))
