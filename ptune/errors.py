@@ -1,10 +1,12 @@
 """The one kind of error a user's input can cause: a sentence that names the key, the value and the fix."""
 
+import os
 import re
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import final
 
@@ -60,9 +62,36 @@ def nearest(value: str, choices: Iterable[str]) -> str:
     Letters count alike in either case, and underscores and hyphens alike: `ptuningv2` is near `PTuningV2`.
     """
     choices = sorted(choices)
+    near = _near(value, choices)
+    return f"did you mean {near!r}?" if near else f"choose one of: {', '.join(choices)}."
+
+
+def absent(path: str | Path, fix: str) -> str:
+    """The sentence about a path that does not exist: with the one of a name near it that does, or else with `fix`."""
+    return f"{path}: does not exist; {near_path(path) or fix}"
+
+
+def near_path(path: str | Path) -> str:
+    """The end of a sentence about a path that does not exist: the nearest one that does; "" where none is near.
+
+    A mistake may stand in any part: of `rums/x` the nearest is `runs/x`, or `runs` where that holds no `x`.
+    """
+    path = Path(path)
+    try:
+        first = next(part for part in (path, *path.parents) if part.parent.exists())  # the first one that is not there
+        near = _near(first.name, sorted(os.listdir(first.parent)))
+        found = first.parent / near
+        whole = found / path.relative_to(first)
+        return f"did you mean {str(whole if whole.exists() else found)!r}?" if near else ""
+    except (OSError, ValueError):  # a folder that may not be read, a name that no system takes
+        return ""
+
+
+def _near(value: str, choices: Iterable[str]) -> str:
+    """The choice that is near to `value`, or ""."""
     plain = {_plain(choice): choice for choice in choices}
     near = get_close_matches(_plain(value), plain, n=1, cutoff=0.6)
-    return f"did you mean {plain[near[0]]!r}?" if near else f"choose one of: {', '.join(choices)}."
+    return plain[near[0]] if near else ""
 
 
 def _plain(word: str) -> str:

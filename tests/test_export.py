@@ -452,7 +452,7 @@ def test_the_hubs_own_results_name_its_data_set():
     ("words", "message"),
     [
         ([], "the following arguments are required: run_dir, folder; usage: python -m ptune.export"),
-        (["missing", "x"], "there is no config.yaml; give the directory of a finished run"),
+        (["missing", "x"], "missing: does not exist; give the directory of a finished run"),
         (["started", "x"], "there is no prompts.safetensors; give the directory of a finished run"),
     ],
 )

@@ -201,7 +201,7 @@ def test_the_command_prints_tables_and_draws_a_picture_that_it_never_overwrites(
     ("words", "message"),
     [
         ([], "the following arguments are required: run_dir; usage: python -m ptune.inspect"),
-        (["missing"], "missing: there is no config.yaml; give the directory of a finished run"),
+        (["missing"], "missing: does not exist; give the directory of a finished run"),
         (["missing", "--picture"], "option --picture does not exist; "),
     ],
 )

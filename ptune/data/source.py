@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from ptune.data import cache, conll
 from ptune.data.readers import READERS, SUFFIXES, Reader
 from ptune.data.rows import Placed, Rows
-from ptune.errors import InputError, first_line, nearest
+from ptune.errors import InputError, absent, first_line, nearest
 from ptune.tasks import all_tasks
 from ptune.tasks.spec import TaskSpec
 
@@ -106,9 +106,8 @@ def existing(path: str | list[str] | None, needed: str) -> list[Path]:
     places = [Path(place).expanduser() for place in folders(path)]
     for place in places:
         if not place.exists():
-            raise InputError(
-                f"--data.path: {place} does not exist; give the folder that holds {needed}.jsonl (or .csv, ...)."
-            )
+            fix = f"give the folder that holds {needed}.jsonl (or .csv, ...)."
+            raise InputError(f"--data.path {absent(place, fix)}")
     return places
 
 

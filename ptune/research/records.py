@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, final
 
-from ptune.errors import InputError
+from ptune.errors import InputError, absent
 from ptune.research.cells import CELL, FAILED, PRUNED_AT, RESULTS
 from ptune.run.directory import PREDICTIONS
 from ptune.run.resolved import decisive, stored
@@ -99,7 +99,7 @@ def read(places: Sequence[Path]) -> tuple[list[Record], list[str]]:
     notes: list[str] = []
     for place in places:
         if not place.exists():
-            raise InputError(f"{place}: does not exist; give run directories, or folders of them.")
+            raise InputError(absent(place, "give run directories, or folders of them."))
         for found in [place] if place.is_file() else _search(place):
             try:
                 records += _directory(found, notes) if found.is_dir() else [_file(found)]

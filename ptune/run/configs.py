@@ -10,7 +10,7 @@ from typing import Any, final
 
 import yaml
 
-from ptune.errors import InputError
+from ptune.errors import InputError, absent
 
 SIZE, NODES, DEPTH = 2**20, 100_000, 100
 """Limits of one file: bytes, nodes with every alias expanded, and nesting. A config.yaml has 3 kB, 150 nodes, 6 deep.
@@ -119,8 +119,10 @@ def read(config: str, option: str = "--config ", example: str = "a run's config.
     except UnicodeDecodeError as error:
         raise InputError(f"{named}: not UTF-8 at byte {error.start}; save it as UTF-8.") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte
-        reason = "is a folder" if path.is_dir() else "cannot be read" if path.exists() else "does not exist"
-        raise InputError(f"{named}: {reason}; give a YAML file, such as {example}.") from error
+        fix = f"give a YAML file, such as {example}."
+        if path.exists():
+            raise InputError(f"{named}: {'is a folder' if path.is_dir() else 'cannot be read'}; {fix}") from error
+        raise InputError(f"{option}{absent(path, fix)}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{named}: not YAML ({_reason(error)}).") from error
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ptune.errors import InputError
+from ptune.errors import InputError, absent
 from ptune.run import catalog, configs
 from ptune.run.arguments import classes_in, prepare
 
@@ -32,9 +32,7 @@ def words(run_dir: str | Path, options: list[str], trust: bool = False) -> list[
     Raises:
         InputError: the directory holds no configuration of a run, or one that names another class.
     """
-    config = Path(run_dir, "config.yaml")
-    if not config.is_file():
-        raise InputError(f"{run_dir}: there is no {config.name}; give the directory of a finished run of ptune.fit.")
+    config = config_of(run_dir)
     found = configs.read(str(config))
     sections: dict[str, Any] = {group: _section(config, group, found.get(group), trust) for group in catalog.GROUPS}
     trainer = found.get("trainer")
@@ -43,6 +41,17 @@ def words(run_dir: str | Path, options: list[str], trust: bool = False) -> list[
     if isinstance(found.get("seed_everything"), int):
         sections["seed_everything"] = found["seed_everything"]
     return prepare([f"--config={yaml.safe_dump(sections)}", f"--run_dir={run_dir}", *options])
+
+
+def config_of(run_dir: str | Path) -> Path:
+    """The configuration in a run directory; an InputError where there is none."""
+    config, fix = Path(run_dir, "config.yaml"), "give the directory of a finished run of ptune.fit."
+    if not Path(run_dir).exists():
+        raise InputError(absent(run_dir, fix))
+    if not config.is_file():
+        reason = "is a file" if Path(run_dir).is_file() else f"there is no {config.name}"
+        raise InputError(f"{run_dir}: {reason}; {fix}")
+    return config
 
 
 def _section(config: Path, group: str, section: Any, trust: bool) -> dict:

@@ -6,7 +6,7 @@ from ptune.data.base import TaskData
 from ptune.errors import InputError
 from ptune.run.cli import CLI
 from ptune.run.command import root
-from ptune.run.directory import words
+from ptune.run.directory import config_of, words
 from ptune.tuning.tuner import PromptTuner
 
 
@@ -24,9 +24,8 @@ def read(run_dir: Path, *options: str, trust: bool = False) -> tuple[PromptTuner
         InputError: the directory holds no finished run, the configuration names another class, or the backbone or the
             tensors are no longer what they were.
     """
-    config, prompts = run_dir / "config.yaml", run_dir / "prompts.safetensors"
-    if not config.is_file():
-        raise InputError(f"{run_dir}: there is no {config.name}; give the directory of a finished run of ptune.fit.")
+    config_of(run_dir)
+    prompts = run_dir / "prompts.safetensors"
     unfinished = f"{run_dir}: there is no {prompts.name}; give the directory of a finished run of ptune.fit."
     if not prompts.is_file() and not (run_dir / "evaluation.json").is_file():
         raise InputError(unfinished)

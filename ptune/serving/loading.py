@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ptune.data.base import TaskData
-from ptune.errors import InputError, first_line
+from ptune.errors import InputError, absent, first_line, near_path
 from ptune.run import catalog, checkpoints, finished
 from ptune.serving.predictor import Predictor
 from ptune.tasks import spec_of
@@ -69,14 +69,16 @@ def of_folder(folder: Path, trust: bool = False) -> Predictor:
 def _of_hub(name: str) -> Path:
     """The folder of a prompt on the hub, in the hub's cache."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.endswith((".safetensors", ".ckpt")):
-        raise InputError(f"{name}: there is no such file or folder; give a run directory, a prompts.safetensors, ...")
+        raise InputError(absent(name, "give a run directory, a prompts.safetensors, a best.ckpt or a hub id."))
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=[PROMPTS, CONFIG]))
     except Exception as error:  # the hub's errors have no common base
+        near = near_path(name)
         raise InputError(
-            f"{name}: there is no such folder here, and the hub does not give it ({first_line(error)})."
+            f"{name}: there is no such folder here, and the hub does not give it ({first_line(error)})"
+            + (f"; {near}" if near else ".")
         ) from error
 
 

@@ -8,6 +8,7 @@ import pytest
 import runs
 
 import ptune.__main__ as console
+from ptune.errors import near_path
 from ptune.run import catalog
 
 
@@ -41,7 +42,7 @@ def test_help_of_a_command_is_printed_and_ends_well(name, capsys):
         (["fitt"], "no command 'fitt', did you mean 'fit'?"),
         (["methods", "lora"], "no method 'lora', did you mean 'LoRA'?"),
         (["tasks", "rtee"], "did you mean 'rte'?"),
-        (["inspect", "nowhere"], "there is no config.yaml"),
+        (["inspect", "nowhere"], "nowhere: does not exist"),
     ],
 )
 def test_a_wrong_name_is_one_sentence(words, sentence, capsys):
@@ -50,6 +51,42 @@ def test_a_wrong_name_is_one_sentence(words, sentence, capsys):
     assert err.startswith("error: ")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "{}"],
+        ["export", "{}", "out"],
+        ["inspect", "{}", "--no-picture"],
+        ["predict", "{}", "--input", "-"],
+        ["predict", "here", "--input", "{}.yaml"],
+        ["report", "{}"],
+        ["grid", "{}.yaml"],
+        ["sweep", "{}.yaml"],
+        ["fit", "--config", "{}.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_what_does_not_exist_is_said_not_to_with_what_is_near(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here.yaml").touch()
+    for given, advice in (("heer", "did you mean 'here{}'?"), ("zzz", "give "), ("zzz/here", "give ")):
+        assert console.main([word.format(given) for word in words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        if line.startswith("error: zzz/here: there is no such folder here, and the hub"):  # it may be a hub id
+            continue
+        path = next(word for word in words if "{}" in word).format(given)
+        assert f"{path}: does not exist; {advice.format(path.removeprefix(given))}" in line
+
+
+def test_the_nearest_path_may_differ_in_any_part(tmp_path):
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    assert near_path(tmp_path / "rums" / "a") == f"did you mean '{tmp_path}/runs/a'?"
+    assert near_path(tmp_path / "rums" / "b") == f"did you mean '{tmp_path}/runs'?"
+    assert near_path(tmp_path / "RUNS") == f"did you mean '{tmp_path}/runs'?"
+    assert near_path(tmp_path / "x" / "y") == near_path("a" * 5000) == near_path("\0/x") == ""
 
 
 def test_methods_lists_them_all_and_the_options_of_one(capsys):
