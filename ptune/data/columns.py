@@ -2,11 +2,26 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, final
 
 from ptune.data import open_task
-from ptune.errors import InputError, nearest
+from ptune.errors import InputError
 from ptune.tasks.spec import TaskSpec
+
+
+@final
+class MissingColumn(InputError):
+    """A column that a row does not have.
+
+    Args:
+        name: the column.
+        row: the row, whose columns the sentence names.
+    """
+
+    def __init__(self, name: str, row: Mapping[str, Any]) -> None:
+        self.name = name
+        super().__init__(f"no column {name!r}; the row has {', '.join(map(str, row)) or 'no column at all'}.")
 
 
 class Columns(ABC):
@@ -22,8 +37,11 @@ class Columns(ABC):
         Raises:
             InputError: a mistake in the row; the caller adds its place.
         """
-        row = self.prepared(row)
-        return self.parse(row if labelled else self.unanswered(row))
+        prepared = self.prepared(row)
+        try:
+            return self.parse(prepared if labelled else self.unanswered(prepared))
+        except MissingColumn as error:  # its own columns, without stand-ins
+            raise MissingColumn(error.name, row) from error
 
     def unanswered(self, row: dict) -> dict:
         """`row` with stand-ins in the columns that only a loss or a metric reads, so that `parse` takes it."""
@@ -43,7 +61,7 @@ class Columns(ABC):
         try:
             return self.task.prepare(row)
         except KeyError as error:
-            raise InputError(f"no column {error.args[0]!r}, {nearest(str(error.args[0]), row)}") from error
+            raise MissingColumn(str(error.args[0]), row) from error
         except (TypeError, IndexError, AttributeError) as error:
             raise InputError(
                 f"a column does not have the form that task {self.task.name!r} expects ({error})."
@@ -52,7 +70,7 @@ class Columns(ABC):
     def column(self, row: dict, name: str) -> Any:
         """The value of column `name`, which must be there."""
         if name not in row:
-            raise InputError(f"no column {name!r}, {nearest(name, row)}")
+            raise MissingColumn(name, row)
         return row[name]
 
     def string(self, row: dict, name: str, empty: bool = False) -> str:

@@ -276,7 +276,7 @@ def test_a_missing_column_is_named_with_its_file_and_line(bert, folder, template
     rows = [{"a": "the", "b": "was", "y": 1}, {"a": "the", "y": 1}]
     missing = "b" if "{b}" in template else "sentense"
     path = folder(train=rows, validation=rows[:1])
-    with pytest.raises(InputError, match=rf"train.jsonl, line {2 - (missing != 'b')}: no column '{missing}', "):
+    with pytest.raises(InputError, match=rf"train.jsonl, line {2 - (missing != 'b')}: no column '{missing}'; "):
         ask(bert, template, path=path).setup("fit")
 
 
@@ -478,7 +478,7 @@ def test_a_split_is_read_from_the_first_folder_that_has_it(bert, tmp_path):
     }
     with pytest.raises(InputError, match=rf"--data.path: {one} has no file for the split 'validation'"):
         Classification(TASK, bert, path=[str(one)])._read()
-    with pytest.raises(InputError, match=rf"--data.path: {tmp_path / 'three'} does not exist"):
+    with pytest.raises(InputError, match=rf"--data.path {tmp_path / 'three'}: does not exist"):
         Classification(TASK, bert, path=[str(one), str(tmp_path / "three")])._read()
 
 
