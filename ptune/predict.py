@@ -11,6 +11,10 @@ row that cannot be read is told on stderr with its line, the others are answered
 Several runs over one backbone share it and its batches (`ptune.PromptBank`), and an answer says which `run` gave it.
 With `--route COLUMN` a column names the run of each row: by the run's folder, by NAME of NAME=RUN, or by the run's task
 where no other run has the same. Without it every run answers every row.
+
+A row of a column file (CoNLL's) is a sentence. Its words, the first column (of CoNLL-U the second), stand beside the
+answers as `tokens`, and the last column, where there are several, as `tags`; or the column whose number is the label of
+the run's task. Tags are not read, so that they may be right or have other names. Further columns are left out.
 """
 
 import re
@@ -23,7 +27,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptune.errors import InputError, note
+from ptune.errors import InputError, absent, note
 from ptune.run.command import Arguments, guarded
 from ptune.serving.routes import Routes, named
 
@@ -47,7 +51,11 @@ def parsed(args: list[str]) -> Namespace:
     parser = Arguments("python -m ptune.predict", description="Answer the rows of a file with a trained prompt.")
     what = "run directory, exported folder, prompts.safetensors, best.ckpt or hub id; several share one backbone"
     parser.add_argument("runs", metavar="run", nargs="+", help=what)
-    parser.add_argument("--input", required=True, help=f"rows: a file {' '.join(INPUTS[:-1])}, or - for stdin")
+    what = (
+        f"rows: a file {' '.join(INPUTS[:-1])}, or - for stdin; of a column file (CoNLL) the words are read, and they "
+        "and the last column stand beside the answers as tokens and tags"
+    )
+    parser.add_argument("--input", required=True, help=what)
     parser.add_argument(
         "--route",
         metavar="COLUMN",
@@ -56,7 +64,7 @@ def parsed(args: list[str]) -> Namespace:
     )
     parser.add_argument("--output", default="-", help=f"a file {' '.join(OUTPUTS[:-1])}, or - for stdout")
     parser.add_argument("--format", choices=("rows", "glue"), default="rows", help="glue: the benchmark's own file")
-    parser.add_argument("--top_k", type=int, help="number of answers to a row, best first")
+    parser.add_argument("--top_k", type=int, help="list so many answers of each row, best first")
     parser.add_argument("--batch_size", type=int, help="rows in a batch; by default the run's, or 32")
     parser.add_argument("--device", default="auto", help="such as cpu or cuda:0; by default the accelerator")
     parser.add_argument("--backbone", help="the backbone's place, where it is no longer the run's")
@@ -71,10 +79,12 @@ def parsed(args: list[str]) -> Namespace:
 def _check(found: Namespace) -> None:
     for run in found.runs.values():
         if not Path(run).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", run):
-            raise InputError(f"{run}: there is no such run; give its directory, a prompts.safetensors or a hub id.")
+            raise InputError(absent(run, "give a run directory, a prompts.safetensors or a hub id."))
     name = Path(found.input).name.removesuffix(".gz")
     if found.input != "-" and not Path(found.input).is_file():
-        raise InputError(f"--input {found.input}: there is no such file.")
+        is_there = Path(found.input).exists()
+        fix = "give a file, or - for stdin."
+        raise InputError(f"--input {f'{found.input}: is a folder; {fix}' if is_there else absent(found.input, fix)}")
     if found.input != "-" and Path(name).suffix not in INPUTS:
         raise InputError(f"--input {found.input}: ends with none of {' '.join(INPUTS[:-1])}; rename or convert it.")
     if found.route and found.input != "-" and Path(name).suffix not in OUTPUTS:
@@ -125,7 +135,8 @@ def run(found: Namespace) -> bool:
 
     def written(number: int, name: str, row: Any, answers: list[dict[str, Any]]) -> dict[str, Any]:
         lists = prompts[name].data.several or found.top_k
-        return {"row": number} | ({"run": name} if name else {}) | ({"answers": answers} if lists else answers[0])
+        about = ({"run": name} if name else {}) | files.sentence(found.input, row, prompts[name].data.task.label)
+        return {"row": number} | about | ({"answers": answers} if lists else answers[0])
 
     with told(found.output, "choose another --output."):
         if found.format == "glue":

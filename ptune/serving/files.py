@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, TextIO
 
-from ptune.data import arrow, readers
+from ptune.data import arrow, conll, readers
 from ptune.errors import InputError
 from ptune.tuning.saving import whole
 
@@ -35,7 +35,7 @@ def rows_of(source: str, words: bool) -> Read:
         yield from _lines(sys.stdin, "stdin", json_too=True)
         return
     file = Path(source)
-    match Path(file.name.removesuffix(".gz")).suffix:
+    match _suffix(source):
         case ".jsonl":
             with readers.opened(file, newline="\n") as text:
                 yield from _lines(text, source, json_too=True, texts=False)
@@ -51,6 +51,29 @@ def rows_of(source: str, words: bool) -> Read:
                 yield from _table(table, source)
         case suffix:
             yield from ((f"{source}, {place}", row) for place, row in readers.UNANSWERED[suffix](file))
+
+
+def sentence(source: str, row: Any, label: str) -> dict[str, Any]:
+    """What stands beside the answers to a row of a column file, whose sentences have no names; {} for other rows.
+
+    Args:
+        source: the file.
+        row: one of `rows_of`.
+        label: the task's column of tags, which may be the number of one.
+
+    Returns:
+        {tokens, tags}: the words and what the file says of each: the column `label`, or the last one; without `tags`
+        where there are words alone.
+    """
+    if _suffix(source) not in conll.SUFFIXES or not isinstance(row, dict):
+        return {}
+    tags = row.get(label, row.get(conll.TAGS))
+    return {conll.WORDS: row[conll.WORDS]} | ({} if tags is None else {conll.TAGS: tags})
+
+
+def _suffix(source: str) -> str:
+    """The end of a file's name, without that of gzip."""
+    return Path(Path(source).name.removesuffix(".gz")).suffix
 
 
 def _lines(stream: TextIO, source: str, json_too: bool = False, texts: bool = True) -> Read:
