@@ -1,6 +1,7 @@
 """`python -m ptune.predict`: rows of files and pipes answered in order, bad ones told, the benchmarks' own files."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -117,7 +118,7 @@ def test_a_bad_row_is_told_with_its_line_and_the_others_are_answered(single, tmp
     code, out, err = predict(single, "--input", tmp_path / "in.jsonl")
     assert code == 1
     assert [json.loads(line)["row"] for line in out.splitlines()] == [0, 4]
-    starts = ["line 2: malformed JSON", "line 3: no column 'a', choose one of: b", "line 4: expected a JSON object"]
+    starts = ["line 2: malformed JSON", "line 3: no column 'a'; the row has b.", "line 4: expected a JSON object"]
     for line, start in zip(err.splitlines(), starts, strict=True):
         assert line.startswith(f"error: {tmp_path}/in.jsonl, {start}")
     (tmp_path / "in.csv").write_text('a,b\n"the\nnurse",1\nx\nthe pilot,2\n')
@@ -131,7 +132,7 @@ def test_a_file_of_bad_rows_alone_has_no_answers(prompt, tmp_path):
     (tmp_path / "in.csv").write_text("a,c\nthe nurse,x\n")
     code, out, err = predict(file, "--input", tmp_path / "in.csv")
     assert (code, out) == (1, "")
-    assert err.startswith(f"error: {tmp_path}/in.csv, line 2: no column 'b', choose one of: a, c")
+    assert err.startswith(f"error: {tmp_path}/in.csv, line 2: no column 'b'; the row has a, c.")
 
 
 def test_spans_and_entities_are_answers_of_a_row(prompt, tmp_path):
@@ -148,15 +149,56 @@ def test_spans_and_entities_are_answers_of_a_row(prompt, tmp_path):
     (tmp_path / "in.conll").write_text("-DOCSTART-\n\nthe\nnurse\n\nthe\npilot\nthanked\n")  # words without tags
     code, out, err = predict(file, "--input", tmp_path / "in.conll")
     assert (code, err) == (0, "")
-    assert [json.loads(line) for line in out.splitlines()] == rows
+    words = [["the", "nurse"], ["the", "pilot", "thanked"]]
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"tokens": tokens} | row for tokens, row in zip(words, rows, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["in.conll", "in.txt", "in.conll.gz"])
+@pytest.mark.parametrize(("text", "label"), [("tokens", "ner_tags"), ("words", "2")])
+def test_sentences_of_a_column_file_stand_beside_their_answers_with_their_tags(prompt, tmp_path, name, text, label):
+    task = ptune.TaskSpec("own", "tagging", text=(text,), label=label, labels=("O", "B-X", "I-X"))
+    file = prompt(task, ptune.Tagging)
+    lines = b"-DOCSTART- -X- O\n\nthe DT O\nnurse NN B-X\n\nthe DT O\npilot NN B-Y\nthanked VB O\n"
+    (tmp_path / name).write_bytes(gzip.compress(lines) if name.endswith(".gz") else lines)
+    code, out, err = predict(file, "--input", tmp_path / name)
+    assert (code, err) == (0, "")
+    tags = [["O", "B-X"], ["O", "B-Y", "O"]] if label == "ner_tags" else [["DT", "NN"], ["DT", "NN", "VB"]]
+    words = [["the", "nurse"], ["the", "pilot", "thanked"]]
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"row": i, "tokens": words[i], "tags": tags[i], "answers": answers}
+        for i, answers in enumerate(ptune.load(file)(words))
+    ]
+    for kind in (".csv", ".parquet"):
+        assert predict(file, "--input", tmp_path / name, "--output", tmp_path / f"out{kind}") == (0, "", "")
+    assert [row["tags"] for row in pq.read_table(tmp_path / "out.parquet").to_pylist()] == tags
+    with (tmp_path / "out.csv").open(newline="") as table:
+        assert [json.loads(row["tokens"]) for row in csv.DictReader(table)] == words
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".json", ".csv", ".parquet"])
+def test_ranked_answers_are_a_list_in_every_kind_of_file(prompt, tmp_path, kind):
+    task = ptune.TaskSpec("own", "span_qa", text=("question", "context"), label="answers")
+    file, target = prompt(task, ptune.SpanQA), tmp_path / f"out{kind}"
+    rows = [{"question": "who?", "context": f"the nurse thanked the {name}"} for name in ("pilot", "judge")]
+    runs.write(tmp_path / "in.jsonl", rows)
+    assert predict(file, "--input", tmp_path / "in.jsonl", "--output", target, "--top_k", 3) == (0, "", "")
+    if kind == ".csv":
+        with target.open(newline="") as text:
+            found = [{"row": int(row["row"]), "answers": json.loads(row["answers"])} for row in csv.DictReader(text)]
+    else:
+        found = read(target)
+    assert found == [{"row": i, "answers": answers} for i, answers in enumerate(ptune.load(file)(rows, top_k=3))]
+    assert [len(row["answers"]) for row in found] == [3, 3]
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["runs/none", "--input", "-"], "runs/none: there is no such folder here, and the hub does not give it"),
-        (["x", "--input", "-"], "x: there is no such run"),
-        (["@", "--input", "no.csv"], "--input no.csv: there is no such file."),
+        (["x", "--input", "-"], "x: does not exist; give a run directory, "),
+        (["@", "--input", "no.csv"], "--input no.csv: does not exist; give a file, or - for stdin."),
         (["@"], "the following arguments are required: --input"),
         (["@", "--input", "-", "--output", "x.xml"], "--output x.xml: ends with none of .jsonl"),
         (["@", "--input", "-", "--output", "no/x.csv"], "--output no/x.csv: there is no folder no"),

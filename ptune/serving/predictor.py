@@ -1,5 +1,6 @@
 """`Predictor`: a trained prompt that is called on texts and rows, and answers as transformers' pipelines do."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
@@ -42,7 +43,9 @@ class Predictor:
       spaces;
     - fill: a list of `{score, token, token_str, sequence}`, five by default.
 
-    With `top_k`, a row of classes gets a list of so many `{label, score}`, best first; with `top_k=None` of all.
+    With `top_k`, a row of classes, choices, spans or words gets a list of so many of these, best first; with
+    `top_k=None` of all classes and choices, of 20 spans, and of the whole vocabulary. Spans are distinct, and where a
+    question may have no answer, that is one of them.
 
     Args:
         model: a method whose backbone is loaded.
@@ -69,16 +72,18 @@ class Predictor:
             more: `top_k`, and the columns of one row by name, such as `question` and `context`.
 
         Raises:
-            InputError: a mistake in a row, with its number from 1.
+            InputError: what is given is no row and no rows; or a mistake in a row, with its number from 1,
+                which an iterator tells when it reaches the row.
         """
         asked = "top_k" in more
         top_k = more.pop("top_k", self.data.top_k)
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
             raise InputError(f"top_k: {top_k!r} must be a whole number of at least 1, or None for all.")
-        if rows is None:
+        if rows is None and more:
             rows = more
         elif more:
             raise InputError(f"{next(iter(more))}: is no argument; give rows, top_k and batch_size.")
+        _check_rows(rows)
         lists = asked or self.data.several
         if isinstance(rows, str | tuple | Mapping):
             (answer,) = self.answers([rows], top_k, batch_size)
@@ -95,7 +100,7 @@ class Predictor:
 
         Args:
             rows: the rows; `PART` of them are held in memory at a time.
-            top_k: number of answers to a row, None for all; spans and tags have one.
+            top_k: number of answers to a row, None for all; a number or the tags of a sentence are one.
             batch_size: rows in a batch; by default the data module's.
         """
         rows, number = iter(rows), 0
@@ -180,3 +185,15 @@ class Predictor:
         """The context of the precision with which the run was evaluated."""
         dtype = MIXED.get(self.precision)
         return nullcontext() if dtype is None else torch.autocast(self.model.device.type, dtype)
+
+
+def _check_rows(rows: Any) -> None:
+    """Raise InputError for what is neither a row nor rows, at the call and not where the first answer is read."""
+    pandas = sys.modules.get("pandas")  # there is no DataFrame where it was not imported
+    if pandas and isinstance(rows, pandas.DataFrame):  # its items are the names of its columns
+        raise InputError("a pandas DataFrame is no list of rows; give frame.to_dict('records').")
+    if isinstance(rows, bytes | bytearray) or not isinstance(rows, Iterable):
+        raise InputError(
+            f"{rows!r:.40} is neither a text nor a row nor rows; give a text, a tuple of texts, a dict with named "
+            "columns, or a list of them."
+        )

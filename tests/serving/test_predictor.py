@@ -4,6 +4,7 @@ import json
 import types
 
 import datasets
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import runs
@@ -142,7 +143,19 @@ def test_lists_datasets_and_iterators_keep_the_order(run):
 @pytest.mark.parametrize(
     ("rows", "more", "sentence"),
     [
-        ([{"sentence1": "a"}], {}, "row 1: no column 'sentence2'"),
+        ([{"sentence1": "a"}], {}, "row 1: no column 'sentence2'; the row has sentence1."),
+        (datasets.Dataset.from_dict({"a": ["x"], "b": ["y"]}), {}, "row 1: no column 'sentence1'; the row has a, b."),
+        ({}, {}, "row 1: no column 'sentence1'; the row has no column at all."),
+        (None, {}, "None is neither a text nor a row nor rows; give a text"),
+        (3, {}, "3 is neither a text nor a row nor rows"),
+        (b"a", {}, "b'a' is neither a text nor a row nor rows"),
+        (b"", {}, "b'' is neither a text nor a row nor rows"),
+        (pd.DataFrame({"sentence1": ["a"], "sentence2": ["b"]}), {}, "a pandas DataFrame is no list of rows"),
+        ([None], {}, "row 1: None is neither a text"),
+        ([3], {}, "row 1: 3 is neither a text"),
+        (("a", 3), {}, "row 1: ('a', 3) is neither a text"),
+        (["a"], {}, "row 1: 1 text for a task that reads 2"),
+        ([("a", "b"), {"sentence1": "a", "sentence2": "b"}, b"a"], {}, "row 3: b'a' is neither a text"),
         ([("a", "b"), ("a",)], {}, "row 2: 1 text for a task that reads 2 (sentence1, sentence2); give a tuple of 2"),
         ([("a", "b"), 3], {}, "row 2: 3 is neither a text"),
         ([], {"top_k": 0}, "top_k: 0 must be"),
@@ -259,6 +272,29 @@ def test_a_language_model_answers_in_classes_and_in_words(built):
     assert len(asked(["the nurse"], top_k=2)[0]) == 2
 
 
+@pytest.mark.parametrize("nullable", [False, True])
+def test_a_question_has_ranked_answers_over_all_windows_of_its_context(built, nullable):
+    task = ptune.TaskSpec("own", "span_qa", text=("question", "context"), label="answers", metrics=("f1",))
+    asked, _ = built((), module=ptune.SpanQA, task=task, stride=8)
+    asked.data.nullable = nullable
+    context = " ".join(f"the {first} thanked the {second}." for first in toy.PEOPLE[:5] for second in toy.PEOPLE[:3])
+    row = {"question": "who?", "context": context}
+    ((_, batch, _),) = asked.scored([asked.checked(row)])
+    assert len(batch["input_ids"]) > 2, "windows"
+    ranked = asked(row, top_k=None)
+    assert len(ranked) == 20
+    assert ranked[0] == asked(row)
+    assert [answer["score"] for answer in ranked] == sorted((answer["score"] for answer in ranked), reverse=True)
+    assert len({(answer["start"], answer["end"]) for answer in ranked}) == 20
+    assert all(answer["answer"] == context[answer["start"] : answer["end"]] for answer in ranked)
+    assert asked(**row, top_k=3) == ranked[:3]
+    assert asked([row, tuple(row.values())], top_k=1) == [ranked[:1]] * 2
+    every = asked(row, top_k=10**12)
+    assert every[:20] == ranked
+    assert sum(answer["answer"] == "" for answer in every) == nullable
+    assert asked([], top_k=3) == asked([]) == []
+
+
 # ---- what is loaded
 
 
@@ -319,7 +355,7 @@ def test_what_is_nowhere_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreached)
     with pytest.raises(InputError, match=r"me/prompt: there is no such folder here, .* \(no route to the hub\)\.$"):
         ptune.load("me/prompt")
-    with pytest.raises(InputError, match="there is no such file or folder"):
+    with pytest.raises(InputError, match="does not exist; give a run directory"):
         ptune.load(tmp_path / "p.safetensors")
     with pytest.raises(InputError, match=r"there is no config\.yaml"):
         ptune.load(tmp_path)
