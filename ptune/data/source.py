@@ -1,5 +1,6 @@
 """Where rows come from: local files, folders of `datasets`, the hub, or the generated toy tasks."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -159,7 +160,7 @@ def _missing(places: list[Path], needed: str, train: str, found: list[str]) -> N
     """Raise an InputError for the split that must be there and is not."""
     there = sorted(path.name for place in places if place.is_dir() for path in place.iterdir() if _shown(path))
     there += [place.name for place in places if place.is_file()]
-    instead = ""
+    instead = _renamed(there, needed)
     if train in found and needed != train:
         instead += ", or choose the checkpoint on rows held out of the training split: --data.holdout 0.1"
     if any(_at(place, "test", train) for place in places):
@@ -168,6 +169,16 @@ def _missing(places: list[Path], needed: str, train: str, found: list[str]) -> N
         f"--data.path: {' and '.join(map(str, places))} has no file for the split {needed!r}: add {needed} + one of"
         f" {' '.join(SUFFIXES)} (there is: {', '.join((there or ['nothing'])[:20])}){instead}."
     )
+
+
+def _renamed(files: Sequence[str], split: str) -> str:
+    """The part of a sentence that says how to rename the first file that is almost called as a split: dev-v1.1.json."""
+    for name in files:
+        word = re.split(r"[^a-z]", name, maxsplit=1)[0]
+        end = next((end for end in SUFFIXES if name.endswith(end)), "")
+        if end and word in (split, *(NAMES if split in NAMES else ())):
+            return f", or rename {name} to {word}{end}"
+    return ""
 
 
 def _shown(path: Path) -> bool:

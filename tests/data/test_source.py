@@ -142,6 +142,16 @@ def test_a_json_file_without_rows_says_so(tmp_path):
             assert source.read(TASK, str(tmp_path))["validation"].rows
 
 
+@pytest.mark.parametrize(
+    ("name", "short"), [("dev-v1.1.json", "dev.json"), ("validation_matched.tsv", "validation.tsv")]
+)
+def test_a_file_that_is_almost_called_as_its_split_is_to_be_renamed(tmp_path, name, short):
+    for file in ("train-v1.1.json", "valid.md", "developers.csv", name):
+        (tmp_path / file).touch()
+    with pytest.raises(InputError, match=rf"\(there is: .*\), or rename {name} to {short}\.$"):
+        source.read(TASK, str(tmp_path))
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_texts_and_numbers_are_what_the_file_says(suffix, tmp_path):
     """What the builders of `datasets` change: dates, NA, 1 beside 1.5, a column that a row lacks, large numbers."""
