@@ -187,7 +187,7 @@ def test_calibration_and_demonstrations_are_options_of_direct_use(tmp_path):
     [
         (("--ckpt_path", "x.ckpt"), "ckpt_path: ManualPrompt trains nothing and has no checkpoint."),
         (("--data.template", "{sentence1} who?"), "--data.template '{sentence1} who?' has no [MASK]; write one where"),
-        (("--data.path", "/missing"), "--data.path: /missing does not exist"),
+        (("--data.path", "/missing"), "--data.path /missing: does not exist"),
     ],
 )
 def test_mistakes_of_direct_use_are_one_sentence_and_leave_nothing(tmp_path, more, sentence):

@@ -118,7 +118,7 @@ def test_a_bad_row_is_told_with_its_line_and_the_others_are_answered(single, tmp
     code, out, err = predict(single, "--input", tmp_path / "in.jsonl")
     assert code == 1
     assert [json.loads(line)["row"] for line in out.splitlines()] == [0, 4]
-    starts = ["line 2: malformed JSON", "line 3: no column 'a'; the row has b.", "line 4: expected a JSON object"]
+    starts = ["line 2: malformed JSON", "line 3: no column 'a'; the row has 'b'.", "line 4: expected a JSON object"]
     for line, start in zip(err.splitlines(), starts, strict=True):
         assert line.startswith(f"error: {tmp_path}/in.jsonl, {start}")
     (tmp_path / "in.csv").write_text('a,b\n"the\nnurse",1\nx\nthe pilot,2\n')
@@ -132,7 +132,7 @@ def test_a_file_of_bad_rows_alone_has_no_answers(prompt, tmp_path):
     (tmp_path / "in.csv").write_text("a,c\nthe nurse,x\n")
     code, out, err = predict(file, "--input", tmp_path / "in.csv")
     assert (code, out) == (1, "")
-    assert err.startswith(f"error: {tmp_path}/in.csv, line 2: no column 'b'; the row has a, c.")
+    assert err.startswith(f"error: {tmp_path}/in.csv, line 2: no column 'b'; the row has 'a', 'c'.")
 
 
 def test_spans_and_entities_are_answers_of_a_row(prompt, tmp_path):

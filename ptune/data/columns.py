@@ -21,7 +21,7 @@ class MissingColumn(InputError):
 
     def __init__(self, name: str, row: Mapping[str, Any]) -> None:
         self.name = name
-        super().__init__(f"no column {name!r}; the row has {', '.join(map(str, row)) or 'no column at all'}.")
+        super().__init__(f"no column {name!r}; the row has {', '.join(map(repr, row)) or 'no column at all'}.")
 
 
 class Columns(ABC):

@@ -64,7 +64,7 @@ def test_rows_without_answers_have_batches_of_the_same_texts_keys_and_shapes(nam
 
 def test_a_mistake_in_a_row_is_named_by_its_number():
     data, rows = module("group")
-    with pytest.raises(InputError, match=r"^row 2: no column 'a'; the row has g\.$"):
+    with pytest.raises(InputError, match=r"^row 2: no column 'a'; the row has 'g'\.$"):
         next(data.batches([rows[0], {"g": "1"}], labelled=False))
-    with pytest.raises(InputError, match=r"^no column 'a'; the row has b\.$"):
+    with pytest.raises(InputError, match=r"^no column 'a'; the row has 'b'\.$"):
         data.checked({"b": 1}, labelled=False)

@@ -151,7 +151,7 @@ def test_usual_columns_of_answers(folder, backbone):
         (
             Classification,
             TaskSpec(text=("question",), label="knd"),
-            r"train.jsonl, line 1: no column 'knd'; the row has question, kind",
+            r"train.jsonl, line 1: no column 'knd'; the row has 'question', 'kind'",
         ),
         (Tagging, None, r"text must name the columns to read, of those in .*: question, kind, score, stars, id\.$"),
         (SpanQA, TaskSpec(text=("question", "kind")), None),
@@ -369,7 +369,7 @@ def test_a_column_is_chosen_by_its_number(tmp_path, backbone):
     data = Tagging(TaskSpec(label="2"), backbone, path=path)
     assert (data.task.text, data.task.labels) == (("tokens",), ("NNP", "VBZ"))
     assert "the file has 4 columns, tags the last one; -DOCSTART- lines and comments (#) are left out" in data.said
-    with pytest.raises(InputError, match=r"no column '7'; the row has tokens, tags, 1, 2, 3, 4\."):
+    with pytest.raises(InputError, match=r"no column '7'; the row has 'tokens', 'tags', '1', '2', '3', '4'\."):
         Tagging(TaskSpec(label="7"), backbone, path=path)
 
 

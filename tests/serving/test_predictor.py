@@ -143,8 +143,12 @@ def test_lists_datasets_and_iterators_keep_the_order(run):
 @pytest.mark.parametrize(
     ("rows", "more", "sentence"),
     [
-        ([{"sentence1": "a"}], {}, "row 1: no column 'sentence2'; the row has sentence1."),
-        (datasets.Dataset.from_dict({"a": ["x"], "b": ["y"]}), {}, "row 1: no column 'sentence1'; the row has a, b."),
+        ([{"sentence1": "a"}], {}, "row 1: no column 'sentence2'; the row has 'sentence1'."),
+        (
+            datasets.Dataset.from_dict({"a": ["x"], "b": ["y"]}),
+            {},
+            "row 1: no column 'sentence1'; the row has 'a', 'b'.",
+        ),
         ({}, {}, "row 1: no column 'sentence1'; the row has no column at all."),
         (None, {}, "None is neither a text nor a row nor rows; give a text"),
         (3, {}, "3 is neither a text nor a row nor rows"),
