@@ -105,7 +105,7 @@ def _counts(made: Report) -> str:
     }
     words = [f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()]
     if opened:
-        words[0] += f" ({opened} of them failed or not finished)"
+        words[0] += f" ({opened} of them failed, pruned or not finished)"
     return ", ".join(words)
 
 

@@ -156,9 +156,9 @@ def test_spans_and_entities_are_answers_of_a_row(prompt, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["in.conll", "in.txt", "in.conll.gz"])
-@pytest.mark.parametrize(("text", "label"), [("tokens", "ner_tags"), ("words", "2")])
-def test_sentences_of_a_column_file_stand_beside_their_answers_with_their_tags(prompt, tmp_path, name, text, label):
-    task = ptune.TaskSpec("own", "tagging", text=(text,), label=label, labels=("O", "B-X", "I-X"))
+@pytest.mark.parametrize("label", ["ner_tags", "2"])
+def test_sentences_of_a_column_file_stand_beside_their_answers_with_their_tags(prompt, tmp_path, name, label):
+    task = ptune.TaskSpec("own", "tagging", text=("tokens",), label=label, labels=("O", "B-X", "I-X"))
     file = prompt(task, ptune.Tagging)
     lines = b"-DOCSTART- -X- O\n\nthe DT O\nnurse NN B-X\n\nthe DT O\npilot NN B-Y\nthanked VB O\n"
     (tmp_path / name).write_bytes(gzip.compress(lines) if name.endswith(".gz") else lines)

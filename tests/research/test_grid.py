@@ -143,7 +143,7 @@ def test_the_number_of_workers_is_checked(tmp_path, capsys):
         ({"method": {"PTuningV2": {"lr": -1}}}, "cell PTuningV2 toy/pair 1: lr: -1.0 must be "),
         ({"model.backbone": ["./no"]}, "backbone './no': there is no config.json in no; give the folder"),
         ({"model.backbone": ["package:no_such/model"]}, "the Python package 'no_such' is not installed"),
-        ({"task": {"toy/pair": {"data.path": "no/rows"}}}, "--data.path: no/rows does not exist; give the folder"),
+        ({"task": {"toy/pair": {"data.path": "no/rows"}}}, "--data.path no/rows: does not exist; give the folder"),
         ({"data.batch_size": [4, -4]}, "cell PTuningV2 toy/pair 1 -4: --data.batch_size -4: must be at least 1."),
         ({"trainer.devices": [9999]}, "trainer.devices: 9999, but this machine has "),
         ({"trainer.callbacks": ["EarlyStoping"]}, "trainer.callbacks"),

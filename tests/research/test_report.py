@@ -253,7 +253,7 @@ def test_the_command_writes_every_format_and_prints_markdown(tmp_path, capsys):
     assert capsys.readouterr() == (f"{' and '.join(map(str, files))} written: 2 runs, 1 comparison\n", "")
     run(tmp_path / "runs" / "open", {}, "other.json")
     assert main([words[0], "--out", str(tmp_path / "all.md")]) == 0
-    line = f"{tmp_path / 'all.md'} written: 3 runs (1 of them failed or not finished), 0 comparisons\n"
+    line = f"{tmp_path / 'all.md'} written: 3 runs (1 of them failed, pruned or not finished), 0 comparisons\n"
     assert capsys.readouterr().out == line
     assert files[0].read_text() == printed.out
     assert all(file.stat().st_size > 500 for file in files)

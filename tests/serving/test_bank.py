@@ -183,7 +183,7 @@ def test_mistakes_in_naming_runs_are_one_sentence_and_write_nothing(trained, tmp
         ([pair, tags, "--route", "too"], "--route too: the rows have no such column, did you mean 'to'?"),
         ([pair, tags, "--output", tmp_path / "out.csv"], f"--output {tmp_path}/out.csv: answers of classification and"),
         ([pair, f"pair={tags}"], f"{tags}: {pair} is called 'pair', too; give it another name, as NAME="),
-        ([pair, "tags=nowhere"], "nowhere: there is no such run"),
+        ([pair, "tags=nowhere"], "nowhere: does not exist; give a run directory"),
         ([pair, tags, "--input", tmp_path / "in.txt", "--route", "to"], f"--route to: rows of {tmp_path}/in.txt have"),
         ([pair, tags, "--format", "glue", "--output", tmp_path], "--format glue: the benchmark's file has answers of"),
     ]:
