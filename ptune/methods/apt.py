@@ -45,10 +45,11 @@ class APT(Prefixed):
     gate) times a trained number of the layer (its layer-level gate). Nothing else differs from P-Tuning v2 with a flat
     table.
 
-    Where the paper leaves a choice, it is this: the p weights of a text are the mean over its tokens (of which padding
-    is none), `h` is what the layer's attention reads, which is normalised before in families that normalise there, W
-    starts as N(0, 0.02²) and the scale as 1, so that the weights start near 0.5. In a causal model a token's prefix
-    depends on the tokens behind it, too.
+    No code of the authors was found. How one weight a text comes of its hidden states, and where training starts, are
+    choices of ours: the p weights of a text are the mean over its tokens (of which padding is none), `h` is what the
+    layer's attention reads, which is normalised before in families that normalise there, W starts as N(0, 0.02²) and
+    the scale as 1, so that the weights start near 0.5. In a causal model a token's prefix depends on the tokens behind
+    it, too.
     """
 
     prompt: AdaptivePrefix
