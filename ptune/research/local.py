@@ -101,6 +101,7 @@ def _serve(connection: Connection, place: int, run: Run, cpus: int, gpus: float)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     else:  # blocked, since a run sets handlers: the first signal would be the terminal's, and the parent's a second one
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    multiprocessing.set_start_method(None, force=True)  # of data.workers: not the one by which this process is started
     import torch
 
     torch.set_num_threads(cpus)
