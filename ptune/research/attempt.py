@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -87,14 +88,25 @@ def _run(cell: Cell, run: Run) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def _called_as(argv: list[str]) -> Iterator[None]:
-    """Let this process look like one of a command line: by it Lightning starts the further processes of a run."""
+    """Let this process look like one of a command line: by it Lightning starts the further processes of a run.
+
+    What such a run leaves, its process group and the variables that say which of its processes this one is, ends with
+    it: the next run would wait for processes that have ended.
+    """
+    import torch.distributed  # which takes seconds, and a worker has it
+
     before, main = (sys.argv, sys.modules["__main__"]), ModuleType("__main__")
+    environment = dict(os.environ)
     main.__spec__ = find_spec("ptune.__main__")
     sys.argv, sys.modules["__main__"] = argv, main
     try:
         yield
     finally:
         sys.argv, sys.modules["__main__"] = before
+        os.environ.clear()
+        os.environ.update(environment)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def begin(cell: Cell) -> None:
