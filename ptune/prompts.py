@@ -10,6 +10,7 @@ from typing import final
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 KeysValues = tuple[Float[Tensor, "two b _ p _"], ...]
 """Key (0) and value (1) "b h p k" of each layer; layers may differ in h and k."""
@@ -67,7 +68,7 @@ class Prompts:
     gate: Float[Tensor, "l heads"] | None = None
     """One gate a query head of every prompted layer."""
     layers: tuple[int, ...] | None = None
-    """The layer each entry of `prefix` belongs to; None: entry i is layer i."""
+    """The layer each entry of `prefix` or `memory` belongs to; None: entry i is layer i."""
     shift: int = 0
     """Added to the position ids of the text: p where a prefix occupies positions, as the P-Tuning v2 authors' does."""
     application: int | None = None
@@ -80,6 +81,11 @@ class Prompts:
     """Where the batch has text, for `input_gate`; set by a backbone."""
     weights: Float[Tensor, "b 1 j 1"] | None = None
     """What `input_gate` gives for the layer that runs now; set by a backbone."""
+    memory: tuple[Float[Tensor, "heads _ _"], ...] | None = None
+    """For every prompted layer a matrix M "k k" a query head, which adds φ(q)ᵀM to what the head's query q attends to;
+    φ(x) is elu(x) + 1 (Prefix-Tuning+, Wang et al. 2025)."""
+    added: Float[Tensor, "rows t e"] | None = None
+    """Added to the word embeddings of the t tokens of the input, slots among them; there are 1 or b rows."""
 
     def entered(self, module: nn.Module, hidden: Float[Tensor, "b t d"]) -> "Prompts":
         """These prompts for an attention module that is about to read these hidden states."""
@@ -91,9 +97,9 @@ class Prompts:
     def at(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None] | None:
         """Prefix keys "b h p k", values "b h p k" and gate "heads" of this attention module, None if it has none."""
         entry = self._entry(module)
-        if entry is None:
+        if self.prefix is None or entry is None:
             return None
-        keys, values = self.prefix[entry]  # type: ignore[index]  # only Prompts with a prefix travel
+        keys, values = self.prefix[entry]
         if self.kept is not None:
             # Here, where they fit into the processor's cache, and not for all layers at once.
             keys, values = keys * self.kept[entry][0], values * self.kept[entry][1]
@@ -104,6 +110,13 @@ class Prompts:
             values.to(value.dtype).expand(value.shape[0], -1, -1, -1),
             None if self.gate is None else self.gate[entry].to(key.dtype),
         )
+
+    def recalled(self, module: nn.Module, query: Float[Tensor, "b heads t k"]) -> Float[Tensor, "b t heads k"] | None:
+        """What the memory of this attention module adds to the attention of its queries, None if it has none."""
+        entry = self._entry(module)
+        if self.memory is None or entry is None:
+            return None
+        return torch.einsum("bhtk,hkv->bthv", F.elu(query) + 1, self.memory[entry].to(query.dtype))
 
     def _entry(self, module: nn.Module) -> int | None:
         """The place of this attention module's layer among the prompted ones, None if it is not prompted."""

@@ -101,6 +101,18 @@ def _with_prefix(base: Callable) -> Callable:
     return attend
 
 
+def _with_memory(base: Callable) -> Callable:
+    def attend(
+        module: nn.Module, query: Tensor, *args, prefix: Prompts | Visitor | None = None, **kwargs
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention of query "b heads t k" by a function that reads a prefix, plus the layer's own memory."""
+        output, weights = base(module, query, *args, prefix=prefix, **kwargs)
+        recalled = prefix.recalled(module, query) if isinstance(prefix, Prompts) else None
+        return output if recalled is None else output + recalled, weights
+
+    return attend
+
+
 def _eager(module: nn.Module, *args, **kwargs) -> tuple[Tensor, Tensor | None]:
     """The plain attention function that every modeling file of transformers defines for its own family."""
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
@@ -196,7 +208,7 @@ def _flash(
     return output, None
 
 
-attend = _with_prefix(sdpa_attention_forward)
+attend = _with_memory(_with_prefix(sdpa_attention_forward))
 """For families that have no attention interface: see `ptune.backbone.families`."""
 
 for _name, _base, _mask in (
@@ -205,7 +217,7 @@ for _name, _base, _mask in (
     ("flex", _flex, eager_mask),
     ("fa2", _flash, flash_attention_mask),  # transformers treats a name with "flash" in it as one of its own
 ):
-    AttentionInterface.register(f"ptune_{_name}", _with_prefix(_base))
+    AttentionInterface.register(f"ptune_{_name}", _with_memory(_with_prefix(_base)))
     AttentionMaskInterface.register(f"ptune_{_name}", _mask)
 
 

@@ -166,9 +166,12 @@ class Backbone(nn.Module):
         """Forward hook of the word embeddings: put the soft prompt of this forward pass into its slots."""
         if CURRENT.soft_prompt is None:
             return output
-        (slots, vectors), CURRENT.soft_prompt = CURRENT.soft_prompt, None
-        slots = F.pad(slots, (0, output.shape[1] - slots.shape[1]))  # Longformer pads texts to its window
-        return output.masked_scatter(slots[..., None], vectors.to(output.dtype))
+        (slots, vectors, added), CURRENT.soft_prompt = CURRENT.soft_prompt, None
+        t = output.shape[1]  # Longformer pads texts to its window
+        if vectors is not None:
+            slots = F.pad(slots, (0, t - slots.shape[1]))
+            output = output.masked_scatter(slots[..., None], vectors.to(output.dtype))
+        return output if added is None else output + F.pad(added, (0, 0, 0, t - added.shape[1])).to(output.dtype)
 
     def cut_gap(self, n: int) -> str:
         """Why the layers cannot begin at layer n with known hidden states; empty where they can, which is tried."""
@@ -236,6 +239,9 @@ class Backbone(nn.Module):
             moved = {key: batch[key][rows, (columns + start) % t] for key in ALIGNED if key in batch}
             if "answer_at" in batch:
                 moved["answer_at"] = (batch["answer_at"] - start) % t
+            if prompts.added is not None:
+                added = prompts.added.expand(len(mask), -1, -1)[rows, (columns + start) % t]
+                prompts = replace(prompts, added=added)
             hidden = self._read(batch | moved, prompts)[rows, (columns - start) % t]
         else:
             hidden = self._read(batch, prompts)
@@ -261,17 +267,19 @@ class Backbone(nn.Module):
                 raise InputError("position_ids: packed texts would share an input gate; give each a row of its own.")
             self.layers.show()
             prompts = replace(prompts, text=mask)
-        if prompts.prefix is not None:
+        if prompts.prefix is not None or prompts.memory is not None:
             self.require_prefix()
             inputs["prefix"] = prompts
         if "answer_at" in batch and isinstance(self.model, QueryModel):
             inputs["answer_at"] = batch["answer_at"]
-        if prompts.embeds is not None:
-            (b, t), p = batch["input_ids"].shape, prompts.embeds.shape[1]
+        vectors = prompts.embeds
+        if vectors is not None:
+            (b, t), p = batch["input_ids"].shape, vectors.shape[1]
             # masked_scatter reads the vectors in order and ignores those left over: a row of packed texts has the slots
             # of each of its texts, at most t // p of them.
-            vectors = prompts.embeds.expand(b if packed is None else b * (t // p), -1, -1)
-            CURRENT.soft_prompt = batch["slots"], vectors
+            vectors = vectors.expand(b if packed is None else b * (t // p), -1, -1)
+        if vectors is not None or prompts.added is not None:
+            CURRENT.soft_prompt = batch.get("slots"), vectors, prompts.added
         try:
             hidden = self.model(**inputs).last_hidden_state
             if CURRENT.soft_prompt is not None:

@@ -26,9 +26,9 @@ class PromptBank:
     Called on pairs of a prompt's name and a row, it returns the answers in their order, each in the form that
     `Predictor` gives it: `bank([("rte", ("He sleeps.", "He is awake.")), ("sst2", "a film")])`. Each row of a batch
     has the prefix or the soft prompt of its own run, and is then read by the head of that run. Prompts share a pass
-    where they have one form: the same length, layers and shift of positions; a gated prefix and a late prompt have a
-    pass of their own. The scores are those of each prompt alone to float error, since a batch of other rows is padded
-    otherwise.
+    where they have one form: the same length, layers and shift of positions; a gated prefix, a late prompt, a memory
+    and what is added to words have a pass of their own. The scores are those of each prompt alone to float error, since
+    a batch of other rows is padded otherwise.
 
     Args:
         runs: what `ptune.load` takes, by the name that rows call it; or a list, whose entries are their own names.
@@ -164,6 +164,7 @@ class PromptBank:
         predictor = self.prompts[name]
         prompts = predictor.model.prompts(predictor.moved(batch)) or Prompts()
         prefix, embeds = prompts.prefix, prompts.embeds
+        alone = (prompts.gate, prompts.input_gate, prompts.late, prompts.memory, prompts.added)
         keys = None if prefix is None else tuple((*layer.shape[:1], *layer.shape[2:]) for layer in prefix)
         return (
             keys,
@@ -171,7 +172,7 @@ class PromptBank:
             prompts.shift,
             None if embeds is None else embeds.shape[1],
             batch["answer_at"].shape[1] if "answer_at" in batch else 0,  # places that XLNet is given
-            name if any(own is not None for own in (prompts.gate, prompts.input_gate, prompts.late)) else None,
+            name if any(own is not None for own in alone) else None,
             predictor.precision,
         )
 
@@ -226,4 +227,4 @@ def stacked(prompts: list[Prompts], sizes: list[int]) -> Prompts:
             torch.cat([layer.expand(-1, b, -1, -1, -1) for layer, b in zip(layers, sizes, strict=True)], dim=1)
             for layers in zip(*(one.prefix for one in prompts), strict=True)  # type: ignore[arg-type]
         )
-    return Prompts(embeds, prefix, layers=first.layers, shift=first.shift)
+    return Prompts(embeds=embeds, prefix=prefix, layers=first.layers, shift=first.shift)
