@@ -15,6 +15,7 @@ from ptune.methods.multitask_prompt import MultitaskPrompt
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
+from ptune.methods.residual_prompt_tuning import ResidualPromptTuning
 from ptune.tuning.tuner import PromptTuner
 
 WIDTH, INNER, LAYERS, HEADS = 32, 48, 3, 4
@@ -83,6 +84,7 @@ LSTM = 2 * 2 * 4 * (WIDTH // 2) * (WIDTH + WIDTH // 2 + 2)
 """Layers, directions, gates, rows of weights and biases."""
 PERCEPTRON = 2 * (WIDTH**2 + WIDTH)
 masks = {"prompt.of_vector", "prompt.of_dimension"}
+network = {"prompt.vectors"} | {f"prompt.network.{i}.{name}" for i in (0, 2, 3) for name in ("weight", "bias")}
 flat, no_dropout = {"prompt.encoder.flat"}, {"prefix_dropout": 0.0}
 scale = frozenset({"prompt.encoder.scale"})
 generator = {f"prompt.{i}.{name}" for i in ("down", "up") for name in ("weight", "bias")}
@@ -112,6 +114,13 @@ TABLE = {
     "soft prompt": Case(PromptTuning, VECTORS | {"init": "random"}, {"prompt.vectors"}, 2 * WIDTH),
     "masked prompt": Case(
         MultitaskPrompt, VECTORS, {"prompt.vectors"} | masks, 2 * WIDTH + 2 + WIDTH, "prompt.vectors"
+    ),
+    "residual prompt": Case(
+        ResidualPromptTuning,
+        VECTORS | {"bottleneck": 8},
+        network,
+        2 * WIDTH + 2 * 8 * WIDTH + 8 + 3 * WIDTH,
+        "prompt.vectors",
     ),
     "encoded prompt": Case(PTuning, VECTORS, encoder | lstm, 2 * WIDTH + LSTM + PERCEPTRON, "prompt.vectors"),
     "encoded prompt, mlp": Case(

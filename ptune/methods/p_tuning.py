@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ptune.backbone import Backbone
 from ptune.errors import InputError
 from ptune.heads import Batch
-from ptune.methods.prompt_tuning import SoftPrompt
+from ptune.methods.prompt_tuning import SoftPrompt, soft_prompt
 from ptune.prompts import Prompts
 from ptune.tuning.checks import check_not_negative, check_size
 from ptune.tuning.reparameterized import Reparameterized
@@ -54,11 +54,7 @@ class PromptEncoder(Reparameterized):
     @torch.no_grad()
     def folded(self) -> SoftPrompt:
         """The vectors themselves, trainable."""
-        vectors = self()[0]
-        with torch.device("meta"):  # nothing is initialised, so that no random numbers are drawn
-            prompt = SoftPrompt(*vectors.shape)
-        prompt.vectors = nn.Parameter(vectors)
-        return prompt
+        return soft_prompt(self()[0])
 
 
 @final

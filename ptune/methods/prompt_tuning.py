@@ -36,6 +36,14 @@ class SoftPrompt(nn.Module):
         return self.vectors[None]
 
 
+def soft_prompt(vectors: Float[Tensor, "p e"]) -> SoftPrompt:
+    """The soft prompt that trains these vectors."""
+    with torch.device("meta"):  # nothing is initialised, so that no random numbers are drawn
+        prompt = SoftPrompt(*vectors.shape)
+    prompt.vectors = nn.Parameter(vectors)
+    return prompt
+
+
 @final
 class PromptTuning(Transferable):
     """Train vectors in the input's prompt slots, and the head.
