@@ -54,6 +54,8 @@ class Findings:
     tokens: list[tuple[list[str], list[str]]]
     """For each vector at the input the nearest tokens by cosine and by L2 distance, nearest first; none for vectors
     that enter at a layer above, which are no word embeddings."""
+    matrices: Float[Tensor, " l"] | None = None
+    """Norms of a memory's matrices, means over heads; no token attends to a memory, which has nothing else to show."""
 
 
 @torch.no_grad()
@@ -65,6 +67,10 @@ def look(model: PromptTuner, batch: Batch) -> Findings:
     prompts = model.prompts(batch)
     if prompts is None:
         raise InputError(f"model: {type(model).__name__} has no prompt to inspect.")
+    if prompts.memory is not None:
+        found = torch.stack([layer.norm(dim=(1, 2)).mean() for layer in prompts.memory]).cpu()
+        layers = prompts.layers or tuple(range(model.spec.layers))
+        return Findings(layers, None, None, None, None, None, [], found)
     backbone, text = model.backbone, batch["attention_mask"].bool()
     if prompts.prefix is None:
         layers, norms, text_norms = tuple(range(model.first_layer, model.spec.layers)), None, None
@@ -166,13 +172,16 @@ def tables(findings: Findings, title: str) -> str:
             for whose, norms in (("prompt", findings.norms), ("text", findings.text_norms)):
                 head.append(f"{name} norm, {whose}")
                 columns.append([f"{value:.3f}" for value in norms[:, i].tolist()])
+    if findings.matrices is not None:
+        head.append("norm of a head's matrix")
+        columns.append([f"{value:.3f}" for value in findings.matrices.tolist()])
     if findings.attention is not None and findings.even is not None:
         for name, shares in (("attention to the prompt", findings.attention.sum(1)), ("if even", findings.even)):
             head.append(name)
             columns.append([f"{value:.1%}" for value in shares.tolist()])
     if len(columns) > 1:
         parts.append(_markdown(head, [list(row) for row in zip(*columns, strict=True)]))
-    if findings.attention is None:
+    if findings.attention is None and findings.matrices is None:
         parts.append(
             "There are no attention weights: the prefix is gated, or the backbone's modules do not return them."
         )
@@ -212,7 +221,10 @@ def picture(findings: Findings, title: str) -> "Figure":
         left[1].set(title="attention to each vector / layer's mean", xlabel="vector", ylabel="layer")
         left[1].set_yticks(range(len(labels)), labels)
         figure.colorbar(image, ax=left[1])
-    if findings.norms is None or findings.text_norms is None:
+    if findings.matrices is not None:
+        last.bar(labels, findings.matrices.tolist())
+        last.set(title="mean norm", xlabel="layer")
+    elif findings.norms is None or findings.text_norms is None:
         norms = findings.vectors.norm(dim=1).tolist()  # type: ignore[union-attr]
         last.bar(range(len(norms)), norms)
         last.set(title="norm", xlabel="vector")

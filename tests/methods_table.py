@@ -14,6 +14,7 @@ from ptune.methods.manual import ManualPrompt
 from ptune.methods.multitask_prompt import MultitaskPrompt
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
+from ptune.methods.prefix_memory import PrefixMemory
 from ptune.methods.prompt_tuning import PromptTuning
 from ptune.methods.residual_prompt_tuning import ResidualPromptTuning
 from ptune.tuning.tuner import PromptTuner
@@ -110,6 +111,9 @@ TABLE = {
         P * FEATURES + BIASES + GAINS,
         "",
         no_dropout,
+    ),
+    "memory": Case(
+        PrefixMemory, {}, {f"prompt.matrices.{i}" for i in range(LAYERS)}, LAYERS * HEADS * (WIDTH // HEADS) ** 2
     ),
     "soft prompt": Case(PromptTuning, VECTORS | {"init": "random"}, {"prompt.vectors"}, 2 * WIDTH),
     "masked prompt": Case(

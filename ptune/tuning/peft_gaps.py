@@ -38,7 +38,8 @@ def prompt_gaps(model: PromptTuner) -> list[str]:
         found.append(f"backbone {backbone!r}: of an encoder-decoder, PEFT prompts the decoder, ptune the encoder.")
     prompts = added(model)
     own = sum(name.startswith("prompt.") for name in model.tensors())
-    if prompts is None or prompts.late is not None or own != 1 + (prompts.gate is not None):
+    alone = prompts is None or prompts.late is not None or prompts.memory is not None
+    if alone or own != 1 + (prompts.gate is not None):
         return [
             *found,
             f"model: {type(model).__name__} has no prompt for PEFT; PTuningV2, PromptTuning and PTuning do.",
