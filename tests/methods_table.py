@@ -6,6 +6,7 @@ from typing import Any
 
 from ptune.methods.apt import APT
 from ptune.methods.bitfit import BitFit
+from ptune.methods.dept import DePT
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.late_prompt_tuning import LatePromptTuning
 from ptune.methods.linear_probe import LinearProbe
@@ -125,6 +126,12 @@ TABLE = {
         network,
         2 * WIDTH + 2 * 8 * WIDTH + 8 + 3 * WIDTH,
         "prompt.vectors",
+    ),
+    "decomposed prompt": Case(
+        DePT,
+        VECTORS | {"tokens": 9, "rank": 3},
+        {"prompt.vectors", "prompt.a", "prompt.b"},
+        2 * WIDTH + (9 + WIDTH) * 3,
     ),
     "encoded prompt": Case(PTuning, VECTORS, encoder | lstm, 2 * WIDTH + LSTM + PERCEPTRON, "prompt.vectors"),
     "encoded prompt, mlp": Case(

@@ -27,6 +27,8 @@ def batch_of_length(batch, t, seed, slots):
         pytest.param("bert", "prefix, hidden", False, 3, marks=pytest.mark.deep),
         pytest.param("deberta-v2", "prefix, hidden", False, 3, marks=pytest.mark.deep),
         pytest.param("llama", "prefix", False, 3, marks=pytest.mark.deep),
+        pytest.param("llama", "memory", False, 3, marks=pytest.mark.deep),
+        pytest.param("bert", "decomposed prompt", False, 3, marks=pytest.mark.deep),
         pytest.param("llama", "soft prompt", False, 3, marks=pytest.mark.deep),
         (
             "llama",

@@ -42,6 +42,9 @@ CASES = {
     },
     "gates and adapters": {"method": "APT", "model__also": "[lora, adapter]", "model__also_gate": True},
     "a late prompt over kept layers": {"method": "LatePromptTuning", "model__length": 3, "cache_frozen": True},
+    "a memory": {"method": "PrefixMemory"},
+    "a residual network": {"method": "ResidualPromptTuning", "model__length": 3, "model__bottleneck": 4},
+    "a low-rank pair": {"method": "DePT", "model__length": 3, "model__rank": 2, "model__pair_lr": 0.1},
     "decay by the epoch": {"method": "PTuningV2", "name": "toy/tagging", "model__schedule": "exponential"},
 }
 WHEN = {"step": "every_n_train_steps=1", "validation": "monitor=val/loss", "epoch": "save_on_train_epoch_end=true"}

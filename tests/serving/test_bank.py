@@ -22,6 +22,8 @@ PROMPTS = {
     "late": ("LatePromptTuning", "toy/pair", {"length": 4}),
     "choice": ("PromptTuning", "toy/choice", {"length": 3}),
     "slots": ("PTuning", "toy/single", {"length": 3}),
+    "memory": ("PrefixMemory", "toy/single", {}),
+    "words": ("DePT", "toy/single", {"length": 3, "rank": 2, "tokens": 61}),
     "probe": ("LinearProbe", "toy/single", {}),
 }
 ANSWERS = ("label", "answers", "tags")
