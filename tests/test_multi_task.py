@@ -201,6 +201,8 @@ def test_a_run_leaves_a_prompt_for_each_task_that_answers_and_starts_another_run
         gold = [asked.data.task.labels[row["label"]] if isinstance(row["label"], int) else row["label"] for row in rows]
         right = sum(answer == label for answer, label in zip(answers, gold, strict=True)) / len(rows)
         assert right == pytest.approx(found[f"{name}:accuracy"])
+    with pytest.raises(InputError, match="ask a single task's file in the run's prompts/"):
+        ptune.load(tmp_path / "run/prompts.safetensors")
     single = runs.fit(
         tmp_path / "single", "PromptTuning", model__length=P, trainer__max_epochs=1, model__init=f"run+head:{file}"
     )

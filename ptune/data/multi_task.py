@@ -16,6 +16,8 @@ from ptune.tasks.spec import TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
+ASK = "a row does not say of which task it is; ask a single task's file in the run's prompts/."
+
 
 @final
 class MultiTask(TaskData):
@@ -42,6 +44,8 @@ class MultiTask(TaskData):
         sampling: Literal["proportional", "equal"] = "proportional",
         **common,
     ) -> None:
+        if isinstance(tasks, TaskSpec):  # what was saved of the tasks, of which no single one is meant
+            raise InputError(ASK)
         if not isinstance(tasks, list) or len({*tasks}) < 2 or len({*tasks}) < len(tasks):
             raise InputError(f"--data.tasks {tasks!r:.80}: must name two or more different tasks, e.g. '[rte, cb]'.")
         self.sampling = sampling
@@ -99,7 +103,7 @@ class MultiTask(TaskData):
 
     def parse(self, row: dict) -> NoReturn:
         """Raise an InputError: a row alone does not say of which task it is."""
-        raise InputError("a row does not say of which task it is; ask a single task's file in the run's prompts/.")
+        raise InputError(ASK)
 
     def encode(self, rows: list[dict], train: bool) -> NoReturn:
         """Raise an InputError as `parse`."""
