@@ -8,6 +8,7 @@ import pytest
 import torch
 from families import FAMILIES, distance, prompted, text
 from methods_table import TABLE, names
+from torch.nn import functional as F
 
 from ptune.backbone import Backbone
 from ptune.errors import InputError
@@ -181,6 +182,29 @@ def test_an_eval_pass_on_a_cpu_with_avx512_bf16_changes_no_weight_and_training_g
     after = backbone.model.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
+@pytest.mark.parametrize("how", ["autocast", "backbone_dtype"])
+def test_attention_is_trained_in_fp32_on_a_cpu_and_evaluated_in_16_bits(tiny, batch, prefix, monkeypatch, how):
+    full, inputs = Backbone(tiny("bert")).requires_grad_(False), batch()
+    kv = 0.3 * prefix(full.spec, P)
+    expected, kinds, function = hidden_and_gradient(full, inputs, kv), [], F.scaled_dot_product_attention
+
+    def spy(query, key, value, *args, **kwargs):
+        assert not torch.is_autocast_enabled("cpu") or query.dtype == torch.bfloat16
+        kinds.append((query.dtype, key.dtype, value.dtype))
+        return function(query, key, value, *args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    half = Backbone(tiny("bert"), dtype="fp32" if how == "autocast" else "bf16").requires_grad_(False)
+    kinds.clear()
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        found = hidden_and_gradient(half, inputs, kv)
+        with torch.no_grad():
+            evaluated = text(half(inputs, Prompts(prefix=kv)), inputs)
+    assert kinds == [(torch.float32,) * 3] * 3 + [(torch.bfloat16,) * 3] * 3, "three layers"
+    for one, other in (*zip(found, expected, strict=True), (evaluated, expected[0])):
+        assert 1e-4 < distance(one.float(), other) < 0.05
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "int8", "int4"])

@@ -84,7 +84,7 @@ def _with_prefix(base: Callable) -> Callable:
             keys, values = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
             return base(module, query, keys, values, mask, is_causal=causal, **kwargs)
         # Without a mask SDPA reads `module.is_causal`, whose default is True there; eager attends to everything.
-        default = base is sdpa_attention_forward
+        default = base is _sdpa
         causal = bool(getattr(module, "is_causal", default) if causal is None else causal)
         if (bias := kwargs.get("position_bias")) is not None:
             kwargs["position_bias"] = F.pad(bias, (p, 0))
@@ -111,6 +111,24 @@ def _with_memory(base: Callable) -> Callable:
         return output if recalled is None else output + recalled, weights
 
     return attend
+
+
+def _sdpa(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs
+) -> tuple[Tensor, None]:
+    """SDPA; while a model is trained in 16 bits on a CPU, in fp32.
+
+    On a CPU without matrix units (AMX) the backward pass of torch's 16-bit flash attention takes more than ten times as
+    long as that of fp32, and half of a training step (torch 2.13; `python experiments/step_parts.py`).
+    """
+    trained = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+    if query.device.type != "cpu" or query.dtype == torch.float32 or not trained:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    more = {"attention_mask": attention_mask, "position_bias": kwargs.pop("position_bias", None)}
+    more = {name: x.float() if x is not None and x.is_floating_point() else x for name, x in more.items()}
+    with torch.autocast("cpu", enabled=False):
+        found, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), **more, **kwargs)
+    return found.to(query.dtype), None
 
 
 def _eager(module: nn.Module, *args, **kwargs) -> tuple[Tensor, Tensor | None]:
@@ -208,11 +226,11 @@ def _flash(
     return output, None
 
 
-attend = _with_memory(_with_prefix(sdpa_attention_forward))
+attend = _with_memory(_with_prefix(_sdpa))
 """For families that have no attention interface: see `ptune.backbone.families`."""
 
 for _name, _base, _mask in (
-    ("sdpa", sdpa_attention_forward, _unread(sdpa_mask)),
+    ("sdpa", _sdpa, _unread(sdpa_mask)),
     ("eager", _eager, eager_mask),
     ("flex", _flex, eager_mask),
     ("fa2", _flash, flash_attention_mask),  # transformers treats a name with "flash" in it as one of its own
