@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptune.backbone import Backbone
-from ptune.backbone.tokenizer import load
 from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.methods.prompt_tuning import common_words
@@ -79,8 +78,7 @@ class DePT(Accompanied):
     def prepare(self, backbone: Backbone) -> None:
         """Start the vectors from embeddings of common words."""
         super().prepare(backbone)
-        ids = common_words(load(self.hparams["backbone"]), self.hparams["length"])
-        self.prompt.vectors.copy_(backbone.embed(ids.to(backbone.model.device))[0])
+        self.prompt.vectors.copy_(common_words(backbone, self.hparams["length"]))
 
     def check_data(self, data: Any) -> None:
         """As for all methods; texts may not have more tokens than the pair has rows."""

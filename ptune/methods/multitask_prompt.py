@@ -14,10 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ptune.backbone import Backbone
-from ptune.backbone.tokenizer import load
 from ptune.heads import Batch
 from ptune.heads.by_task import ByTask, parts
-from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt, common_words
+from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt, common_words, soft_prompt
 from ptune.prompts import Prompts
 from ptune.tuning.checks import check_size
 from ptune.tuning.reparameterized import Reparameterized
@@ -47,11 +46,7 @@ class MaskedPrompt(Reparameterized):
     @torch.no_grad()
     def of(self, task: int) -> SoftPrompt:
         """The vectors of one task, trainable."""
-        vectors = self(torch.tensor([task], device=self.vectors.device))[0]
-        with torch.device("meta"):  # nothing is initialised, so that no random numbers are drawn
-            prompt = SoftPrompt(*vectors.shape)
-        prompt.vectors = nn.Parameter(vectors)
-        return prompt
+        return soft_prompt(self(torch.tensor([task], device=self.vectors.device))[0])
 
     def folded(self) -> nn.Module:
         """The vectors of the task, where there is only one; the masks stay where there are several."""
@@ -84,8 +79,7 @@ class MultitaskPrompt(PromptTuner):
     def prepare(self, backbone: Backbone) -> None:
         """Start from embeddings of common words, as PromptTuning."""
         if isinstance(self.prompt, MaskedPrompt):
-            words = common_words(load(self.hparams["backbone"]), self.hparams["length"])
-            self.prompt.vectors.copy_(backbone.embed(words.to(backbone.model.device))[0])
+            self.prompt.vectors.copy_(common_words(backbone, self.hparams["length"]))
 
     def prompts(self, batch: Batch) -> Prompts:
         """The vectors of each row's task, for the slots of its text."""
@@ -103,8 +97,8 @@ class MultitaskPrompt(PromptTuner):
         for task, spec in enumerate(parts(self.head_spec)):
             last = first + len(spec.labels)
             model = self._of(task)
-            for name, value in model.head.linear.named_parameters():
-                value.data.copy_(dict(self.head.linear.named_parameters())[name][first:last])
+            for name, value in model.head.named_parameters():
+                value.data.copy_(self.head.get_parameter(name)[first:last])
             model.save_prompts(folder / f"{spec.task.replace('/', '-')}.safetensors")
             first = last
 

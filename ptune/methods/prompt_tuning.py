@@ -6,7 +6,6 @@ from typing import final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from ptune.backbone import Backbone
 from ptune.backbone.tokenizer import load, text_ids
@@ -88,25 +87,32 @@ class PromptTuning(Transferable):
         p, init, name = self.hparams["length"], self.hparams["init"], self.hparams["backbone"]
         if init == "random" or source(init):
             return
-        tokenizer = load(name)
-        ids = text_ids(name, self.hparams["init_text"], p) if init == "text" else common_words(tokenizer, p)
-        self.prompt.vectors.copy_(backbone.embed(ids.to(backbone.model.device))[0])
+        if init == "text":
+            self.prompt.vectors.copy_(embedded(backbone, text_ids(name, self.hparams["init_text"], p)))
+            return
+        self.prompt.vectors.copy_(common_words(backbone, p))
         if init == "labels":
-            for vector, label in zip(
-                self.prompt.vectors, self.head_spec.labels, strict=False
-            ):  # there may be more labels than vectors, or fewer
+            tokenizer = load(name)
+            # There may be more labels than vectors, or fewer.
+            for vector, label in zip(self.prompt.vectors, self.head_spec.labels, strict=False):
                 tokens = tokenizer(label, add_special_tokens=False, return_tensors="pt")["input_ids"]
-                vector.copy_(backbone.embed(tokens.to(backbone.model.device))[0].mean(0))
+                vector.copy_(embedded(backbone, tokens).mean(0))
 
     def prompts(self, batch: Batch) -> Prompts:
         """The vectors, for the slots of every text."""
         return Prompts(embeds=self.prompt())
 
 
-def common_words(tokenizer: PreTrainedTokenizerBase, p: int) -> Int[Tensor, "one p"]:
-    """Ids of p common words, drawn by the global seed; vocabularies list words approximately by frequency."""
+def embedded(backbone: Backbone, ids: Int[Tensor, "one p"]) -> Float[Tensor, "p e"]:
+    """The word embeddings of p tokens."""
+    return backbone.embed(ids.to(backbone.model.device))[0]
+
+
+def common_words(backbone: Backbone, p: int) -> Float[Tensor, "p e"]:
+    """The embeddings of p common words, drawn by the global seed; vocabularies list words roughly by frequency."""
+    tokenizer = load(backbone.spec.name)
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))  # None for an id that no token has
     texts = [(token or "").strip("Ġ▁") for token in tokens]
     words = [i for i, text in enumerate(texts) if len(text) > 1 and text.isalpha()]
     common = torch.tensor(words[:COMMON] or range(len(tokens)))
-    return common[torch.randint(len(common), (1, p))]
+    return embedded(backbone, common[torch.randint(len(common), (1, p))])

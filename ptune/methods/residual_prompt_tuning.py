@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ptune.backbone import Backbone
-from ptune.backbone.tokenizer import load
 from ptune.heads import Batch
 from ptune.methods.prompt_tuning import SoftPrompt, common_words, soft_prompt
 from ptune.prompts import Prompts
@@ -72,8 +71,7 @@ class ResidualPromptTuning(Accompanied):
     def prepare(self, backbone: Backbone) -> None:
         """Start the vectors from embeddings of common words."""
         super().prepare(backbone)
-        ids = common_words(load(self.hparams["backbone"]), self.hparams["length"])
-        self.prompt.vectors.copy_(backbone.embed(ids.to(backbone.model.device))[0])
+        self.prompt.vectors.copy_(common_words(backbone, self.hparams["length"]))
 
     def prompts(self, batch: Batch) -> Prompts:
         """The vectors, for the slots of every text."""
