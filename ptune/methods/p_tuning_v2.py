@@ -138,8 +138,9 @@ class PTuningV2(Prefixed, Transferable):
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """As for all methods; the table of a file is in absolute units."""
-        flat = "prompt.encoder.flat"
-        super().take({**tensors, flat: tensors[flat] / self.prompt.encoder.columns()})
+        encoder, flat = self.prompt.encoder, "prompt.encoder.flat"
+        assert isinstance(encoder, PrefixEncoder)  # `form: hidden` starts from no run
+        super().take({**tensors, flat: tensors[flat] / encoder.columns()})
 
     def _read(
         self, backbone: Backbone, input_ids: Int[Tensor, "one t"], **more: Int[Tensor, "one t"]

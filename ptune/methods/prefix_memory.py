@@ -11,17 +11,16 @@ backbone itself; each query head has a matrix of its own, "k k"; q is the query 
 it, turned by rotary positions where there are some.
 """
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ptune.backbone import Backbone
 from ptune.heads import Batch
 from ptune.prompts import Prompts
-from ptune.tuning.companions import Accompanied
-from ptune.tuning.prefixed import chosen_layers
+from ptune.tuning.layered import Layered
 
 
 @final
@@ -41,47 +40,27 @@ class Memory(nn.Module):
         """The matrices of every prompted layer."""
         return tuple(self.matrices)
 
+    def by_layer(self) -> dict[str, Sequence[Tensor]]:
+        """Each layer's matrices, and their gradients, once there are some."""
+        found = {"prompt_norm": [value.detach() for value in self.matrices]}
+        gradients = [value.grad for value in self.matrices if value.grad is not None]
+        return found | {"prompt_grad_norm": gradients} if gradients else found
+
 
 @final
-class PrefixMemory(Accompanied):
-    """Train a matrix of each attention head that adds to what the head attends to, and the head.
-
-    Args:
-        layers: Prompted layers: `all`, `last:N`, or a list of layer numbers from 0.
-        lr: Peak learning rate of the matrices; AdamW moves each of their numbers by as much at its first step.
-    """
+class PrefixMemory(Layered):
+    """Train a matrix of each attention head that adds to what the head attends to, and the head of the task."""
 
     prompt: Memory
 
-    def __init__(self, layers: str | list[int] = "all", lr: float = 5e-3, **common) -> None:
-        super().__init__(lr=lr, **common)
-        self.layers = chosen_layers(layers, self.spec.layers)
-        self.prompt = Memory(self.spec.heads, [self.spec.kv_sizes[layer][1] for layer in self.layers])
-
-    @property
-    def first_layer(self) -> int:
-        """The first one of `layers`."""
-        return min(self.layers)
-
-    def prepare(self, backbone: Backbone) -> None:
-        """Refuse a backbone whose layers would ignore the memory: the same that would ignore a prefix."""
-        super().prepare(backbone)
-        backbone.require_prefix()
+    def __init__(self, **common) -> None:
+        super().__init__(**common)
+        self.prompt = Memory(self.spec.heads, [k for _, k in self.kv_sizes])
 
     def prompts(self, batch: Batch) -> Prompts:
         """The matrices of every prompted layer."""
         return Prompts(memory=self.prompt(), layers=self.layers)
 
-    def layer_norms(self) -> dict[str, Tensor]:
-        """Norms of each layer's matrices and of their gradient, once there is one."""
-        named = dict(zip(self.layers, self.prompt.matrices, strict=True))
-        found = {f"prompt_norm/layer_{layer:02d}": value.detach().norm() for layer, value in named.items()}
-        return found | {
-            f"prompt_grad_norm/layer_{layer:02d}": value.grad.norm()
-            for layer, value in named.items()
-            if value.grad is not None
-        }
-
-    def metadata(self) -> dict[str, str]:
-        """As for all methods, and the numbers of the layers: `last:2` and [4, 5] may mean the same."""
-        return super().metadata() | {"layers": str(list(self.layers))}
+    def by_layer(self) -> dict[str, Sequence[Tensor]]:
+        """The matrices of each prompted layer, and their gradients."""
+        return self.prompt.by_layer()

@@ -18,8 +18,8 @@ from ptune.errors import InputError
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.prompts import Prompts
+from ptune.tuning.layered import chosen_layers
 from ptune.tuning.prefix import PrefixEncoder
-from ptune.tuning.prefixed import chosen_layers
 
 LABELS = torch.tensor([0, 1, 2])
 P, L, H, K = 5, 3, 4, 8  # of the tiny models
