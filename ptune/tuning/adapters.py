@@ -60,9 +60,8 @@ class ParallelAdapter(nn.Module):
 
 def add_adapter(backbone: Backbone, rank: int, gated: bool) -> tuple[str, ...]:
     """Put a `ParallelAdapter` beside the feed-forward block of each layer; the names of its tensors."""
-    device = backbone.model.get_input_embeddings().weight.device
     for block in feed_forward(backbone):
-        put_beside(block, ParallelAdapter(backbone.spec.width, rank, gated).to(device))
+        put_beside(block, ParallelAdapter(backbone.spec.width, rank, gated).to(backbone.model.device))
     return tuple(name for name, _ in backbone.named_parameters() if ".beside." in name)
 
 
@@ -73,7 +72,11 @@ def add_lora(backbone: Backbone, rank: int, gated: bool) -> tuple[str, ...]:
     if not gated:
         return lora
     for place in {name.removesuffix(".weight") for name in lora if ".lora_A." in name}:
-        first = backbone.get_submodule(place)
-        first.gate = TokenGate(first.weight.shape[1]).to(first.weight.device)
-        first.register_forward_hook(lambda first, args, output: output * first.gate(args[0]))
+        first, weight = backbone.get_submodule(place), backbone.get_parameter(f"{place}.weight")
+        first.gate = TokenGate(weight.shape[1]).to(weight.device)
+        first.register_forward_hook(_weigh)
     return tuple(name for name, _ in backbone.named_parameters() if ".lora_" in name)
+
+
+def _weigh(first: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output * first.gate(args[0])  # type: ignore[operator]

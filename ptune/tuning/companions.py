@@ -43,6 +43,8 @@ FOUND: dict[str, tuple[str, Callable[[Backbone], dict[str, nn.Parameter]]]] = {
     "layer_norm": ("normalisations with weights", layer_norms),
 }
 """For each companion in the backbone what it is, in words, and the function that finds its tensors."""
+RANK = 8
+"""That of `lora` and `adapter`, where none is given."""
 ADDED: dict[str, Callable[[Backbone, int, bool], tuple[str, ...]]] = {"lora": add_lora, "adapter": add_adapter}
 """For each companion that is put into the backbone the function that does so."""
 
@@ -56,47 +58,53 @@ class Accompanied(PromptTuner, ABC):
             normalisations; `lora` low-rank updates (needs ptune[peft]), `adapter` scaled parallel adapters of the
             feed-forward blocks (He et al. 2022).
         also_lr: Peak learning rate of these tensors.
-        also_rank: Rank of `lora`, and features between the two maps of `adapter`.
+        also_rank: Rank of `lora`, and features between the two maps of `adapter`; 8 if left out.
         also_gate: Weight what `lora` and `adapter` add to a token by a trained gate of what their module reads, as
             UniPELT does (Mao et al. 2022); it has one weight for all tokens of a text, their mean.
     """
 
-    added: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
     """Names of the tensors that were put into the backbone."""
 
     def __init__(
         self,
         also: list[str] | None = None,
         also_lr: float = 1e-3,
-        also_rank: int = 8,
-        also_gate: bool = False,
+        also_rank: int | None = None,
+        also_gate: bool | None = None,
         **common,
     ) -> None:
         super().__init__(**common)
         check_rate("also_lr", also_lr)
-        check_size("also_rank", also_rank)
         for name in also or ():
             if name not in FOUND | ADDED:
                 raise InputError(f"also: {name!r} is no companion of a prompt; {nearest(name, FOUND | ADDED)}")
-        if also_gate and not ADDED.keys() & set(also or ()):
-            raise InputError("also_gate: true is for lora and adapter, and there are none; use also: [lora, adapter].")
+        if also_rank is not None:
+            check_size("also_rank", also_rank)
+        # Null where they are left out: a run that has neither keeps the hash that it had before there were the two.
+        for name, value in {"also_rank": also_rank, "also_gate": also_gate}.items():
+            if value and not ADDED.keys() & set(also or ()):
+                raise InputError(
+                    f"{name}: {str(value).lower()} is for lora and adapter, and there are none; "
+                    "use also: [lora, adapter]."
+                )
         if also:
             self.require_fp32()
 
     def prepare(self, backbone: Backbone) -> None:
         """Refuse a backbone that has none of a companion, and put the others into it."""
-        wanted = self.hparams["also"] or ()
+        wanted, rank = self.hparams["also"] or (), self.hparams["also_rank"] or RANK
         for name, (what, find) in FOUND.items():
             if name in wanted and not find(backbone):
                 raise InputError(f"also: {name!r}, but {self.spec.who} has no {what}; leave it out.")
         for name, add in ADDED.items():
             if name in wanted:
-                self.added += add(backbone, self.hparams["also_rank"], self.hparams["also_gate"])
+                self.adapters += add(backbone, rank, bool(self.hparams["also_gate"]))
 
     def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
         """The tensors of the companions."""
         wanted, named = self.hparams["also"] or (), dict(backbone.named_parameters())
-        found = {name: named[name] for name in self.added}
+        found = {name: named[name] for name in self.adapters}
         for each in FOUND.keys() & set(wanted):
             found |= FOUND[each][1](backbone)
         return found

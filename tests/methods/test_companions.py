@@ -262,6 +262,7 @@ def test_a_feed_forward_block_is_found_in_each_layer_or_the_family_is_refused(bu
     ("arguments", "reason"),
     [
         ({"also": ["bias"], "also_gate": True}, "also_gate: true is for lora and adapter, and there are none"),
+        ({"also": ["bias"], "also_rank": 4}, "also_rank: 4 is for lora and adapter, and there are none"),
         ({"also": ["adapter"], "also_rank": 0}, "also_rank: 0 must be at least 1"),
         ({"also": ["adaptor"]}, "'adaptor' is no companion of a prompt; did you mean 'adapter'"),
     ],
