@@ -87,6 +87,12 @@ class Prompts:
     added: Float[Tensor, "rows t e"] | None = None
     """Added to the word embeddings of the t tokens of the input, slots among them; there are 1 or b rows."""
 
+    @property
+    def of_one_text(self) -> bool:
+        """Whether a row's prompts are made for the one text that it holds, so that packed texts cannot have them."""
+        own = self.embeds is not None and len(self.embeds) > 1
+        return own or self.late is not None or self.input_gate is not None
+
     def entered(self, module: nn.Module, hidden: Float[Tensor, "b t d"]) -> "Prompts":
         """These prompts for an attention module that is about to read these hidden states."""
         entry = self._entry(module)

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from ptune.errors import InputError
 from ptune.methods.p_tuning_v2 import PTuningV2
-from ptune.prompts import Prompts
+from ptune.prompts import InputGate, Late, Prompts
 
 P = 4
 LENGTHS = (7, 5, 3)
@@ -101,6 +101,20 @@ def test_each_packed_text_has_its_soft_prompt(frozen, batch, family):
         rows = text(backbone(inputs | {"slots": slots}, prompts), inputs)
         together = backbone(packed(inputs) | {"slots": text(slots, inputs)[None]}, prompts)
     assert_close(together[0], rows, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        Prompts(input_gate=InputGate(torch.zeros(2, 32, P), torch.ones(2))),
+        Prompts(late=Late(1, lambda hidden, text: torch.zeros(1, P, 32))),
+        Prompts(embeds=torch.zeros(3, P, 32)),
+    ],
+    ids=["input gate", "late", "one a text"],
+)
+def test_packed_texts_have_no_prompt_that_is_made_for_one_text(frozen, batch, prompts):
+    with pytest.raises(InputError, match="position_ids: packed texts would share a prompt that is made for one text"):
+        frozen("llama")(packed(batch(LENGTHS)), prompts)
 
 
 @pytest.mark.parametrize(

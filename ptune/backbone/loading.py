@@ -1,6 +1,7 @@
 """Loading a backbone: its config, its class, its precision, and what its checkpoint must hold."""
 
 import copy
+import hashlib
 import logging
 import warnings
 from collections.abc import Collection, Iterator
@@ -95,6 +96,31 @@ def load_model(spec: BackboneSpec, dropout: bool, attention: Attention, dtype: D
         lower(model)
     keep_layout(model)
     return Loaded(model, head, found["missing_keys"])
+
+
+def recompute(model: PreTrainedModel, spec: BackboneSpec) -> None:
+    """Let a model recompute its activations in the backward pass; InputError where it cannot."""
+    # The second is its name before transformers 5.23.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise InputError(f"checkpointing: {spec.who} cannot recompute its activations; leave it out.") from error
+    model.disable_input_require_grads()  # a need of reentrant checkpointing: gradients that nothing reads
+
+
+def fingerprint(model: PreTrainedModel, random: Collection[str], dtype: Dtype) -> str:
+    """16 hex digits of names, shapes and the first values of all weights: the same weights, the same backbone.
+
+    `random` weights, which the checkpoint lacks and nothing reads, are left out. Other weights than fp32 say so.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if name in random:
+            continue
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.flatten()[:256].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16] + ("" if dtype == "fp32" else f"-{dtype}")
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """`Backbone`: a pretrained model that reads `Prompts`."""
 
-import hashlib
-from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, final
 
@@ -14,7 +12,7 @@ from ptune.backbone.attention import Attention, attention_function
 from ptune.backbone.depth import Depth, filled, with_slots, without_slots
 from ptune.backbone.families import QueryModel
 from ptune.backbone.layers import Layers
-from ptune.backbone.loading import load_model
+from ptune.backbone.loading import fingerprint, load_model, recompute
 from ptune.backbone.pooling import pooled, take_pooling
 from ptune.backbone.pretrained import Dtype, Pool, describe
 from ptune.backbone.state import CURRENT
@@ -65,8 +63,8 @@ class Backbone(nn.Module):
         self.model, self.lm = loaded.model, loaded.lm
         self.train()  # from_pretrained returns eval mode
         if checkpointing:
-            self._checkpoint()
-        self.fingerprint = self._fingerprint(random=loaded.missing)
+            recompute(self.model, self.spec)
+        self.fingerprint = fingerprint(self.model, loaded.missing, dtype)
         # Not by `inputs_embeds`: some families read more from input ids (Gemma 3n and 4 an embedding for each layer).
         self.model.get_input_embeddings().register_forward_hook(self._fill)
         # flex and flash need a GPU, but the model is probed before Lightning moves it there: it is probed with sdpa.
@@ -81,18 +79,6 @@ class Backbone(nn.Module):
                 f"{self.spec.who}: its language model predicts words in an order of its own, which no template has; "
                 "leave the template out, or choose another backbone."
             )
-
-    def _checkpoint(self) -> None:
-        model = self.model
-        # The second is its name before transformers 5.23.
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        try:
-            enable({"use_reentrant": False})
-        except ValueError as error:
-            raise InputError(
-                f"checkpointing: {self.spec.who} cannot recompute its activations; leave it out."
-            ) from error
-        model.disable_input_require_grads()  # a need of reentrant checkpointing: gradients that nothing reads
 
     def require_prefix(self) -> None:
         """Raise InputError unless every layer of this backbone consumes its own prefix exactly once a forward pass."""
@@ -145,19 +131,6 @@ class Backbone(nn.Module):
         """The number of tokens that fit into one input, shifted positions included; None where nothing limits it."""
         return self.traits.room
 
-    def _fingerprint(self, random: Collection[str]) -> str:
-        """16 hex digits of names, shapes and the first values of all weights: the same weights, the same backbone.
-
-        `random` weights, which the checkpoint lacks and nothing reads, are left out. Other weights than fp32 say so.
-        """
-        digest = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
-            if name in random:
-                continue
-            digest.update(f"{name}{tuple(value.shape)}".encode())
-            digest.update(value.flatten()[:256].float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16] + ("" if self.dtype == "fp32" else f"-{self.dtype}")
-
     def embed(self, input_ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t e"]:
         """Word embeddings alone, before positions, types and normalisation."""
         return self.model.get_input_embeddings()(input_ids)
@@ -166,9 +139,10 @@ class Backbone(nn.Module):
         """Forward hook of the word embeddings: put the soft prompt of this forward pass into its slots."""
         if CURRENT.soft_prompt is None:
             return output
-        (slots, vectors, added), CURRENT.soft_prompt = CURRENT.soft_prompt, None
+        (put, added), CURRENT.soft_prompt = CURRENT.soft_prompt, None
         t = output.shape[1]  # Longformer pads texts to its window
-        if vectors is not None:
+        if put is not None:
+            slots, vectors = put
             slots = F.pad(slots, (0, t - slots.shape[1]))
             output = output.masked_scatter(slots[..., None], vectors.to(output.dtype))
         return output if added is None else output + F.pad(added, (0, 0, 0, t - added.shape[1])).to(output.dtype)
@@ -223,6 +197,10 @@ class Backbone(nn.Module):
         the family cannot keep them apart. `batch["answer_at"]` "b a" are the places where a template's answer is read,
         which XLNet must be given.
         """
+        if prompts is not None and prompts.of_one_text and "position_ids" in batch:
+            raise InputError(
+                "position_ids: packed texts would share a prompt that is made for one text; give each a row of its own."
+            )
         if prompts is not None and (late := prompts.late) is not None:
             n, states = begin or (late.layer, self.below(batch, late.layer))
             begin = n, filled(states, batch, late)
@@ -263,8 +241,6 @@ class Backbone(nn.Module):
         ):
             inputs["position_ids"] = traits.positions(batch["input_ids"], mask) + prompts.shift
         if prompts.input_gate is not None:
-            if packed is not None:
-                raise InputError("position_ids: packed texts would share an input gate; give each a row of its own.")
             self.layers.show()
             prompts = replace(prompts, text=mask)
         if prompts.prefix is not None or prompts.memory is not None:
@@ -279,7 +255,7 @@ class Backbone(nn.Module):
             # of each of its texts, at most t // p of them.
             vectors = vectors.expand(b if packed is None else b * (t // p), -1, -1)
         if vectors is not None or prompts.added is not None:
-            CURRENT.soft_prompt = batch.get("slots"), vectors, prompts.added
+            CURRENT.soft_prompt = None if vectors is None else (batch["slots"], vectors), prompts.added
         try:
             hidden = self.model(**inputs).last_hidden_state
             if CURRENT.soft_prompt is not None:

@@ -17,8 +17,8 @@ class ForwardPass(threading.local):
     torch.compile traces a `threading.local` and cannot trace a `ContextVar` (torch 2.13).
     """
 
-    soft_prompt: tuple[Tensor | None, Tensor | None, Tensor | None] | None = None
-    """The slots "b t", the vectors "n s e" that the word embeddings put into them, and what they add to all tokens
+    soft_prompt: tuple[tuple[Tensor, Tensor] | None, Tensor | None] | None = None
+    """The slots "b t" with the vectors "n s e" that the word embeddings put into them, and what they add to all tokens
     "n t e", until they have done so."""
     feed_forward: Tensor | None = None
     """What the feed-forward block that runs now reads, for an adapter beside it."""

@@ -5,11 +5,10 @@ import torch
 from families import FAMILIES, often, text
 from torch.testing import assert_close
 
-from ptune.backbone import Backbone
 from ptune.backbone.traits import numbered
 from ptune.errors import InputError
 from ptune.methods.apt import APT
-from ptune.prompts import InputGate, Prompts
+from ptune.prompts import Prompts
 from ptune.tuning.peft_gaps import gaps
 
 P, L, D = 4, 3, 32  # of the tiny models
@@ -89,14 +88,6 @@ def test_a_gate_sees_the_text_alone_and_not_another_row(build, batch):
         for row, length in enumerate(LENGTHS):
             alone = {"input_ids": inputs["input_ids"][row : row + 1, :length]}
             assert_close(model.backbone(alone, model.prompts(alone))[0], together[row, :length], atol=1e-5, rtol=1e-5)
-
-
-def test_texts_that_are_packed_into_one_row_have_no_gate_of_their_own(tiny):
-    backbone = Backbone(tiny("llama"))
-    batch = {"input_ids": torch.arange(5, 20)[None], "position_ids": torch.tensor([[*range(8), *range(7)]])}
-    gate = InputGate(torch.zeros(L, D, P), torch.ones(L))
-    with pytest.raises(InputError, match="position_ids: packed texts would share an input gate"):
-        backbone(batch, Prompts(input_gate=gate))
 
 
 def test_a_family_without_a_prefix_is_refused_and_so_is_peft(build):
