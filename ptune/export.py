@@ -26,7 +26,7 @@ from ptune.run.disk import told
 from ptune.serving.folder import write_folder
 from ptune.serving.loading import of_folder
 from ptune.tuning.injected import peft_library
-from ptune.tuning.peft_gaps import TASKS, added, gaps, one_text, other_pooling, prompt_gaps
+from ptune.tuning.peft_gaps import TASKS, gaps, one_text, other_pooling, prompt_gaps, prompts_of
 from ptune.tuning.tuner import PromptTuner
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _refuse(reasons: list[str]) -> None:
 
 def _counterpart(model: PromptTuner) -> str:
     """The name of PEFT's configuration of such a prompt."""
-    prompts = added(model)
+    prompts = prompts_of(model)
     return "PromptTuningConfig" if prompts is None or prompts.prefix is None else "PrefixTuningConfig"
 
 

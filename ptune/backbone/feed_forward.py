@@ -20,7 +20,8 @@ def feed_forward(backbone: Backbone) -> list[tuple[nn.Module, nn.Module]]:
         parent, name = backbone.depth.place
         for layer in getattr(parent, name):
             inside = {part for attention in numbered(layer) for part in attention.modules()}
-            sizes = {part: shape(part) for part in layer.modules() if part not in inside and shape(part) is not None}
+            outside = (part for part in layer.modules() if part not in inside)
+            sizes = {part: size for part in outside if (size := shape(part)) is not None}
             first = [part for part, (n, m) in sizes.items() if n == d != m]
             last = [part for part, (n, m) in sizes.items() if n != d == m]
             if first and len(last) == 1:

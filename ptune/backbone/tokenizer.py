@@ -50,7 +50,7 @@ def stand_in(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def encoded(
-    tokenizer: PreTrainedTokenizerBase, firsts: Sequence[str], seconds: Sequence[str] | None, longest: int
+    tokenizer: PreTrainedTokenizerBase, firsts: list[str], seconds: list[str] | None, longest: int
 ) -> dict[str, list[list[int]]]:
     """`input_ids`, and `token_type_ids` where the tokenizer has them, of texts or of pairs, cut to `longest` tokens.
 
@@ -59,7 +59,7 @@ def encoded(
     (a class of tokenizers that adds something of its own), transformers tokenizes all texts.
     """
 
-    def whole(firsts: Sequence[str], seconds: Sequence[str] | None) -> dict[str, list[list[int]]]:
+    def whole(firsts: list[str], seconds: list[str] | None) -> dict[str, list[list[int]]]:
         found = tokenizer(firsts, seconds, truncation=True, max_length=longest, return_attention_mask=False)
         return {name: found[name] for name in ("input_ids", "token_type_ids") if name in found}
 

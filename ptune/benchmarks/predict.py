@@ -89,7 +89,7 @@ def contenders(options: argparse.Namespace, folder: Path) -> dict[str, Callable[
     asked = load(file, device=options.device, batch_size=options.batch)
     model: Any = classifier(options.backbone, False).eval().to(options.device)
     model.config.id2label, model.config.label2id = dict(enumerate(LABELS)), {}
-    model.classifier.load_state_dict(asked.model.head.linear.state_dict())
+    model.classifier.load_state_dict(asked.model.head.get_submodule("linear").state_dict())
     tokenizer = AutoTokenizer.from_pretrained(**origin(options.backbone))
     pipeline = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device=options.device)
     limits = {"truncation": True, "max_length": data.max_length}

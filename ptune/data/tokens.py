@@ -63,8 +63,8 @@ class Tokens(Columns):
 
     def encode_texts(self, texts: list[list[str]]) -> list[dict]:
         """input_ids, and token_type_ids where the tokenizer has them, of rows of one text or two, cut to the budget."""
-        first, second = (*(list(column) for column in zip(*texts, strict=True)), None)[:2]
-        tokens = encoded(self.tokenizer, first, second, self.budget)
+        first, *second = (list(column) for column in zip(*texts, strict=True))
+        tokens = encoded(self.tokenizer, first, second[0] if second else None, self.budget)
         return [{name: values[i] for name, values in tokens.items()} for i in range(len(texts))]
 
     def pad(self, texts: list[dict]) -> Batch:

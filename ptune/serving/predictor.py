@@ -83,7 +83,7 @@ class Predictor:
             rows = more
         elif more:
             raise InputError(f"{next(iter(more))}: is no argument; give rows, top_k and batch_size.")
-        _check_rows(rows)
+        rows = _checked_rows(rows)
         lists = asked or self.data.several
         if isinstance(rows, str | tuple | Mapping):
             (answer,) = self.answers([rows], top_k, batch_size)
@@ -187,8 +187,8 @@ class Predictor:
         return nullcontext() if dtype is None else torch.autocast(self.model.device.type, dtype)
 
 
-def _check_rows(rows: Any) -> None:
-    """Raise InputError for what is neither a row nor rows, at the call and not where the first answer is read."""
+def _checked_rows(rows: Any) -> Any:
+    """A row or rows; InputError for anything else, at the call and not where the first answer is read."""
     pandas = sys.modules.get("pandas")  # there is no DataFrame where it was not imported
     if pandas and isinstance(rows, pandas.DataFrame):  # its items are the names of its columns
         raise InputError("a pandas DataFrame is no list of rows; give frame.to_dict('records').")
@@ -197,3 +197,4 @@ def _check_rows(rows: Any) -> None:
             f"{rows!r:.40} is neither a text nor a row nor rows; give a text, a tuple of texts, a dict with named "
             "columns, or a list of them."
         )
+    return rows

@@ -36,10 +36,14 @@ def prompt_gaps(model: PromptTuner) -> list[str]:
     backbone, found = model.hparams["backbone"], []
     if type(model.spec.config).is_encoder_decoder:
         found.append(f"backbone {backbone!r}: of an encoder-decoder, PEFT prompts the decoder, ptune the encoder.")
-    prompts = added(model)
+    prompts = prompts_of(model)
     own = sum(name.startswith("prompt.") for name in model.tensors())
-    alone = prompts is None or prompts.late is not None or prompts.memory is not None
-    if alone or own != 1 + (prompts.gate is not None):
+    if (
+        prompts is None
+        or prompts.late is not None
+        or prompts.memory is not None
+        or own != 1 + (prompts.gate is not None)
+    ):
         return [
             *found,
             f"model: {type(model).__name__} has no prompt for PEFT; PTuningV2, PromptTuning and PTuning do.",
@@ -106,7 +110,7 @@ def other_pooling(model: PromptTuner, who: str) -> str:
 
 
 @torch.no_grad()
-def added(model: PromptTuner) -> Prompts | None:
+def prompts_of(model: PromptTuner) -> Prompts | None:
     """What the method adds to one text, in eval mode."""
     training = model.training
     try:
