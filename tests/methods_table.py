@@ -129,9 +129,9 @@ TABLE = {
     ),
     "decomposed prompt": Case(
         DePT,
-        VECTORS | {"tokens": 9, "rank": 3},
+        VECTORS | {"tokens": 48, "rank": 3},
         {"prompt.vectors", "prompt.a", "prompt.b"},
-        2 * WIDTH + (9 + WIDTH) * 3,
+        2 * WIDTH + (48 + WIDTH) * 3,
     ),
     "encoded prompt": Case(PTuning, VECTORS, encoder | lstm, 2 * WIDTH + LSTM + PERCEPTRON, "prompt.vectors"),
     "encoded prompt, mlp": Case(
