@@ -40,6 +40,7 @@ NOISE = (
     "Checkpoint directory .* exists",
     "The '.*_dataloader' does not have many",
     "It is recommended to use .self.log",  # metrics are of all processes already
+    "is smaller than the logging interval",  # steps are counted over epochs, so the loss is logged all the same
     ".*LightningCLI's args parameter",  # a command called from Python has the process's own words, too
 )
 """Warnings of Lightning that are not about the run."""
