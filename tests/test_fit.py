@@ -247,7 +247,7 @@ def test_the_prompts_of_a_run_give_its_scores_again(finished):
         "rates     prompt 0.1, head 0.1; linear, weight decay 0",
         "length    3 epochs at most, 9 steps",
         "rows      10 an epoch; the checkpoint is chosen on validation",
-        "PEFT      cannot be exported: (1) shift_positions: false, but PEFT shifts the text",
+        "PEFT      cannot be exported: shift_positions: false, but PEFT shifts the text",
         "seed      11",
         "metrics.csv (W&B is off)",
     ],

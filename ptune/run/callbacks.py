@@ -79,6 +79,8 @@ def _exportable(model: PromptTuner) -> str:
     reasons = gaps(model)
     if not reasons:
         return "can be exported"
+    if len(reasons) == 1:
+        return f"cannot be exported: {reasons[0].rstrip('.')}"
     listed = "; ".join(f"({i}) {reason.rstrip('.')}" for i, reason in enumerate(reasons, 1))
     return f"cannot be exported: {listed}"
 
