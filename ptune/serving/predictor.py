@@ -37,6 +37,7 @@ class Predictor:
 
     - classification: `{label, score}`, the score a probability; for one text that is given alone, a list of one, as
       transformers' text-classification pipeline returns. A task without labels: its number is the score;
+    - multi_label: a list of `{label, score}`, the labels that are given, the most probable one first;
     - multiple choice: `{label, score, answer}`, where `answer` is the text of the choice;
     - span_qa: `{score, start, end, answer}`, characters of the context; `answer` is "" where there is none;
     - tagging: a list of `{entity_group, score, word, start, end}`, characters of the text, or of its words joined by
@@ -45,7 +46,8 @@ class Predictor:
 
     With `top_k`, a row of classes, choices, spans or words gets a list of so many of these, best first; with
     `top_k=None` of all classes and choices, of 20 spans, and of the whole vocabulary. Spans are distinct, and where a
-    question may have no answer, that is one of them.
+    question may have no answer, that is one of them. A number, the tags of a sentence and the labels of a multi-label
+    row are one answer, which is the same with `top_k`.
 
     Args:
         model: a method whose backbone is loaded.
@@ -192,6 +194,10 @@ def _checked_rows(rows: Any) -> Any:
     pandas = sys.modules.get("pandas")  # there is no DataFrame where it was not imported
     if pandas and isinstance(rows, pandas.DataFrame):  # its items are the names of its columns
         raise InputError("a pandas DataFrame is no list of rows; give frame.to_dict('records').")
+    datasets = sys.modules.get("datasets")
+    if datasets and isinstance(rows, datasets.DatasetDict):  # a dict, but of splits and not of columns
+        splits = ", ".join(map(repr, rows))
+        raise InputError(f"a DatasetDict is no list of rows; give one of its splits by its name: {splits}.")
     if isinstance(rows, bytes | bytearray) or not isinstance(rows, Iterable):
         raise InputError(
             f"{rows!r:.40} is neither a text nor a row nor rows; give a text, a tuple of texts, a dict with named "

@@ -155,6 +155,11 @@ def test_lists_datasets_and_iterators_keep_the_order(run):
         (b"a", {}, "b'a' is neither a text nor a row nor rows"),
         (b"", {}, "b'' is neither a text nor a row nor rows"),
         (pd.DataFrame({"sentence1": ["a"], "sentence2": ["b"]}), {}, "a pandas DataFrame is no list of rows"),
+        (
+            datasets.DatasetDict({"train": datasets.Dataset.from_list([]), "x": datasets.Dataset.from_list([])}),
+            {},
+            "a DatasetDict is no list of rows; give one of its splits by its name: 'train', 'x'.",
+        ),
         ([None], {}, "row 1: None is neither a text"),
         ([3], {}, "row 1: 3 is neither a text"),
         (("a", 3), {}, "row 1: ('a', 3) is neither a text"),
