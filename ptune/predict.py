@@ -40,6 +40,8 @@ Answered = list[tuple[int, str, Any, list[dict[str, Any]]]]
 Answer = Callable[..., list[list[dict[str, Any]]]]
 """Answers checked rows; it takes the names of their runs, the rows, and `done`, which is told numbers of them."""
 INPUTS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".conll", ".conllu", ".bio", ".iob", ".iob2", "-")
+SAVED = "state.json"
+"""A file of every folder that `save_to_disk` of a Dataset has written."""
 OUTPUTS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", "-")
 """Also the inputs whose rows have columns."""
 TABLES = (".csv", ".tsv", ".parquet")
@@ -52,8 +54,9 @@ def parsed(args: list[str]) -> Namespace:
     what = "run directory, exported folder, prompts.safetensors, best.ckpt or hub id; several share one backbone"
     parser.add_argument("runs", metavar="run", nargs="+", help=what)
     what = (
-        f"rows: a file {' '.join(INPUTS[:-1])}, or - for stdin; of a column file (CoNLL) the words are read, and they "
-        "and the last column stand beside the answers as tokens and tags"
+        f"rows: a file {' '.join(INPUTS[:-1])}, a folder that save_to_disk of a Dataset has written, or - for stdin, "
+        "with a text or a JSON object on each line; of a column file (CoNLL) the words are read, and they and the last "
+        "column stand beside the answers as tokens and tags"
     )
     parser.add_argument("--input", required=True, help=what)
     parser.add_argument(
@@ -64,7 +67,11 @@ def parsed(args: list[str]) -> Namespace:
     )
     parser.add_argument("--output", default="-", help=f"a file {' '.join(OUTPUTS[:-1])}, or - for stdout")
     parser.add_argument("--format", choices=("rows", "glue"), default="rows", help="glue: the benchmark's own file")
-    parser.add_argument("--top_k", type=int, help="list so many answers of each row, best first")
+    top_k = (
+        "list so many classes, choices, spans or words of each row, best first; a number, the tags of a sentence and "
+        "the labels of a multi-label row are one answer, and stay as they are"
+    )
+    parser.add_argument("--top_k", type=int, help=top_k)
     parser.add_argument("--batch_size", type=int, help="rows in a batch; by default the run's, or 32")
     parser.add_argument("--device", default="auto", help="such as cpu or cuda:0; by default the accelerator")
     parser.add_argument("--backbone", help="the backbone's place, where it is no longer the run's")
@@ -81,13 +88,11 @@ def _check(found: Namespace) -> None:
         if not Path(run).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", run):
             raise InputError(absent(run, "give a run directory, a prompts.safetensors or a hub id."))
     name = Path(found.input).name.removesuffix(".gz")
-    if found.input != "-" and not Path(found.input).is_file():
-        is_there = Path(found.input).exists()
-        fix = "give a file, or - for stdin."
-        raise InputError(f"--input {f'{found.input}: is a folder; {fix}' if is_there else absent(found.input, fix)}")
-    if found.input != "-" and Path(name).suffix not in INPUTS:
+    _check_input(found.input)
+    file = found.input != "-" and Path(found.input).is_file()
+    if file and Path(name).suffix not in INPUTS:
         raise InputError(f"--input {found.input}: ends with none of {' '.join(INPUTS[:-1])}; rename or convert it.")
-    if found.route and found.input != "-" and Path(name).suffix not in OUTPUTS:
+    if found.route and file and Path(name).suffix not in OUTPUTS:
         raise InputError(f"--route {found.route}: rows of {found.input} have no columns; give a file that has them.")
     for option, least in (("top_k", 1), ("batch_size", 1)):
         value = getattr(found, option)
@@ -112,6 +117,20 @@ def _check(found: Namespace) -> None:
         raise InputError(f"--output {found.output}: there is no folder {output.parent}; make it.")
     if output.is_dir() or (output.exists() and not found.overwrite):
         raise InputError(f"--output {found.output}: exists; choose another, or add --overwrite.")
+
+
+def _check_input(source: str) -> None:
+    """Raise an InputError where this is neither stdin, nor a file, nor a saved Dataset."""
+    folder = Path(source)
+    if source == "-" or folder.is_file() or (folder / SAVED).is_file():
+        return
+    fix = "give a file, a folder that save_to_disk of a Dataset has written, or - for stdin."
+    if not folder.exists():
+        raise InputError(f"--input {absent(source, fix)}")
+    splits = sorted(str(file.parent) for file in folder.glob(f"*/{SAVED}"))
+    if splits:
+        raise InputError(f"--input {source}: is a folder of several datasets; give one: {', '.join(splits)}.")
+    raise InputError(f"--input {source}: is a folder; {fix}")
 
 
 def run(found: Namespace) -> bool:
@@ -223,7 +242,7 @@ def _answered(
                         raise row
                     for name in routes.of(row):
                         with refusing(f"{place}: {name}" if name else place):
-                            checked.append(prompts[name].checked(row))
+                            checked.append(prompts[name].checked(files.asked(found.input, row, prompts[name].data)))
                             asked.append((number, name, row))
             answers = answer([name for _, name, _ in asked], checked, done=bar.update)
             yield [(*each, own) for each, own in zip(asked, answers, strict=True)]

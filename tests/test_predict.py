@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -102,6 +103,19 @@ def test_every_kind_of_file_is_read_and_written_in_its_order(single, tmp_path):
         assert read(target) == expected, kind
 
 
+def test_a_saved_dataset_is_read_and_of_several_one_is_asked_for(single, tmp_path):
+    rows = datasets.Dataset.from_list([{"a": text, "other": i} for i, text in enumerate(TEXTS)])
+    datasets.DatasetDict(test=rows, train=rows).save_to_disk(tmp_path / "saved")
+    code, out, err = predict(single, "--input", tmp_path / "saved" / "test")
+    assert (code, err) == (0, "")
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"row": i} | answer for i, answer in enumerate(ptune.load(single, device="cpu")(TEXTS))
+    ]
+    code, out, err = predict(single, "--input", tmp_path / "saved")
+    several = f"give one: {tmp_path}/saved/test, {tmp_path}/saved/train."
+    assert (code, out, err) == (2, "", f"error: --input {tmp_path}/saved: is a folder of several datasets; {several}\n")
+
+
 def test_pipes_take_texts_and_rows(single):
     asked = ptune.load(single, device="cpu")
     code, out, err = predict(single, "--input", "-", stdin='the nurse\n\n{"a": "the pilot"}\n')
@@ -177,6 +191,17 @@ def test_sentences_of_a_column_file_stand_beside_their_answers_with_their_tags(p
         assert [json.loads(row["tokens"]) for row in csv.DictReader(table)] == words
 
 
+def test_a_column_file_is_answered_whatever_the_run_calls_the_words(prompt, tmp_path):
+    task = ptune.TaskSpec("own", "tagging", text=("words",), label="ner", labels=("O", "B-X", "I-X"))
+    file = prompt(task, ptune.Tagging)
+    (tmp_path / "in.conll").write_text("the O\nnurse B-X\n\nthe O\n")
+    code, out, err = predict(file, "--input", tmp_path / "in.conll")
+    assert (code, err) == (0, "")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [row["tokens"] for row in found] == [["the", "nurse"], ["the"]]
+    assert [row["answers"] for row in found] == ptune.load(file)([["the", "nurse"], ["the"]])
+
+
 @pytest.mark.parametrize("kind", [".jsonl", ".json", ".csv", ".parquet"])
 def test_ranked_answers_are_a_list_in_every_kind_of_file(prompt, tmp_path, kind):
     task = ptune.TaskSpec("own", "span_qa", text=("question", "context"), label="answers")
@@ -198,7 +223,8 @@ def test_ranked_answers_are_a_list_in_every_kind_of_file(prompt, tmp_path, kind)
     [
         (["runs/none", "--input", "-"], "runs/none: there is no such folder here, and the hub does not give it"),
         (["x", "--input", "-"], "x: does not exist; give a run directory, "),
-        (["@", "--input", "no.csv"], "--input no.csv: does not exist; give a file, or - for stdin."),
+        (["@", "--input", "no.csv"], "--input no.csv: does not exist; give a file, a folder that save_to_disk"),
+        (["@", "--input", "."], "--input .: is a folder; give a file, a folder that save_to_disk of a Dataset has"),
         (["@"], "the following arguments are required: --input"),
         (["@", "--input", "-", "--output", "x.xml"], "--output x.xml: ends with none of .jsonl"),
         (["@", "--input", "-", "--output", "no/x.csv"], "--output no/x.csv: there is no folder no"),

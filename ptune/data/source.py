@@ -149,9 +149,9 @@ def _at(place: Path, split: str, train: str) -> Rows | None:
     if place.is_file():
         return read_file(place) if split == train else None
     if (place / "dataset_dict.json").is_file():
-        return _saved(place / split) if (place / split).is_dir() else None
+        return read_saved(place / split) if (place / split).is_dir() else None
     if (place / "state.json").is_file():
-        return _saved(place) if split == train else None
+        return read_saved(place) if split == train else None
     file = find(place, split)
     return None if file is None else read_file(file)
 
@@ -221,7 +221,7 @@ def _content(files: Sequence[Path], kind: str) -> str:
         raise InputError(f"{files[0]}: cannot be read ({first_line(error)}); make it again.") from error
 
 
-def _saved(folder: Path) -> Rows:
+def read_saved(folder: Path) -> Rows:
     """The rows of a Dataset that `save_to_disk` has written."""
     import datasets
 

@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, TextIO
 
 from ptune.data import arrow, conll, readers
+from ptune.data.base import TaskData
+from ptune.data.source import read_saved
 from ptune.errors import InputError
 from ptune.tuning.saving import whole
 
@@ -25,7 +27,7 @@ def rows_of(source: str, words: bool) -> Read:
     object instead.
 
     Args:
-        source: the file, or "-".
+        source: the file, the folder of a saved Dataset, or "-".
         words: whether the task reads words (tagging): a .txt file then has a word on each line, with or without tags.
 
     Raises:
@@ -35,6 +37,9 @@ def rows_of(source: str, words: bool) -> Read:
         yield from _lines(sys.stdin, "stdin", json_too=True)
         return
     file = Path(source)
+    if file.is_dir():
+        yield from ((f"{source}, {place}", row) for place, row in read_saved(file).read())
+        return
     match _suffix(source):
         case ".jsonl":
             with readers.opened(file, newline="\n") as text:
@@ -51,6 +56,15 @@ def rows_of(source: str, words: bool) -> Read:
                 yield from _table(table, source)
         case suffix:
             yield from ((f"{source}, {place}", row) for place, row in readers.UNANSWERED[suffix](file))
+
+
+def asked(source: str, row: Any, data: TaskData) -> Any:
+    """What a run with this data module is asked of one of `rows_of`.
+
+    The sentence of a column file, where no column has a name, is its words where the run has another name for them.
+    """
+    unnamed = data.format == "tagging" and _suffix(source) in conll.SUFFIXES and isinstance(row, dict)
+    return row[conll.WORDS] if unnamed and not {*data.read_columns} <= row.keys() else row
 
 
 def sentence(source: str, row: Any, label: str) -> dict[str, Any]:
