@@ -1,5 +1,7 @@
 """`python -m ptune.evaluate`: the metrics of a trained run's checkpoint, or of a method that trains nothing.
 
+A finished run that keeps no checkpoints is measured with its `prompts.safetensors`, which holds the best tensors.
+
     python -m ptune.evaluate runs/x [--ckpt_path last] [--data.path other/] [--run_dir runs/other]
     python -m ptune.evaluate --config experiments/lecture/manual.yaml
 
@@ -36,16 +38,22 @@ def run(args: list[str], given: list[str], source: str | None = None) -> command
     asked, checkpoint, path = cli.config.ckpt_path, None, None
     if model.trains:
         home = source or run_dir
-        path = f"{home}/{asked or 'best'}.ckpt" if asked in (None, "best", "last") else asked
-        checkpoint = checkpoints.read(Path(path), Path(home))
+        path = Path(home, f"{asked or 'best'}.ckpt") if asked in (None, "best", "last") else Path(asked)
+        prompts = path.with_name("prompts.safetensors")
+        if asked is None and not path.is_file() and prompts.is_file():  # all that --keep_checkpoints false leaves
+            path = prompts
+        else:
+            checkpoint = checkpoints.read(path, Path(home))
     elif asked:
         raise InputError(f"ckpt_path: {type(model).__name__} trains nothing and has no checkpoint.")
     data.setup("validate")
     trainer = cli.build_trainer(run_dir, [], [])
     folder.make(run_dir)
+    if path is not None and checkpoint is None:
+        model.load_prompts(path)
     model.configure_model()
     model.check_data(data)
-    progress = result.UNTRAINED
+    progress = result.UNTRAINED if path is None else result.progress_of(path)
     if checkpoint is not None:
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only
@@ -53,11 +61,11 @@ def run(args: list[str], given: list[str], source: str | None = None) -> command
         progress = result.Progress(checkpoint["global_step"], epoch, epoch, result.UNTRAINED.work)
     measured = cli.run(trainer, about)
     with loggers.told():
-        if checkpoint is None and trainer.is_global_zero:
+        if path is None and trainer.is_global_zero:
             folder.begin(cli, cli.resolved(), trainer)
         found = result.report(measured, progress)
     if path is not None:
-        found = result.of_checkpoint(found, Path(path))
+        found = result.of_checkpoint(found, path)
     if not trainer.is_global_zero:
         return None
     with disk.told(run_dir, "make room, or choose another --run_dir."):

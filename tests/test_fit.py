@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import ptune
+from ptune import evaluate
 from ptune.backbone import Backbone
 from ptune.fit import main
 from ptune.prompts import Prompts
@@ -76,6 +77,12 @@ def test_a_finished_run_that_keeps_no_checkpoints_is_read_from_its_prompts(finis
     assert comparable(json.loads((tmp_path / "run" / "result.json").read_text())) == comparable(finished.result)
     pairs = [("a good one", "it is good"), ("a bad one", "it is not")]
     assert ptune.load(tmp_path / "run")(pairs) == ptune.load(finished.run_dir)(pairs)
+    code, _, err = runs.call([tmp_path / "run"], evaluate.main)
+    assert code == 0, err
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert found["checkpoint"] == "prompts.safetensors"
+    for key in ("metrics", "best_epoch", "hash", "steps"):
+        assert found[key] == finished.result[key], key
 
 
 def test_a_caller_in_python_gets_the_result(finished):

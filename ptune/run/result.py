@@ -153,6 +153,18 @@ def write(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     return _save(run, result | {"bytes": prompts.stat().st_size}, run.directory / "result.json")
 
 
+def progress_of(file: Path) -> Progress:
+    """How far the tensors of a finished run's `prompts.safetensors` were trained, as the `result.json` beside it says.
+
+    The steps are those of the whole run. `UNTRAINED` where that file is not there, or torn.
+    """
+    try:
+        found = json.loads(file.with_name("result.json").read_text(encoding="utf-8"))
+        return Progress(found["steps"], found["epochs"], found["best_epoch"], UNTRAINED.work)
+    except (OSError, ValueError, KeyError, TypeError):
+        return UNTRAINED
+
+
 def of_checkpoint(result: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
     """The result of an evaluation, which says whose checkpoint it measures.
 
