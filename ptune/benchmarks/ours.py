@@ -28,10 +28,15 @@ ALONE: dict[str, Any] = {"prefix_dropout": 0.0, "head_dropout": 0.0}
 Row = Callable[[Setting], Contender]
 
 
+def made(method: type[PromptTuner], setting: Setting, head: HeadSpec = HEAD, **arguments: Any) -> PromptTuner:
+    """A method's model of the setting's backbone and prompt length, whose weights are not loaded yet."""
+    length = {"length": setting.length} if method in PROMPTED else {}
+    return method(backbone=setting.backbone, head=head, **length, **arguments)
+
+
 def built(method: type[PromptTuner], setting: Setting, **arguments: Any) -> PromptTuner:
     """A method's model on the setting's device, as a run has it before its first step."""
-    length = {"length": setting.length} if method in PROMPTED else {}
-    model = method(backbone=setting.backbone, head=HEAD, **length, **arguments)
+    model = made(method, setting, **arguments)
     model.configure_model()
     return model.to(setting.device)
 
