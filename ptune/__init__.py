@@ -17,15 +17,20 @@ if TYPE_CHECKING:
     from ptune.data.qa import SpanQA
     from ptune.data.tagging import Tagging
     from ptune.errors import InputError
+    from ptune.methods.apt import APT
     from ptune.methods.bitfit import BitFit
+    from ptune.methods.dept import DePT
     from ptune.methods.fine_tuning import FineTuning
+    from ptune.methods.late_prompt_tuning import LatePromptTuning
     from ptune.methods.linear_probe import LinearProbe
     from ptune.methods.lora import PEFT, LoRA
     from ptune.methods.manual import ManualPrompt
     from ptune.methods.multitask_prompt import MultitaskPrompt
     from ptune.methods.p_tuning import PromptEncoder, PTuning
     from ptune.methods.p_tuning_v2 import PTuningV2
+    from ptune.methods.prefix_memory import PrefixMemory
     from ptune.methods.prompt_tuning import PromptTuning, SoftPrompt
+    from ptune.methods.residual_prompt_tuning import ResidualPromptTuning
     from ptune.prompts import Prompts
     from ptune.serving.bank import PromptBank
     from ptune.serving.loading import load

@@ -30,7 +30,9 @@ ALIGNED = (*INPUTS, "slots")
 class Backbone(nn.Module):
     """A pretrained model without head, in train mode, that reads `Prompts`.
 
-    Several threads may run forward passes of one backbone. Its other methods may switch it to eval mode for a moment.
+    Several threads may run forward passes of one backbone, but for those that begin above the first layer (`begin`, and
+    late prompts), which put stand-ins into its list of layers. Its other methods may switch it to eval mode for a
+    moment.
 
     Args:
         name: hub id, local folder or `package:NAME/PATH`.
