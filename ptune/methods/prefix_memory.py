@@ -42,7 +42,7 @@ class Memory(nn.Module):
 
     def by_layer(self) -> dict[str, Sequence[Tensor]]:
         """Each layer's matrices, and their gradients, once there are some."""
-        found = {"prompt_norm": [value.detach() for value in self.matrices]}
+        found: dict[str, Sequence[Tensor]] = {"prompt_norm": [value.detach() for value in self.matrices]}
         gradients = [value.grad for value in self.matrices if value.grad is not None]
         return found | {"prompt_grad_norm": gradients} if gradients else found
 
