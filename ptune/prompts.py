@@ -83,7 +83,7 @@ class Prompts:
     """What `input_gate` gives for the layer that runs now; set by a backbone."""
     memory: tuple[Float[Tensor, "heads _ _"], ...] | None = None
     """For every prompted layer a matrix M "k k" a query head, which adds φ(q)ᵀM to what the head's query q attends to;
-    φ(x) is elu(x) + 1 (Prefix-Tuning+, Wang et al. 2025)."""
+    φ(x) is elu(x) (Prefix-Tuning+, Wang et al. 2025)."""
     added: Float[Tensor, "rows t e"] | None = None
     """Added to the word embeddings of the t tokens of the input, slots among them; there are 1 or b rows."""
 
@@ -122,7 +122,7 @@ class Prompts:
         entry = self._entry(module)
         if self.memory is None or entry is None:
             return None
-        return torch.einsum("bhtk,hkv->bthv", F.elu(query) + 1, self.memory[entry].to(query.dtype))
+        return torch.einsum("bhtk,hkv->bthv", F.elu(query), self.memory[entry].to(query.dtype))
 
     def _entry(self, module: nn.Module) -> int | None:
         """The place of this attention module's layer among the prompted ones, None if it is not prompted."""

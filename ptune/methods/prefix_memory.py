@@ -5,8 +5,10 @@ takes it out, as a term of linear attention, and trains that term's matrix direc
 
     o_i = softmax(q_i K^T) V + sum_j phi(q_i)^T phi(k_j) v_j^T  ->  softmax(q_i K^T) V + phi(q_i)^T M
 
-Choices where the paper leaves them open or was not at hand: phi is elu(x) + 1, the feature map of linear attention
-(Katharopoulos et al. 2020), which is positive as similarities are; M starts at 0, so that training starts from the
+Choices where the paper leaves them open or was not at hand: phi is elu(x), and not the elu(x) + 1 of linear attention
+(Katharopoulos et al. 2020), whose sum of similarities must be positive because it divides by it. The 1 is the same for
+all queries, so that M would chiefly train a constant of each head: with it, training stayed at chance, without it the
+default rate learns toy/pair in an epoch (experiments/README.md). M starts at 0, so that training starts from the
 backbone itself; each query head has a matrix of its own, "k k"; q is the query as the family's attention function reads
 it, turned by rotary positions where there are some.
 """
