@@ -30,6 +30,7 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     from ptune.run import callbacks, disk, folder, loggers, machine, result, same, slurm, uploads
     from ptune.run.checkpoints import RunCheckpoint
     from ptune.run.cli import CLI
+    from ptune.run.compiled import Compiled
     from ptune.run.finite import Finite
     from ptune.run.frozen import FrozenLayers
     from ptune.run.history import History
@@ -41,6 +42,11 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     model, data, run_dir = cli.model, cli.datamodule, cli.run_dir
     if not model.trains:
         raise InputError(f"--model {type(model).__name__} trains nothing: use python -m ptune.evaluate.")
+    if cli.config.compile and cli.config.cache_frozen:
+        raise InputError(
+            "option --compile true: the forward pass reads from disk what --cache_frozen has computed, which "
+            "torch.compile cannot trace; leave one of the two options out."
+        )
     asked = cli.config.ckpt_path or ("auto" if slurm.requeued() else None)
     if slurm.requeued() and (done := folder.done_before(run_dir, cli.identity)):
         return done
@@ -59,8 +65,10 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
         run_dir, "last", every_n_steps=cli.config.every_n_steps, every_minutes=cli.config.every_minutes
     )
     finite, workers = Finite(best, last, cli.config.skip_nonfinite), Workers(cli.config.worker_timeout)
+    compiled = Compiled(data)
     # In this order, and a user's own behind them, so that every checkpoint holds the state of `best`.
-    own = [workers, origin, callbacks.Beginning(begin), telemetry, history, LearningRateMonitor("step"), finite]
+    own: list[Callback] = [workers, origin, callbacks.Beginning(begin), *[compiled] * bool(cli.config.compile)]
+    own += [telemetry, history, LearningRateMonitor("step"), finite]
     if cli.config.cache_frozen:
         own.append(FrozenLayers(data, cli.config.cache_frozen is True, cli.config.cache_limit))
     own += [StopAtStep(last, workers), best, last, *more]
@@ -74,7 +82,7 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
             return None
         if trainer.is_global_zero:
             folder.write_config(Path(run_dir), config)  # again: where no step was left, no training has begun
-        finished = cli.run(trainer, about | {"went_on_from": origin.went_on_from}, origin.changes)
+        finished = cli.run(trainer, about | {"went_on_from": origin.went_on_from} | compiled.about, origin.changes)
         work = telemetry.state_dict() | finite.state_dict() | history.state_dict()
         found = result.report(finished, result.load_best(finished, best, work))
         if not trainer.is_global_zero:

@@ -100,6 +100,7 @@ REFUSED = {
     # values of options that are no class's own
     "MODEL TASK --predictions maybe": "--predictions 'maybe': must be true or false.",
     "MODEL TASK --cache_frozen ture": "--cache_frozen 'ture': must be true or false or auto.",
+    "MODEL TASK --compile ture": "--compile 'ture': must be true or false.",
     "MODEL TASK --every_n_steps x": "--every_n_steps 'x': must be a whole number (int).",
     # abbreviations, which argparse accepts by itself
     "MODEL TASK --trainer.max_epoch 3": "--trainer.max_epoch --trainer.max_epochs",

@@ -109,6 +109,7 @@ class CLI(LightningCLI):
         parser.add_argument("--worker_timeout", type=float, default=600.0, help=HELP["worker_timeout"])
         parser.add_argument("--cache_frozen", type=bool | Literal["auto"], default=False, help=HELP["cache_frozen"])  # type: ignore[arg-type]
         parser.add_argument("--cache_limit", type=float, default=4.0, help=HELP["cache_limit"])
+        parser.add_argument("--compile", type=bool | None, default=None, help=HELP["compile"])
         parser.add_argument("--predictions", type=bool, default=True, help=HELP["predictions"])
         parser.add_argument("--keep_checkpoints", type=bool, default=True, help=HELP["keep_checkpoints"])
         parser.add_class_arguments(Wandb, "wandb")
@@ -192,6 +193,8 @@ class CLI(LightningCLI):
                 callbacks=[*callbacks, *given],
                 plugins=[*_listed(config.plugins), WholeCheckpoints()],
                 default_root_dir=run_dir,
+                # Lightning validates a fit under no_grad; under inference_mode the evaluation would be compiled again.
+                inference_mode=config.inference_mode and not self.config.compile,
             )
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:
             raise InputError(f"trainer: {first_line(error)}.") from error

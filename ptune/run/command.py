@@ -51,6 +51,9 @@ HELP = {
     "cache_frozen": "Compute the layers below all that is trained (LinearProbe, `model.layers: last:N`) once a row "
     "and keep the result on disk for all epochs and runs; `auto` where that can be done (default: false).",
     "cache_limit": "Largest size in GiB of what `cache_frozen` keeps (default: 4).",
+    "compile": "Compile the forward and backward pass with torch.compile; the run says how long that takes and after "
+    "how many steps it pays. Dropout is drawn and numbers are rounded otherwise than without, so it is another run. "
+    "On a CPU it needs a C++ compiler (default: false).",
     "predictions": "Write what is answered to each evaluated row into run_dir/predictions (default: true).",
     "keep_checkpoints": "Keep best.ckpt and last.ckpt of a finished run; `false` leaves prompts.safetensors, from "
     "which it is loaded, evaluated and exported, and saves twelve bytes or more a trained number (default: true).",

@@ -11,7 +11,7 @@ from ptune.tasks.spec import TaskSpec
 
 OWN = ("config", "print_config", "help", "seed_everything", "run_dir", "ckpt_path", "allow_change")
 OWN += ("every_n_steps", "every_minutes", "skip_nonfinite", "worker_timeout", "predictions")
-OWN += ("cache_frozen", "cache_limit", "keep_checkpoints")
+OWN += ("cache_frozen", "cache_limit", "compile", "keep_checkpoints")
 OWN += ("model", "data", "trainer", "wandb")
 """Options of no class."""
 

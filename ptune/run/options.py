@@ -83,6 +83,7 @@ class Parser(LightningArgumentParser):
             return OptionError(key, f"{value[1]!r}: {nearest(value[1], catalog.classes(key))}")
         expected = [line for line in lines if line.startswith(("Expected", "Literal"))]
         said = dict.fromkeys(re.sub(r"\. Got value: .*|<class '|'>|typing\.", "", line) for line in expected)
+        said.pop("Expected a NoneType", None)  # null is no option that a user would miss
         words = [_words(line.removeprefix("Expected a ")) for line in said]
         reason = f"must be {' or '.join(words)}" if words and all(words) else "; ".join(said)
         return OptionError(key, f"{value[1]!r}: {reason or lines[-1]}." if value else ": " + " ".join(lines))

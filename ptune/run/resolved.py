@@ -1,5 +1,6 @@
 """The options of a resolved configuration, and which of them say what is computed."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,13 @@ FREE = (
 ENDING = ("trainer.callbacks", "trainer.max_time")
 """Those of them that may change when a run ends, and with it the checkpoint that is chosen."""
 
-ALIKE = {"trainer.devices": str, "trainer.gradient_clip_val": float}
-"""Options of several types, of which one says all that the others do: `2` and `"2"` processes, norms of `1` and `1.0`.
-Limits of batches are not among them, since `1` is one batch there and `1.0` all of them."""
+ALIKE: dict[str, Callable[[Any], Any]] = {
+    "trainer.devices": str,
+    "trainer.gradient_clip_val": float,
+    "compile": lambda on: on or None,
+}
+"""Options of several types, of which one says all that the others do: `2` and `"2"` processes, norms of `1` and `1.0`,
+`compile: false` and null. Limits of batches are not among them, since `1` is one batch there and `1.0` all of them."""
 NAMES = ("text", "label", "labels", "choices", "group", "where")
 """Fields of a task that name columns and labels: `1` is the name `"1"`."""
 
