@@ -7,10 +7,10 @@ takes it out, as a term of linear attention, and trains that term's matrix direc
 
 Choices where the paper leaves them open or was not at hand: phi is elu(x), and not the elu(x) + 1 of linear attention
 (Katharopoulos et al. 2020), whose sum of similarities must be positive because it divides by it. The 1 is the same for
-all queries, so that M would chiefly train a constant of each head: with it, training stayed at chance, without it the
-default rate learns toy/pair in an epoch (experiments/README.md). M starts at 0, so that training starts from the
-backbone itself; each query head has a matrix of its own, "k k"; q is the query as the family's attention function reads
-it, turned by rotary positions where there are some.
+all queries, so that part of M would train a constant of each head; with it the one run that was compared stayed at
+chance. Training depends on rate and warm-up, and may stay at chance with either map (experiments/README.md). M starts
+at 0, so that training starts from the backbone itself; each query head has a matrix of its own, "k k"; q is the query
+as the family's attention function reads it, turned by rotary positions where there are some.
 """
 
 from collections.abc import Sequence
