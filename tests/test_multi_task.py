@@ -162,7 +162,10 @@ def test_the_prompt_of_a_task_is_the_shared_one_times_the_mask_of_rank_1():
         ({"tasks": ["toy/pair", "toy/pair"]}, "must name two or more different tasks"),
         ({"tasks": ["toy/pair", "stsb"]}, "'stsb' has numbers"),
         ({"tasks": ["toy/pair", "multirc"]}, "'multirc' has groups of rows"),
-        ({"tasks": ["toy/pair", "toy/tagging"]}, "is a tagging task"),
+        (
+            {"tasks": ["toy/pair", "toy/tagging"]},
+            "'toy/tagging' is a tagging task and not one of classes; leave it out",
+        ),
         ({"tasks": ["toy/pair", "mnli"]}, "several tasks at once need the same"),
         ({"path": ["one"]}, "must name a folder for each of 2 tasks"),
     ],

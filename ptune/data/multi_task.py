@@ -11,6 +11,7 @@ from ptune.data.classification import Classification
 from ptune.data.tokens import Batch
 from ptune.errors import InputError
 from ptune.heads.by_task import MEAN, named
+from ptune.tasks import all_tasks
 from ptune.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -121,6 +122,10 @@ def _parts(tasks: list[str], backbone: str, path: list[str] | None, common: dict
     """The data of the single tasks."""
     if path is not None and len(path) != len(tasks):
         raise InputError(f"--data.path {path}: must name a folder for each of {len(tasks)} tasks, in their order.")
+    for name in tasks:
+        known = all_tasks().get(name)
+        if known and known.format != Classification.format:
+            raise InputError(f"--data.tasks: {name!r} is a {known.format} task and not one of classes; leave it out.")
     pairs = zip(tasks, path or [None] * len(tasks), strict=True)
     return [Classification(task, backbone, path=own, **common) for task, own in pairs]
 
