@@ -14,6 +14,7 @@ import yaml
 from ptune.errors import InputError, absent
 from ptune.run import catalog, configs
 from ptune.run.arguments import classes_in, prepare
+from ptune.run.known import OptionError
 
 REPEATED = ("precision", "max_epochs", "accumulate_grad_batches", "limit_val_batches", "limit_test_batches")
 """Options of the trainer that a measurement repeats; they are numbers and words."""
@@ -40,7 +41,12 @@ def words(run_dir: str | Path, options: list[str], trust: bool = False) -> list[
         sections["trainer"] = {name: trainer[name] for name in REPEATED if isinstance(trainer.get(name), int | str)}
     if isinstance(found.get("seed_everything"), int):
         sections["seed_everything"] = found["seed_everything"]
-    return prepare([f"--config={yaml.safe_dump(sections)}", f"--run_dir={run_dir}", *options])
+    try:
+        return prepare([f"--config={yaml.safe_dump(sections)}", f"--run_dir={run_dir}", *options])
+    except OptionError as error:
+        if f"--{error.key}" in {word.partition("=")[0] for word in options}:
+            raise
+        raise InputError(f"{config}: {error}") from error  # such as an option of another version of ptune
 
 
 def config_of(run_dir: str | Path) -> Path:

@@ -52,6 +52,9 @@ def _near(option: str) -> str:
     options = known_options()
     if option in options:
         return f" here; it belongs to {options[option]}."
+    ends = [name for name in options if name.rpartition(".")[2] == option.rpartition(".")[2]]
+    if len(ends) == 1:  # --model.decoding is --data.decoding
+        return f"; did you mean --{ends[0]}?"
     near = [
         match for name in (option, option.split(".")[0]) for match in get_close_matches(name, options, n=1, cutoff=0.6)
     ]

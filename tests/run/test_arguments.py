@@ -132,6 +132,11 @@ def test_closed_choices_are_found_through_aliases_and_other_modules():
     [
         ("--model ptuningv2", "option --model 'ptuningv2': did you mean 'PTuningV2'?"),
         ("--model PTuningV2 --model.lenght 3", "option --model.lenght does not exist; did you mean --model.length?"),
+        (
+            "--model PTuningV2 --model.decoding X",
+            "option --model.decoding does not exist; did you mean --data.decoding?",
+        ),
+        ("--model PTuningV2 --lr 1", "option --lr does not exist; did you mean --model.lr?"),
         ("--trainer.precision bf16-mix", "option --trainer.precision 'bf16-mix': did you mean 'bf16-mixed'?"),
         (
             "--seed_everything true",

@@ -12,6 +12,7 @@ import runs
 import yaml
 
 from ptune.errors import InputError
+from ptune.run import directory
 from ptune.run.finished import read
 
 
@@ -88,6 +89,16 @@ def test_a_class_of_the_users_own_is_refused_with_the_reason_and_trust_imports_i
     assert not (tmp_path / "trace").exists()
     runs.call([*words, "--trust"], main)
     assert (tmp_path / "trace").exists()
+
+
+def test_an_option_that_is_none_is_named_with_the_file_that_has_it(changed):
+    run_dir = changed(put("model", "init_args", "older", value=1))
+    with pytest.raises(
+        InputError, match=rf"^{re.escape(str(run_dir))}/config.yaml: option --model.older does not exist"
+    ):
+        directory.words(run_dir, [])
+    with pytest.raises(InputError, match=r"^option --model.oldest does not exist"):
+        directory.words(runs.finished(), ["--model.oldest", "1"])
 
 
 def test_loggers_callbacks_and_other_sections_are_not_read(changed, tmp_path):
