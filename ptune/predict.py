@@ -129,7 +129,7 @@ def _check_input(source: str) -> None:
         raise InputError(f"--input {absent(source, fix)}")
     splits = sorted(str(file.parent) for file in folder.glob(f"*/{SAVED}"))
     if splits:
-        raise InputError(f"--input {source}: is a folder of several datasets; give one: {', '.join(splits)}.")
+        raise InputError(f"--input {source}: holds saved datasets; give one: {', '.join(splits)}.")
     raise InputError(f"--input {source}: is a folder; {fix}")
 
 

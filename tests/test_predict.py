@@ -113,7 +113,7 @@ def test_a_saved_dataset_is_read_and_of_several_one_is_asked_for(single, tmp_pat
     ]
     code, out, err = predict(single, "--input", tmp_path / "saved")
     several = f"give one: {tmp_path}/saved/test, {tmp_path}/saved/train."
-    assert (code, out, err) == (2, "", f"error: --input {tmp_path}/saved: is a folder of several datasets; {several}\n")
+    assert (code, out, err) == (2, "", f"error: --input {tmp_path}/saved: holds saved datasets; {several}\n")
 
 
 def test_pipes_take_texts_and_rows(single):

@@ -32,8 +32,8 @@ class Predictor:
 
     Called on one row it returns one answer, on a list or a `datasets.Dataset` a list of answers in the order of the
     rows, on any other iterable an iterator of them. A row is a text, a tuple of two texts where the task reads a pair,
-    or a dict with the task's columns (or with `text` and `text_pair`, or `question` and `context`); for tagging also a
-    list of words. Rows need no answers. What is returned for a row, by the task's format:
+    or a dict with the task's columns (or with `text` and `text_pair`, or `question` and `context`); for tagging, in
+    a list of rows, also a list of words. Rows need no answers. What is returned for a row, by the task's format:
 
     - classification: `{label, score}`, the score a probability; for one text that is given alone, a list of one, as
       transformers' text-classification pipeline returns. A task without labels: its number is the score;
