@@ -73,7 +73,7 @@ CONFIGS = {
 """Sizes of the tiny model of a model type; those of types that are not here are `SIZES`."""
 
 LAYERS = range(3)
-GEMMAS = ("gemma2", "gemma3_text", "gemma3n_text", "gemma4_text")
+GEMMAS = ("gemma2", "gemma3_text", "gemma3n_text")
 CAUSAL = ("gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen3", "gemma", "gemma3", *GEMMAS)
 CACHED = (*CAUSAL, "bert", "roberta", "electra", "camembert", "xlm-roberta", "ernie")
 """Families with a KV cache, the other route of a prefix."""

@@ -171,7 +171,9 @@ class PromptTuner(Steps, Stored, ABC):
             self.backbone.pooler = None  # the head does not read it, so fine-tuning could not train it
         # Counted before a method injects adapters; bitsandbytes stores two int4 weights in one uint8.
         self.backbone_size = sum(v.numel() * (1 + (v.dtype == torch.uint8)) for v in self.backbone.parameters())
-        self.prepare(self.backbone)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch.initial_seed())  # the loading has drawn numbers, more or fewer in several processes
+            self.prepare(self.backbone)
         self.backbone.requires_grad_(False)
         tuned = self.backbone_parameters(self.backbone)
         if any(value.dtype != torch.float32 for value in tuned.values()):
