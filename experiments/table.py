@@ -30,18 +30,7 @@ def lama(folder: Path) -> str:
     return "\n".join(rows)
 
 
-def speed(file: Path) -> str:
-    """One row a method of the lecture: seconds of a training step against fine-tuning's."""
-    found = json.loads(file.with_suffix(".json").read_text())["methods"]
-    rows = ["| method | trained parameters | ms a step of 32 | against fine-tuning |", "|" + "---|" * 4]
-    for name, values in sorted(found.items(), key=lambda item: item[1]["ratio"]):
-        rows.append(
-            f"| {name} | {values['trained_parameters']:,} | {values['milliseconds']:.0f} | {values['ratio']:.2f} |"
-        )
-    return "\n".join(rows)
-
-
-TABLES = {"speed": speed, "lama": lama}
+TABLES = {"lama": lama}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or TABLES:
