@@ -43,7 +43,8 @@ def read(file: Path) -> Answers:
         names = [name for name in schema.names if name.startswith("table/")]
         found = pq.read_table(file, columns=["row", "gold", "right", *names])
         head = json.loads((schema.metadata or {})[b"head"])
-        spec = HeadSpec(**{field.name: tuples(head[field.name]) for field in fields(HeadSpec)})
+        # A field that the version which wrote the file did not have takes its default.
+        spec = HeadSpec(**{field.name: tuples(head[field.name]) for field in fields(HeadSpec) if field.name in head})
         columns = [torch.tensor(found[name].to_pylist(), dtype=torch.float64) for name in names]
         rows, gold, right = (found[name].to_pylist() for name in ("row", "gold", "right"))
         return Answers(file, spec, rows, gold, right, torch.stack(columns, dim=1))

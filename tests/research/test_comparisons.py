@@ -133,6 +133,19 @@ def test_rows_of_a_question_are_drawn_together(tmp_path):
     assert found.difference.error == pytest.approx((0.2 * 0.8 / 100) ** 0.5, rel=0.1)
 
 
+def test_answers_of_a_version_whose_heads_had_fewer_options_are_compared(tmp_path):
+    import pyarrow.parquet as pq
+
+    methods(tmp_path, seeds=(1,), FineTuning=0.8, LoRA=0.76)
+    file = tmp_path / "LoRA1" / "predictions" / "test.parquet"
+    table = pq.read_table(file)
+    head = json.loads(table.schema.metadata[b"head"])
+    del head["decoding"]
+    pq.write_table(table.replace_schema_metadata({"head": json.dumps(head)}), file)
+    (found,) = comparisons(tmp_path)
+    assert found.difference is not None
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
