@@ -68,6 +68,10 @@ def test_a_run_leaves_its_files_and_nothing_else(finished):
     assert set(runs.contents(finished.run_dir)) == FILES
 
 
+def test_a_file_gets_no_progress_bar(finished):
+    assert "\r" not in finished.out
+
+
 def test_a_finished_run_that_keeps_no_checkpoints_is_read_from_its_prompts(finished, tmp_path):
     """The same numbers; evaluation and answers need nothing else."""
     words = runs.line(tmp_path / "run", path=finished.path, trainer__max_epochs=EPOCHS, model__lr=0.1)

@@ -1,6 +1,7 @@
 """Lightning's command line, with links so that nobody states a thing twice: model, data and trainer of a command."""
 
 import logging
+import sys
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -185,7 +186,10 @@ class CLI(LightningCLI):
         trainer_options.check(config)
         # A bar that shows the loss of every step waits for the device in every step.
         if config.enable_progress_bar in (None, True) and not any(isinstance(own, ProgressBar) for own in given):
-            callbacks = [*callbacks, TQDMProgressBar(refresh_rate=config.log_every_n_steps)]
+            bar = TQDMProgressBar(refresh_rate=config.log_every_n_steps)
+            if not sys.stdout.isatty():  # a file or a pipe gets the result alone
+                bar.disable()
+            callbacks = [*callbacks, bar]
         loggers = [*loggers, *(logger for logger in _listed(config.logger) if isinstance(logger, Logger))]
         try:
             return self.instantiate_trainer(

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import runs
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionMaskInterface
 
@@ -59,7 +59,8 @@ class Watch(Callback):
         ("FineTuning", "toy/qa", {}),
     ],
 )
-def test_a_step_reads_no_number_but_where_it_logs(tmp_path, method, name, options):
+def test_a_step_reads_no_number_but_where_it_logs(tmp_path, method, name, options, monkeypatch):
+    monkeypatch.setattr(TQDMProgressBar, "disable", lambda bar: None)  # as in a terminal
     Watch.found = []
     path = runs.data(name, train=30)
     words = runs.line(tmp_path / "run", method, name, path, trainer__max_epochs=1, data__batch_size=5, **options)
