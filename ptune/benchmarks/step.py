@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", nargs="+", type=at_least(8), default=[64, 16], help="tokens of the longest text")
     parser.add_argument("--batch", type=at_least(1), default=32, help="texts in a batch")
     parser.add_argument("--length", type=at_least(1), default=20, help="prompt length")
-    parser.add_argument("--steps", type=at_least(1), default=4, help="steps of a row in each round")
+    parser.add_argument("--steps", type=at_least(1), default=2, help="steps of a row in each round")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"rows: {', '.join(rows.ROWS)}")
 
 
