@@ -63,7 +63,7 @@ class Prompts:
     """Vectors for the s prompt slots of the input, in the width of the word embeddings; n is 1 or b."""
     prefix: Float[Tensor, "l two b h p k"] | KeysValues | None = None
     """Keys and values of every prompted layer: a tuple of layers, or one tensor where all layers are of one size."""
-    kept: KeysValues | None = None
+    kept: tuple[Float[Tensor, "two texts _ p _"], ...] | None = None
     """Dropout of the prefix: what its keys and values are multiplied by, of the form of `prefix` with b the batch."""
     gate: Float[Tensor, "l heads"] | None = None
     """One gate a query head of every prompted layer."""
@@ -77,9 +77,9 @@ class Prompts:
     """What fills the slots at a layer above the input, in place of `embeds`."""
     input_gate: InputGate | None = None
     """Weights of the prefix's vectors that are computed from what each prompted layer reads."""
-    text: Int[Tensor, "b t"] | None = None
+    text: Int[Tensor, "texts t"] | None = None
     """Where the batch has text, for `input_gate`; set by a backbone."""
-    weights: Float[Tensor, "b 1 j 1"] | None = None
+    weights: Float[Tensor, "texts 1 j 1"] | None = None
     """What `input_gate` gives for the layer that runs now; set by a backbone."""
     memory: tuple[Float[Tensor, "heads _ _"], ...] | None = None
     """For every prompted layer a matrix M "k k" a query head, which adds φ(q)ᵀM to what the head's query q attends to;

@@ -192,7 +192,7 @@ class HiddenPrefix(Reparameterized):
         return {"prompt_norm": self.inputs().detach().unbind(), **gradient}
 
 
-def dropout(prefix: KeysValues, n: int, rate: float) -> KeysValues:
+def dropout(prefix: KeysValues, n: int, rate: float) -> tuple[Float[Tensor, "two texts _ p _"], ...]:
     """What n texts keep of a prefix (b = 1), each number drawn for itself: 0, or else 1 / (1 - rate).
 
     A number takes 16 random bits, which on a CPU are a quarter of the time of `bernoulli_`; so the rate is the nearest
