@@ -167,7 +167,7 @@ class Backbone(nn.Module):
         return "" if torch.allclose(cut, whole, atol=1e-5, rtol=1e-4) else "its layers read more of those below"
 
     @torch.no_grad()
-    def below(self, batch: dict[str, Tensor], n: int, shift: int = 0) -> Float[Tensor, "b t d"]:
+    def below(self, batch: dict[str, Tensor], n: int, shift: int = 0) -> Float[Tensor, "..."]:
         """The hidden states that enter layer n, or the last ones where n is the number of layers; without prompts.
 
         Slots are left out of the text, and their states are 0.
