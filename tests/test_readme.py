@@ -117,22 +117,16 @@ def test_a_table_is_the_committed_results(name):
     assert f"<!-- table: python experiments/table.py {name} -->\n{table}\n<!-- end -->" in PAGES
 
 
-@pytest.mark.parametrize("words", REPORTS)
-def test_a_table_of_runs_is_that_of_the_report_that_its_comment_names(words, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("command", "words"), [*(("report", words) for words in REPORTS), *(("bench", words) for words in BENCHES)]
+)
+def test_a_table_is_what_the_command_in_its_comment_prints(command, words, monkeypatch, capsys):
+    """Of runs, or of a measurement of costs."""
     monkeypatch.chdir(ROOT)
-    assert report(shlex.split(words)) == 0
-    table, _, notes = capsys.readouterr().out.partition("\n\n")
-    assert notes.startswith("- "), "a report of one table, whose notes the page says in its own words"
-    assert f"<!-- table: python -m ptune.report {words} -->\n{table}\n<!-- end -->" in PAGES
-
-
-@pytest.mark.parametrize("words", BENCHES)
-def test_a_table_of_costs_is_that_of_the_measurement_that_its_comment_names(words, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    assert bench(shlex.split(words)) == 0
+    assert {"report": report, "bench": bench}[command](shlex.split(words)) == 0
     table, _, notes = capsys.readouterr().out.partition("\n\n")
     assert notes.startswith("- "), "one table, whose notes the page says in its own words"
-    assert f"<!-- table: python -m ptune.bench {words} -->\n{table}\n<!-- end -->" in PAGES
+    assert f"<!-- table: python -m ptune.{command} {words} -->\n{table}\n<!-- end -->" in PAGES
 
 
 def test_every_table_names_its_command():

@@ -170,7 +170,8 @@ class Backbone(nn.Module):
     def below(self, batch: dict[str, Tensor], n: int, shift: int = 0) -> Float[Tensor, "..."]:
         """The hidden states that enter layer n, or the last ones where n is the number of layers; without prompts.
 
-        Slots are left out of the text, and their states are 0.
+        Slots are left out of the text, and their states are 0. The states are "b t d" but in families that keep others
+        between their layers (Gemma 3n, XLNet), for which `cut_gap` has a reason.
 
         Args:
             batch: as for `forward`, padded on the right.

@@ -69,7 +69,7 @@ def local(name: str) -> Path | None:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name is a path of the user\'s, because it looks like one or a folder or GGUF file has it."""
+    """Whether a name is a path of the user's, because it looks like one or a folder or GGUF file has it."""
     own = Path(name)
     return name.startswith((".", "/", "~")) or own.is_dir() or (own.suffix == GGUF and own.is_file())
 

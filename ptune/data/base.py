@@ -1,4 +1,4 @@
-"""`TaskData`: what the data modules share: arguments and their checks, answers, the recipe of a row, the majority."""
+"""`TaskData`: what the data modules share: arguments and their checks, the recipe of a row, the majority."""
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
@@ -9,11 +9,10 @@ from jsonargparse.typing import register_type
 
 from ptune.backbone.pretrained import MINILM
 from ptune.data import modules, open_task
-from ptune.data.loaded import LoadedSplits
+from ptune.data.answered import Answered
 from ptune.data.rows import Rows
 from ptune.data.tokens import Batch
 from ptune.errors import InputError, nearest
-from ptune.heads.base import Answer
 from ptune.tasks import plain, prepare_name, prepare_of
 from ptune.tasks import task as find_task
 from ptune.tasks.spec import HeadSpec, Prepare, TaskSpec
@@ -29,7 +28,7 @@ LARGEST = 2**31 - 1
 """Largest value of an argument that is a whole number: NumPy's seeds and the tokenizers' lengths have such a limit."""
 
 
-class TaskData(LoadedSplits):
+class TaskData(Answered):
     """Rows of one task, tokenized and batched. This class is abstract: each task format has one subclass.
 
     A row of any origin becomes a batch in the same three steps: `checked`, `items` and `collate`; `batches` takes them
@@ -60,10 +59,6 @@ class TaskData(LoadedSplits):
 
     format: ClassVar[str]
     """Name of the task format that the subclass reads, as in `--data.task.format`."""
-    several: ClassVar[bool] = False
-    """Whether a row has a list of answers by itself, as entities are."""
-    top_k: ClassVar[int] = 1
-    """Number of answers to a row that are given without being asked for."""
     usual_text: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Columns that the model reads, for a task that names none; see `usual_columns`."""
     usual_label: ClassVar[tuple[str, ...]] = ()
@@ -231,48 +226,6 @@ class TaskData(LoadedSplits):
         for start in range(0, len(order), self.batch_size):
             numbers = order[start : start + self.batch_size]
             yield numbers, self.collate([items[i] for i in numbers])
-
-    # ---- answers
-
-    def of_texts(self, texts: Sequence[str]) -> dict:
-        """The row that `parse` takes, without an answer, of the texts that the model reads, in the task's order.
-
-        Raises:
-            InputError: their number is not that of the task's columns.
-        """
-        columns = self.read_columns
-        if len(texts) != len(columns):
-            raise InputError(
-                f"{len(texts)} text{'s' * (len(texts) != 1)} for a task that reads {len(columns)} "
-                f"({', '.join(columns)}); give {self.as_texts(columns)}, or a row with named columns."
-            )
-        return dict(zip(columns, texts, strict=True))
-
-    def as_texts(self, columns: Sequence[str]) -> str:
-        """How a row is given as texts, in words."""
-        return f"a tuple of {len(columns)}" if len(columns) > 1 else "one text"
-
-    @property
-    def read_columns(self) -> tuple[str, ...]:
-        """The columns that a row's texts stand in."""
-        return self.task.text
-
-    def texts(self, checked: dict) -> dict[str, str]:
-        """The texts of a checked row by the names of their columns, for a reader."""
-        return dict(zip(self.read_columns, checked["texts"], strict=True))
-
-    def texts_of(self, split: str, numbers: Sequence[int]) -> list[dict[str, str]]:
-        """The texts of rows of `split`, given by their `row_numbers`; call it after setup."""
-        places = {number: place for place, number in enumerate(self.row_numbers(split))}
-        return [self.texts(self._rows[split][places[number]]) for number in numbers]
-
-    def worded(self, answer: Any) -> Any:
-        """An answer of the head as the data write it."""
-        return answer
-
-    def presented(self, checked: dict, answers: list[Answer]) -> list[dict]:
-        """The answers to a checked row in the form of a pipeline of transformers; here {label, score}, best first."""
-        return [{"label": answer["answer"], "score": answer["score"]} for answer in answers]
 
     def recipe(self) -> dict[str, Any]:
         """The arguments that a row is read by, in JSON's types: a module built with them makes the same batches.

@@ -159,9 +159,9 @@ def progress_of(file: Path) -> Progress:
     The steps are those of the whole run. `UNTRAINED` where that file is not there, or torn.
     """
     try:
-        found = json.loads(file.with_name("result.json").read_text(encoding="utf-8"))
+        found = _beside(file)
         return Progress(found["steps"], found["epochs"], found["best_epoch"], UNTRAINED.work)
-    except (OSError, ValueError, KeyError, TypeError):
+    except KeyError:
         return UNTRAINED
 
 
@@ -171,11 +171,20 @@ def of_checkpoint(result: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
     `hash` is the run's, as its `result.json` has it, null where the run is not finished; `evaluation_hash` is that of
     the evaluation's own options and rows, which may be others; `checkpoint` is the name of the file.
     """
+    return result | {
+        "hash": _beside(checkpoint).get("hash"),
+        "evaluation_hash": result["hash"],
+        "checkpoint": checkpoint.name,
+    }
+
+
+def _beside(file: Path) -> dict[str, Any]:
+    """What the `result.json` in the folder of a file holds; {} where there is none, or it is torn."""
     try:
-        of_run = json.loads(checkpoint.with_name("result.json").read_text(encoding="utf-8")).get("hash")
-    except (OSError, ValueError, AttributeError):  # not there, or torn
-        of_run = None
-    return result | {"hash": of_run, "evaluation_hash": result["hash"], "checkpoint": checkpoint.name}
+        found = json.loads(file.with_name("result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_evaluation(run: Run, result: dict[str, Any]) -> dict[str, Any]:
