@@ -67,8 +67,8 @@ TRUST = "let the run directory name classes that are not ptune's: their code is 
 
 
 @final
-class Stopped(Exception):
-    """A signal has ended the work.
+class Stopped(BaseException):
+    """A signal has ended the work, wherever it was: no `except Exception` takes it for an error of its own.
 
     Args:
         number: the signal.

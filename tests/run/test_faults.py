@@ -118,6 +118,21 @@ def test_a_signal_while_the_result_is_measured_ends_at_once_and_costs_no_step(wh
     assert runs.outcome(tmp_path / "run") == whole
 
 
+def test_a_signal_while_a_checkpoint_is_read_is_no_damage_of_it(stopped, whole, monkeypatch):
+    def interrupted(*args, load=torch.load, **options):
+        if not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return load(*args, **options)
+
+    (run_dir, words), sent = stopped, []
+    monkeypatch.setattr(torch, "load", interrupted)
+    code, _, err = runs.call([*words, "--ckpt_path", "auto"])
+    assert (code, err.splitlines()[-1][:18]) == (143, "stopped by SIGTERM")
+    resumed(words)
+    assert runs.outcome(run_dir) == whole
+
+
 def test_the_handlers_of_the_process_are_what_they_were(handlers, stopped):
     assert {number: signal.getsignal(number) for number in handlers} == handlers
 
