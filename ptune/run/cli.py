@@ -42,6 +42,7 @@ NOISE = (
     "The '.*_dataloader' does not have many",
     "It is recommended to use .self.log",  # metrics are of all processes already
     "is smaller than the logging interval",  # steps are counted over epochs, so the loss is logged all the same
+    "The `srun` command is available",  # on each machine of a cluster, outside of its jobs, too
     ".*LightningCLI's args parameter",  # a command called from Python has the process's own words, too
 )
 """Warnings of Lightning that are not about the run."""
