@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import TextWrapper
 from types import FrameType
-from typing import Any, NoReturn, final
+from typing import Any, NoReturn, TypeVar, final
 
 from ptune.errors import InputError, TrainingError, nearest, printable
 from ptune.run import catalog
@@ -62,6 +62,8 @@ HELP = {
 }
 """What the options of no class are for."""
 
+Raised = TypeVar("Raised", bound=BaseException)
+
 TRUST = "let the run directory name classes that are not ptune's: their code is executed"
 """What `--trust` is for, in commands that read a run directory."""
 
@@ -93,13 +95,20 @@ def stop_now(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGUSR1 end the work inside with `Stopped`; the handlers before are restored."""
+    """Let SIGINT, SIGTERM and SIGUSR1 end the work inside with `Stopped`; the handlers before are restored.
+
+    So does an error while the interrupted work is cleaned up, such as Lightning's of a loader that had only begun.
+    """
     if threading.current_thread() is not threading.main_thread():  # only this one may set handlers
         yield
         return
     before = {number: signal.signal(number, stop_now) for number in SIGNALS}
     try:
         yield
+    except Exception as error:
+        if stopped := _behind(error, Stopped):
+            raise stopped from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -179,11 +188,16 @@ def printed(text: Callable[[], str]) -> int:
 
 def root(error: BaseException | None) -> InputError | None:
     """The InputError that another error was raised from, if there is one."""
+    return _behind(error, InputError)
+
+
+def _behind(error: BaseException | None, kind: type[Raised]) -> Raised | None:
+    """The first error of a kind among an error and those that it was raised from."""
     seen = set()
-    while error is not None and not isinstance(error, InputError) and id(error) not in seen:
+    while error is not None and not isinstance(error, kind) and id(error) not in seen:
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return error if isinstance(error, InputError) else None
+    return error if isinstance(error, kind) else None
 
 
 @final

@@ -1,10 +1,12 @@
 """A run that is killed at any moment, or whose disk is full, goes on to the end of the run that nothing disturbed."""
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -153,6 +155,46 @@ def test_killed_at_random_moments_a_run_goes_on_to_the_same_end(recorded, tmp_pa
         if not (run_dir / "result.json").exists():
             go_on(run_dir)
         assert runs.outcome(run_dir) == whole, f"seed {seed}, kill {i} after {delay:.2f} s"
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_ctrl_c_at_any_moment_is_no_error_and_the_run_goes_on_to_the_same_end(recorded, tmp_path, signals):
+    """One is noted until the step ends, a second one ends the run wherever it is; thirty moments of a warm run."""
+
+    def press():
+        for _ in range(signals):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.02)
+
+    def ended(run_dir, moment):
+        timer = threading.Timer(moment, press)
+        try:
+            timer.start()
+            code, _, err = runs.call(line(run_dir))
+        except KeyboardInterrupt:  # before ptune handles signals, or behind its end
+            return 130, ""
+        finally:
+            with contextlib.suppress(KeyboardInterrupt):
+                timer.cancel()
+                timer.join()
+        return code, err
+
+    folder, _ = recorded
+    whole = runs.outcome(sorted((folder / "states").iterdir())[-1])
+    ended(tmp_path / "cold", 999)
+    began = time.monotonic()
+    ended(tmp_path / "warm", 999)
+    took = time.monotonic() - began
+    ends = []
+    for i in range(30):
+        run_dir = tmp_path / str(i)
+        ends.append((*ended(run_dir, (i + 1) / 30 * took), i))
+        if i % 5 == 0 and not (run_dir / "result.json").exists():
+            code, _, err = runs.call(line(run_dir, *["--ckpt_path", "auto"][: 2 * run_dir.exists()]))
+            assert code == 0, err
+            assert runs.outcome(run_dir) == whole
+    assert [end for end in ends if end[0] not in (0, 130) or "Traceback" in end[1]] == []
+    assert any(code == 130 for code, _, _ in ends)
 
 
 @pytest.mark.parametrize("limit", [300, 3000, 9000])

@@ -18,6 +18,7 @@ from test_finite import spoiling
 
 from ptune.run import folder
 from ptune.run.checkpoints import WholeCheckpoints
+from ptune.run.command import guarded
 from ptune.run.workers import GO_ON
 
 EPOCHS, STEPS = 2, 6
@@ -131,6 +132,18 @@ def test_a_signal_while_a_checkpoint_is_read_is_no_damage_of_it(stopped, whole, 
     assert (code, err.splitlines()[-1][:18]) == (143, "stopped by SIGTERM")
     resumed(words)
     assert runs.outcome(run_dir) == whole
+
+
+def test_an_error_while_stopped_work_is_cleaned_up_does_not_hide_the_signal(capsys):
+    def work():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            raise RuntimeError("a loader that has only begun has no length")
+
+    assert guarded(work) == 143
+    assert capsys.readouterr().err == "stopped by SIGTERM.\n"
 
 
 def test_the_handlers_of_the_process_are_what_they_were(handlers, stopped):
