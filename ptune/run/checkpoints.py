@@ -1,6 +1,5 @@
 """Checkpoints of a run: written whole, checked when they are read, and found wherever the run directory lies now."""
 
-import io
 import math
 import os
 import zipfile
@@ -15,7 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ptune.errors import InputError, note
-from ptune.tuning.saving import write_whole
+from ptune.tuning.saving import whole
 
 KEYS = {"global_step", "metadata", "state_dict"}
 """What every checkpoint of a run holds."""
@@ -65,10 +64,14 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         """Write a checkpoint."""
-        data = io.BytesIO()
-        torch.save(checkpoint, data)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, data.getvalue())
+        try:
+            with whole(path) as file:
+                torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch ends its archive behind a write that has failed, too, and says that alone
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 @final

@@ -332,6 +332,21 @@ def test_a_full_disk_keeps_the_checkpoint_before(stopped, monkeypatch):
     assert (run_dir / "last.ckpt").read_bytes() == before
 
 
+def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_is_told_as_that(tmp_path):
+    """Torch's own error, which hides the disk's, would be a traceback."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            WholeCheckpoints().save_checkpoint({f"{i}": torch.zeros(500) for i in range(20)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert runs.contents(tmp_path) == {"last.ckpt": b"before"}
+
+
 def test_a_checkpoint_every_few_steps(tmp_path, monkeypatch):
     save, written = WholeCheckpoints.save_checkpoint, []
 
