@@ -3,7 +3,7 @@
 import math
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any, final
@@ -12,9 +12,10 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from ptune.errors import InputError, note
-from ptune.tuning.saving import whole
+from ptune.tuning.saving import link_whole, whole
 
 KEYS = {"global_step", "metadata", "state_dict"}
 """What every checkpoint of a run holds."""
@@ -60,11 +61,22 @@ class WholeCheckpoints(TorchCheckpointIO):
     the next is whole.
 
     Lightning writes it into $TMPDIR and moves it, which copies over the old file where that is another file system.
+
+    What was written last and has not changed since is written once: the second file is a hard link to the first, or a
+    file of its own where the file system has no links. `best.ckpt` and `last.ckpt` of an epoch that is the best one are
+    such a pair. Neither is ever written into, so that each keeps its content when the other one is replaced.
     """
+
+    def __init__(self) -> None:
+        self._path: str | os.PathLike = ""
+        self._content: list[Any] = []  # `_content` of what lies there
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         """Write a checkpoint."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        content = list(_content(checkpoint))
+        if content == self._content and link_whole(self._path, path):
+            return
         try:
             with whole(path) as file:
                 torch.save(checkpoint, file)
@@ -72,6 +84,28 @@ class WholeCheckpoints(TorchCheckpointIO):
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+        self._path, self._content = path, content
+
+
+def _content(value: Any) -> Iterator[Any]:
+    """What a checkpoint holds, flat, so that equal lists are equal content.
+
+    A tensor is told by its place in memory and the count of its changes, which are no proof by themselves: memory that
+    was freed is used again. Two states of one run that agree in all their steps and losses are one state, though.
+    """
+    if isinstance(value, Mapping):
+        yield len(value)
+        for key, item in value.items():
+            yield key
+            yield from _content(item)
+    elif isinstance(value, list | tuple):
+        yield len(value)
+        for item in value:
+            yield from _content(item)
+    elif isinstance(value, Tensor):
+        yield value.data_ptr(), value.shape, 0 if value.is_inference() else value._version
+    else:  # what is of another type, such as an array, is never equal
+        yield value if isinstance(value, str | bytes | int | float | None) else object()
 
 
 @final
@@ -136,8 +170,12 @@ class RunCheckpoint(ModelCheckpoint):
             self._clock = monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's state without the folder."""
-        return _renamed(super().state_dict(), os.path.basename) | {"dirpath": ""}
+        """Lightning's state without the folder.
+
+        Without a metric, the file is always the same: its name is there before it is written, too.
+        """
+        state = super().state_dict() | ({} if self.monitor else {"best_model_path": str(self.path)})
+        return _renamed(state, os.path.basename) | {"dirpath": ""}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's state in the folder of this run; without the best checkpoint where that is missing or damaged."""

@@ -21,16 +21,35 @@ def whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
     The bytes go to a file in the same folder, with the permissions of the user's umask, which replaces `path` once the
     disk has it. Raises OSError where that is impossible; `path` is then as it was before.
     """
+    with _replacing(path) as temporary, temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """The name of a file in the same folder, which replaces `path` when the block ends well."""
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link_whole(source: str | os.PathLike, path: str | os.PathLike) -> bool:
+    """Let `path` be a second name of the file `source`, from one moment to the next, and say whether that is done.
+
+    It is not where the file system has no hard links, or `source` is not there; `path` is then as it was before.
+    """
+    try:
+        with _replacing(path) as temporary:
+            os.link(source, temporary)
+    except OSError:
+        return False
+    return True
 
 
 def write_whole(path: str | os.PathLike, data: bytes) -> None:

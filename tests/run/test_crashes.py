@@ -27,7 +27,7 @@ elsewhere, count, copying = set(), 0, False
 
 def record(event, args):
     global count, copying
-    if copying or event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.truncate"):
+    if copying or event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "os.link"):
         return
     if event == "open" and not (args[2] & (os.O_WRONLY | os.O_RDWR)):
         return
@@ -50,7 +50,7 @@ copying = True
 shutil.copytree(run_dir, states / f"{count:03} end")
 print("ELSEWHERE", *sorted(elsewhere), sep="\\n")
 """
-"""Copies a run directory as a kill would leave it: right before every file in it is opened, renamed or removed."""
+"""Copies a run directory as a kill would leave it: right before a file in it is opened, linked, renamed or removed."""
 
 
 def lost(ended: dict, whole: dict) -> int:

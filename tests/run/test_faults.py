@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 
+import numpy as np
 import pytest
 import runs
 import torch
@@ -345,6 +346,54 @@ def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_is_told_as_that(tmp_p
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert runs.contents(tmp_path) == {"last.ckpt": b"before"}
+
+
+def test_an_epoch_that_is_the_best_is_written_once_and_its_two_files_go_their_own_ways(tmp_path):
+    run_dir = tmp_path / "run"
+    runs.fit(run_dir, trainer__max_epochs=1)
+    best, last = run_dir / "best.ckpt", run_dir / "last.ckpt"
+    assert best.samefile(last)
+    before = last.read_bytes()
+    WholeCheckpoints().save_checkpoint({"another": torch.zeros(1)}, best)
+    assert last.read_bytes() == before != best.read_bytes()
+
+
+def changed(state):
+    state["tensor"] += 1
+
+
+def further(state):
+    state["step"] += 1
+
+
+def unknown(state):
+    state["array"] = np.zeros(3)
+
+
+@pytest.mark.parametrize("change", [changed, further, unknown])
+def test_a_state_that_may_have_changed_is_written_again(change, tmp_path):
+    files, state = WholeCheckpoints(), {"tensor": torch.zeros(3), "step": 1, "loops": {"done": [1, None]}}
+    files.save_checkpoint(state, tmp_path / "best.ckpt")
+    change(state)
+    for name in ("last.ckpt", "best.ckpt"):
+        files.save_checkpoint(state, tmp_path / name)
+        found = torch.load(tmp_path / name, weights_only=False)
+        assert found["tensor"].equal(state["tensor"])
+        assert found["step"] == state["step"]
+    assert (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt") == (change is not unknown)
+
+
+def no_links(*_):
+    raise OSError(95, "Operation not supported")
+
+
+def test_without_hard_links_both_checkpoints_are_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", no_links)
+    files, state = WholeCheckpoints(), {"tensor": torch.zeros(3)}
+    for name in ("best.ckpt", "last.ckpt"):
+        files.save_checkpoint(state, tmp_path / name)
+    assert runs.contents(tmp_path).keys() == {"best.ckpt", "last.ckpt"}
+    assert not (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt")
 
 
 def test_a_checkpoint_every_few_steps(tmp_path, monkeypatch):
