@@ -1,5 +1,6 @@
 """Trained tensors in files, and whether they fit a model."""
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ptune.errors import InputError
@@ -61,7 +62,11 @@ def write_whole(path: str | os.PathLike, data: bytes) -> None:
 def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors, in fp32, and the metadata they depend on as one safetensors file."""
     values = {name: value.detach().float().contiguous() for name, value in tensors.items()}
-    write_whole(path, serialize(values, metadata))
+    with whole(path) as file:
+        try:
+            save_file(values, file.name, metadata)
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error)) from error
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
