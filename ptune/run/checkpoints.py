@@ -22,7 +22,7 @@ KEYS = {"global_step", "metadata", "state_dict"}
 
 
 def read(path: Path, run_dir: Path) -> dict[str, Any]:
-    """A checkpoint on the CPU.
+    """A checkpoint on the CPU, whose tensors are read from the file when they are first used.
 
     torch writes a checkpoint as a zip archive with a checksum for every tensor, and does not compare it when it reads;
     this does. Nothing in it is executed.
@@ -36,7 +36,7 @@ def read(path: Path, run_dir: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         if not checkpoint.keys() >= KEYS:
             raise KeyError(KEYS - checkpoint.keys())
     except Exception as error:  # what torch raises for a file of another kind depends on the file
