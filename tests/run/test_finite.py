@@ -245,6 +245,14 @@ def test_no_checkpoint_holds_a_tensor_that_is_not_finite(fit, probe, batches, wa
     assert (tmp_path / "kept.ckpt").read_bytes() == before
 
 
+def test_values_that_are_finite_are_kept_though_their_sum_is_not(fit, probe, batches, watching, tmp_path):
+    runner = fit(probe, batches, callbacks=[watching()])
+    probe.head.linear.bias.data[:2] = torch.finfo(torch.float32).max
+    assert not probe.head.linear.bias.sum().isfinite()
+    runner.save_checkpoint(tmp_path / "kept.ckpt")
+    assert (tmp_path / "kept.ckpt").exists()
+
+
 def test_a_rate_of_each_group_has_the_same_bound(tiny, head):
     for name in ("lr", "head_lr"):
         with pytest.raises(InputError, match=rf"^{name}: 1e\+38 overflows fp32"):
