@@ -61,8 +61,8 @@ class Stored(L.LightningModule, ABC):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Torch's, but frozen tensors do not count as missing: Lightning would warn with the whole backbone's names."""
-        keys = super().load_state_dict(state_dict, strict, assign)
-        return keys._replace(missing_keys=[name for name in keys.missing_keys if name in self.trained()])
+        keys, trained = super().load_state_dict(state_dict, strict, assign), self.trained()
+        return keys._replace(missing_keys=[name for name in keys.missing_keys if name in trained])
 
     def metadata(self) -> dict[str, str]:
         """What saved tensors depend on: method, its stored arguments, backbone and its fingerprint, task, labels."""
