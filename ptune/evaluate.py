@@ -62,7 +62,7 @@ def run(args: list[str], given: list[str], source: str | None = None) -> command
     measured = cli.run(trainer, about)
     with loggers.told():
         if path is None and trainer.is_global_zero:
-            folder.begin(cli, cli.resolved(), trainer)
+            folder.begin(cli, cli.resolved, trainer)
         found = result.report(measured, progress)
     if path is not None:
         found = result.of_checkpoint(found, path)

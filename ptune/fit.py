@@ -51,7 +51,7 @@ def run(args: list[str], given: list[str], more: Sequence["Callback"] = ()) -> c
     if slurm.requeued() and (done := folder.done_before(run_dir, cli.identity)):
         return done
     start = folder.open_run(run_dir, asked)
-    config = cli.resolved()
+    config = cli.resolved
     data.setup("fit")  # mistakes in the data surface before a directory is made
 
     def begin(trainer: Trainer) -> str:

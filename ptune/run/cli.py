@@ -167,7 +167,7 @@ class CLI(LightningCLI):
     @cached_property
     def identity(self) -> Identity:
         """What the run is; the data are read for it."""
-        return identify(resolved.options(self.resolved()) or {}, self.datamodule)
+        return identify(resolved.options(self.resolved) or {}, self.datamodule)
 
     @property
     def wandb(self) -> Wandb | None:
@@ -240,6 +240,7 @@ class CLI(LightningCLI):
         parts = self.model, self.datamodule, trainer, self.identity.changed(changes), self.columns()
         return Run(Path(self.run_dir), *parts, about, changes, kept)
 
+    @cached_property
     def resolved(self) -> str:
         """The resolved options as YAML, without those that say how a stopped run goes on.
 

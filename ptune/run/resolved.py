@@ -1,6 +1,8 @@
 """The options of a resolved configuration, and which of them say what is computed."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,11 @@ def decisive(options: Options) -> Options:
 
 def options(config: str) -> Options | None:
     """The options of a resolved configuration, but for those of the command; None where the text holds no whole one."""
+    return deepcopy(_options(config))
+
+
+@lru_cache(maxsize=4)  # a run asks for its own four times, and reading YAML takes 10 ms
+def _options(config: str) -> Options | None:
     try:
         found = configs.load(config)
     except yaml.YAMLError:

@@ -69,7 +69,7 @@ def test_what_changes_the_numbers_changes_the_hash(words, plain):
 
 def test_an_option_of_a_later_version_that_is_left_out_does_not_change_the_hash(plain):
     cli = CLI.of(prepare(runs.line("run")))
-    given = options(cli.resolved())
+    given = options(cli.resolved)
     assert identify(given | {"model.new": None}, cli.datamodule) == plain
     assert identify(given | {"model.new": 0}, cli.datamodule).hash != plain.hash
 

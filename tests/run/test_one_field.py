@@ -81,7 +81,7 @@ def test_a_task_of_ones_own_has_its_own_fields_only(config):
 
 def test_what_is_saved_is_whole_and_read_again_with_its_function(config):
     cli = parsed(*DATA, "--data.task", "wic", *FIELD)
-    saved = yaml.safe_load(cli.resolved())["data"]["init_args"]["task"]
+    saved = yaml.safe_load(cli.resolved)["data"]["init_args"]["task"]
     assert (saved["name"], saved["metrics"], saved["prepare"]) == ("wic", ["f1"], "wic")
     again = parsed(*MODEL, *config(json.loads(json.dumps(saved)))).datamodule.task
     assert again == cli.datamodule.task == replace(task("wic"), metrics=("f1",))
