@@ -22,6 +22,7 @@ from ptune.data.digest import digest
 from ptune.errors import InputError
 from ptune.run import checkpoints, folder, same
 from ptune.run.arguments import prepare
+from ptune.run.checkpoints import WholeCheckpoints
 from ptune.run.cli import CLI
 
 OPTIONS = {"trainer__max_epochs": 2, "model__lr": 0.05, "wandb__enabled": False, "every_n_steps": 2}
@@ -30,15 +31,14 @@ OPTIONS = {"trainer__max_epochs": 2, "model__lr": 0.05, "wandb__enabled": False,
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """The directory of a finished run of two epochs of three steps, and by their step all its `last.ckpt`."""
-    run_dir, write = tmp_path_factory.mktemp("ran") / "run", checkpoints.write_whole
+    run_dir, save = tmp_path_factory.mktemp("ran") / "run", WholeCheckpoints.save_checkpoint
 
-    def keep(path, data):
-        write(path, data)
+    def keep(self, checkpoint, path, storage_options=None):
+        save(self, checkpoint, path)
         if Path(path).name == "last.ckpt":
-            step = torch.load(path, weights_only=True)["global_step"]
-            write(run_dir / f"kept-{step}", data)
+            shutil.copy(path, run_dir / f"kept-{checkpoint['global_step']}")
 
-    with mock.patch.object(checkpoints, "write_whole", keep):
+    with mock.patch.object(WholeCheckpoints, "save_checkpoint", keep):
         code, _, err = runs.call(runs.line(run_dir, **OPTIONS))
     assert code == 0, err
     return run_dir
