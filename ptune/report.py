@@ -5,10 +5,10 @@
     python -m ptune.report runs/mine --keep results/mine
 
 RUNS are run directories, result files that were kept as JSON, or folders that are searched for both. Runs that failed
-or are not finished stay visible. An evaluation that was made later (`ptune.evaluate`) adds the splits that it alone has
-measured to its run's row. Without `--out` the report is printed as Markdown, with it a line of what was written. With
-`--keep`, results and predictions are written into a folder that can be committed: small, without private parts, and the
-same report is made of it.
+or are not finished stay visible, and in a row of a grid the seeds that only its other rows have. An evaluation that was
+made later (`ptune.evaluate`) adds the splits that it alone has measured to its run's row. Without `--out` the report is
+printed as Markdown, with it a line of what was written. With `--keep`, results and predictions are written into a
+folder that can be committed: small, without private parts, and the same report is made of it.
 """
 
 import shlex

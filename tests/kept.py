@@ -32,6 +32,16 @@ def run(folder: Path, found: dict, name="result.json") -> Path:
     return folder
 
 
+def cell(root: Path, method="PTuningV2", task="sst2", seed=1) -> Path:
+    """The directory of a cell of a grid of methods, tasks and seeds, without a result."""
+    folder = root / method / task / f"seed={seed}"
+    folder.mkdir(parents=True)
+    values = {"method": method, "task": task, "seed": str(seed)}
+    words = ["--model", method, "--data.task", task, "--seed_everything", str(seed)]
+    (folder / "cell.json").write_text(json.dumps({"values": values, "words": words}))
+    return folder
+
+
 def answered(folder: Path, table, head: HeadSpec = HEAD, rows=None, gold=None, **more) -> Path:
     """A run directory whose result is measured from the table of its test split, and whose predictions hold it.
 

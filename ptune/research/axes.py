@@ -67,7 +67,7 @@ def read(file: Path, place: Path | None = None, given: dict[str, str] | None = N
             continue
         try:
             found = cell(
-                values, [common, *(axes[axis][name] for axis, name in values.items()), given], root / _place(values)
+                values, [common, *(axes[axis][name] for axis, name in values.items()), given], root / place_of(values)
             )
         except InputError as error:
             raise InputError(f"{file}, cell {' '.join(names)}: {error}") from error
@@ -142,7 +142,7 @@ def _exclusion(file: Path, axes: dict[str, dict], each: Any) -> dict[str, set[st
     return found
 
 
-def _place(values: dict[str, str]) -> Path:
+def place_of(values: dict[str, str]) -> Path:
     """The run directory of a cell below the grid's, without letters that a file system may not take."""
     return Path(*(re.sub(r"[^\w.=-]+", "-", part).strip("-.") for part in _parts(values)))
 

@@ -28,7 +28,7 @@ class Group:
     open: tuple[Record, ...] = ()
     """Those that failed, were pruned, or are not finished."""
     missing: tuple[int, ...] = ()
-    """Seeds that other groups of the task have, and no run of this one."""
+    """Seeds that other rows have in a grid that this one has cells in, and no run of this one."""
     of_task: frozenset[str] = frozenset({"task"})
     """The columns that belong to the task, such as the place of its data."""
 
@@ -55,7 +55,10 @@ class Group:
 
 
 def grouped(records: Sequence[Record], by: Sequence[str] = ()) -> tuple[Group, ...]:
-    """The groups, by task and in the lecture's order of methods, with one for each task that a configuration lacks.
+    """The groups, by task and in the lecture's order of methods.
+
+    Only the seeds that other rows of the same grid have are missing from one: nothing says of any other run that it was
+    to be made.
 
     Args:
         records: the runs.
@@ -86,12 +89,13 @@ def grouped(records: Sequence[Record], by: Sequence[str] = ()) -> tuple[Group, .
             told = [name in record.options for name in names]
             found.setdefault(_fitting(key(record), told, list(found)), []).append(record)
     fixed = _of_task(names, list(found))
-    every = {tuple(a[i] if names[i] in fixed else b[i] for i in range(len(names))) for a in found for b in found}
-    tasks = {each[0] for each in found}
-    seeds = {task: {run.seed for each in found if each[0] == task for run in found[each]} - {None} for task in tasks}
+    seeds: dict[str, set[int]] = {}
+    for record in records:
+        if record.grid and record.seed is not None:
+            seeds.setdefault(record.grid, set()).add(record.seed)
     return tuple(
-        _group(dict(zip(names, each, strict=True)), found.get(each, []), seeds[each[0]], fixed)
-        for each in sorted(every, key=lambda each: [_place(*pair) for pair in zip(names, each, strict=True)])
+        _group(dict(zip(names, each, strict=True)), found[each], seeds, fixed)
+        for each in sorted(found, key=lambda each: [_place(*pair) for pair in zip(names, each, strict=True)])
     )
 
 
@@ -120,10 +124,7 @@ def _apart(records: Sequence[Record]) -> dict[str, list[str]]:
 
 
 def _of_task(names: Sequence[str], keys: list[tuple[str, ...]]) -> frozenset[str]:
-    """The columns that belong to the task: its own, and options with one value for each task.
-
-    A task does not lack another one's value of them.
-    """
+    """The columns that belong to the task: its own, and options with one value for each task."""
     tasks = {key[0] for key in keys}
     pairs = {name: {(key[0], key[i]) for key in keys} for i, name in enumerate(names) if name not in USUAL}
     return frozenset(
@@ -132,13 +133,15 @@ def _of_task(names: Sequence[str], keys: list[tuple[str, ...]]) -> frozenset[str
     )
 
 
-def _group(values: dict[str, str], runs: list[Record], seeds: set, of_task: frozenset[str]) -> Group:
+def _group(values: dict[str, str], runs: list[Record], seeds: dict[str, set[int]], of_task: frozenset[str]) -> Group:
+    """The group of these runs; `seeds` are those of each grid."""
     runs = sorted(runs, key=lambda run: (run.seed is None, run.seed or 0, run.place))
     done = tuple(run for run in runs if run.state == "done")
     left = tuple(run for run in runs if run.state != "done")
     # Nothing depends on the seed of what is not trained.
     drawn = not done or any(run.cost("steps") != 0 for run in done)
-    return Group(values, done, left, tuple(sorted(seeds - {run.seed for run in runs})) if drawn else (), of_task)
+    wanted = {seed for run in runs for seed in seeds.get(run.grid, ())} if drawn else set()
+    return Group(values, done, left, tuple(sorted(wanted - {run.seed for run in runs})), of_task)
 
 
 def _fitting(own: tuple[str, ...], told: list[bool], keys: list[tuple[str, ...]]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptune.errors import InputError
+from ptune.research.cells import CELL
 from ptune.research.records import Record
 from ptune.run.directory import PREDICTIONS
 from ptune.run.disk import told
@@ -26,8 +27,9 @@ COMPARED = ("row", "gold", "right", "table/")
 def keep(records: Sequence[Record], folder: Path) -> int:
     """Write `result.json` and `predictions/<split>.parquet` of each finished run, and return the number of runs.
 
-    Below the folder runs lie as they do below the one that they have in common. A result is kept without the host's
-    name, and places on the machine by their last names; predictions with the columns that comparisons are made of.
+    Below the folder runs lie as they do below the one that they have in common; cells of a grid, as in its folder, with
+    their values in `cell.json`. A result is kept without the host's name, and places on the machine by their last
+    names; predictions with the columns that comparisons are made of.
 
     Args:
         records: the runs; those without a result are left out.
@@ -41,7 +43,7 @@ def keep(records: Sequence[Record], folder: Path) -> int:
     done = {_name(record): record for record in records if record.state == "done"}
     if not done:
         raise InputError(f"--keep {folder}: none of these runs is finished, so there is nothing to keep.")
-    root = os.path.commonpath([name.parent for name in done])
+    root = os.path.commonpath([Path(record.grid or name.parent) for name, record in done.items()])
     with told(folder, "choose another --keep."):
         for name, record in done.items():
             place = folder / name.relative_to(root)
@@ -50,6 +52,9 @@ def keep(records: Sequence[Record], folder: Path) -> int:
                 write_whole(place / PREDICTIONS / f"{split}.parquet", _compared(file))
             result = public({key: value for key, value in record.result.items() if key not in ("host", PREDICTIONS)})
             write_whole(place / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+            if record.grid:
+                values = json.loads((name / CELL).read_text(encoding="utf-8"))["values"]
+                write_whole(place / CELL, (json.dumps({"values": public(values)}, indent=2) + "\n").encode())
     return len(done)
 
 

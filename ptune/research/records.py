@@ -4,11 +4,12 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
 from ptune.errors import InputError, absent
+from ptune.research.axes import place_of
 from ptune.research.cells import CELL, FAILED, PRUNED_AT, RESULTS
 from ptune.run.directory import PREDICTIONS
 from ptune.run.resolved import decisive, stored
@@ -40,6 +41,8 @@ class Record:
     """The sentence of a failure, or that of what was pruned, which begins with `pruned at step N`."""
     predictions: Mapping[str, Path] = field(default_factory=dict, repr=False)
     """By split, the file of what was answered row by row."""
+    grid: str = ""
+    """The folder of the grid that it is a cell of; empty for a run of none."""
 
     @property
     def task(self) -> str:
@@ -150,14 +153,22 @@ def _file(file: Path) -> Record:
 def _directory(folder: Path, notes: list[str]) -> list[Record]:
     """The run of a directory, and the later evaluations of its checkpoint."""
     results = [folder / name for name in RESULTS.values() if (folder / name).exists()]
+    grid = _grid(folder)
     if results:
-        return [_finished(results[0], str(folder)), *_evaluations(folder, results[0], notes)]
+        return [replace(_finished(results[0], str(folder)), grid=grid), *_evaluations(folder, results[0], notes)]
     options = _begun(folder)
     if (folder / FAILED).exists():
         error = str(_mapping(folder / FAILED).get("error", "")).removeprefix("error: ")
         state: State = "pruned" if error.startswith(PRUNED_AT) else "failed"
-        return [Record(str(folder), options, state=state, error=error)]
-    return [Record(str(folder), options, state="unfinished")]
+        return [Record(str(folder), options, state=state, error=error, grid=grid)]
+    return [Record(str(folder), options, state="unfinished", grid=grid)]
+
+
+def _grid(folder: Path) -> str:
+    """The folder of the grid in which a directory lies where the grid has made it; "" for any other one."""
+    values = _mapping(folder / CELL).get("values") if (folder / CELL).exists() else None
+    place, own = Path(os.path.abspath(folder)), place_of(values or {}).parts
+    return str(Path(*place.parts[: -len(own)])) if own and place.parts[-len(own) :] == own else ""
 
 
 def _finished(file: Path, place: str) -> Record:

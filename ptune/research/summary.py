@@ -6,7 +6,6 @@ from ptune.research.groups import Group
 from ptune.research.records import Record
 from ptune.research.tables import Cell, Table, amount, counted, measured, word
 
-MISSING = "missing"
 COSTS: dict[str, tuple[Callable[[Record], float | None], Callable[[list[float]], Cell]]] = {
     "trained parameters": (lambda run: run.cost("trained_parameters"), counted),
     "trained, %": (
@@ -141,7 +140,7 @@ def row(group: Group, cells: Sequence[Cell]) -> tuple[Cell, ...]:
     """The row of a group; without a finished run it says why in the place of its first number."""
     if group.runs:
         return (*keys(group), *cells)
-    why = next(map(state, sorted(group.open, key=lambda run: run.state)), MISSING)
+    why = state(min(group.open, key=lambda run: run.state))
     return (*keys(group), Cell(why, count=0), *(Cell(count=0) for _ in cells[2:]), cells[-1])
 
 
@@ -157,7 +156,7 @@ def seeds(group: Group) -> Cell:
     told = {"failed": [], "pruned": [], "unfinished": []}
     for run in group.open:
         told[run.state].append("?" if run.seed is None else str(run.seed))
-    told[MISSING] = [str(seed) for seed in group.missing]
+    told["missing"] = [str(seed) for seed in group.missing]
     lacking = "".join(f", {word} {' '.join(found)}" for word, found in told.items() if found)
     cut = " †" * any(run.result.get("limits") for run in group.runs)
     return Cell(f"{len(group.runs)}{lacking}{cut}", float(len(group.runs)), count=len(group.runs))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import runs
-from kept import answered, classified
+from kept import answered, cell, classified
 
 from ptune.report import main, report
 from ptune.research.keeping import public
@@ -17,14 +17,11 @@ def three(tmp_path):
     """Two finished runs with predictions, and one that failed."""
     gold = [0, 1] * 100
     for seed, guess in ((1, gold), (2, [0] * 200)):
-        name = tmp_path / f"runs/small/LinearProbe/seed={seed}"
-        name.parent.mkdir(parents=True, exist_ok=True)
+        name = cell(tmp_path / "runs/small", "LinearProbe", seed=seed)
         more = {"host": "private", "backbone": PLACE, "config": {"backbone": PLACE, "path": [PLACE, "data/x"]}}
         more["command"] = f"ptune fit --model.backbone {PLACE} --data.path '[{PLACE},data/x]' --run_dir=~/runs/x"
         answered(name, classified(gold, guess), method="LinearProbe", seed=seed, **more)
-    failed = tmp_path / "runs/small/LinearProbe/seed=3"
-    failed.mkdir()
-    (failed / "cell.json").write_text(json.dumps({"values": {}, "words": ["--model", "LinearProbe"]}))
+    failed = cell(tmp_path / "runs/small", "LinearProbe", seed=3)
     (failed / "failed.json").write_text(json.dumps({"error": "no space left."}))
     return tmp_path
 
@@ -36,25 +33,25 @@ def test_what_is_kept_is_small_public_and_gives_the_same_report(three, monkeypat
         "2 results are kept; next: python -m ptune.report kept/small\n",
         "",
     )
-    files = ("result.json", "predictions/test.parquet")
-    names = {f"small/seed={seed}/{file}" for seed in (1, 2) for file in files}
+    files = ("cell.json", "result.json", "predictions/test.parquet")
+    names = {f"small/LinearProbe/sst2/seed={seed}/{file}" for seed in (1, 2) for file in files}
     found = runs.contents("kept")
     assert set(found) == names
     assert all(len(data) < 20_000 for data in found.values())
     assert not any(b"private" in data or b"someone" in data for data in found.values())
-    kept = json.loads(found["small/seed=1/result.json"])
+    kept = json.loads(found["small/LinearProbe/sst2/seed=1/result.json"])
     assert kept["backbone"] == kept["config"]["backbone"] == "my-bert"
     assert kept["config"]["path"] == ["my-bert", "data/x"]
     assert kept["command"] == "ptune fit --model.backbone my-bert --data.path '[my-bert,data/x]' --run_dir=x"
     own, again = (report([three / name], [], [], ["results"]).tables[0] for name in ("runs/small", "kept/small"))
     (row,), (row_again,) = own.rows, again.rows
     assert [cell.text for cell in row][:-1] == [cell.text for cell in row_again][:-1]
-    assert (row[-1].text, row_again[-1].text) == ("2, failed ?", "2")
+    assert (row[-1].text, row_again[-1].text) == ("2, failed 3", "2")
 
 
 def test_kept_predictions_are_compared(three, monkeypatch):
     for method, seed in (("LinearProbe", 1), ("BitFit", 2)):
-        file = three / f"runs/small/LinearProbe/seed={seed}/result.json"
+        file = three / f"runs/small/LinearProbe/sst2/seed={seed}/result.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"method": method}))
     assert runs.call([three / "runs", "--keep", three / "kept"], main)[0] == 0
     tables = [report([three / name], [], ["LinearProbe"], ["comparisons"]).tables[0] for name in ("runs", "kept")]
@@ -69,7 +66,7 @@ def test_nothing_is_overwritten_and_nothing_kept_where_nothing_is_finished(three
     (three / "there" / "x").touch()
     sentence = "error: --keep there: is there already; choose another folder, or remove it.\n"
     assert runs.call(["runs", "--keep", "there"], main) == (2, "", sentence)
-    code, out, err = runs.call(["runs/small/LinearProbe/seed=3", "--keep", "kept"], main)
+    code, out, err = runs.call(["runs/small/LinearProbe/sst2/seed=3", "--keep", "kept"], main)
     assert (code, out) == (2, "")
     assert err == "error: --keep kept: none of these runs is finished, so there is nothing to keep.\n"
 

@@ -1,11 +1,12 @@
 """Every run below a folder is found as what it is, and nothing else is taken for one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from kept import result, run
+from kept import cell, result, run
 
 from ptune.errors import InputError
 from ptune.research.groups import grouped
@@ -122,14 +123,37 @@ def test_rows_are_told_apart_by_what_differs_within_a_task_and_method(records):
     )
     assert [(*group.values.items(), len(group.runs), group.missing) for group in found] == [
         (("task", "rte"), ("method", "PTuningV2"), ("length", "4"), 1, ()),
-        (("task", "rte"), ("method", "PTuningV2"), ("length", "16"), 0, (1,)),
-        (("task", "rte"), ("method", "FineTuning"), ("length", ""), 0, (1,)),
         (("task", "sst2"), ("method", "PTuningV2"), ("length", "4"), 2, ()),
         (("task", "sst2"), ("method", "PTuningV2"), ("length", "16"), 2, ()),
-        (("task", "sst2"), ("method", "FineTuning"), ("length", ""), 1, (2,)),
+        (("task", "sst2"), ("method", "FineTuning"), ("length", ""), 1, ()),
     ]
-    assert found[3].name == "PTuningV2, length 4"
-    assert found[0].configuration == found[3].configuration
+    assert found[1].name == "PTuningV2, length 4"
+    assert found[0].configuration == found[1].configuration
+
+
+def test_of_runs_that_are_no_grid_nothing_is_missing(tmp_path):
+    """As of two that were made by hand, or of two grids."""
+    run(tmp_path / "a", result(seed=1))
+    run(tmp_path / "b", result(task="rte", method="LoRA", seed=2))
+    run(cell(tmp_path / "one", seed=3), result(seed=3))
+    run(cell(tmp_path / "other", "BitFit", seed=4), result(method="BitFit", seed=4))
+    found = grouped(read([tmp_path])[0])
+    assert [(group.task, group.name, len(group.runs), group.missing) for group in found] == [
+        *(("rte", "LoRA", 1, ()), ("sst2", "PTuningV2", 2, ()), ("sst2", "BitFit", 1, ()))
+    ]
+
+
+def test_within_a_grid_the_seeds_of_other_rows_are_missing(tmp_path):
+    for method, task, seed in (("LoRA", "rte", 1), ("LoRA", "rte", 2), ("BitFit", "rte", 1), ("BitFit", "sst2", 3)):
+        run(cell(tmp_path, method, task, seed), result(method=method, task=task, seed=seed))
+    cell(tmp_path, "BitFit", "rte", 4)
+    found = grouped(read([tmp_path])[0])
+    assert [(group.task, group.name, len(group.open), group.missing) for group in found] == [
+        *(("rte", "BitFit", 1, (2, 3)), ("rte", "LoRA", 0, (3, 4)), ("sst2", "BitFit", 0, (1, 2, 4)))
+    ]
+    moved = shutil.copytree(tmp_path / "LoRA" / "rte" / "seed=1", tmp_path / "elsewhere")
+    (alone,) = grouped(read([moved, tmp_path / "LoRA" / "rte" / "seed=2"])[0])
+    assert (len(alone.runs), alone.missing) == (2, ())
 
 
 def test_the_columns_may_be_chosen(records):
@@ -146,6 +170,7 @@ def test_what_belongs_to_one_task_alone_is_no_gap_of_another(records):
     assert [group.values["path"] for group in found] == ["data/a", "data/b"]
 
 
-def test_what_trains_nothing_lacks_no_seed(records):
-    found = grouped(records(result(seed=1), result(seed=2), result(method="ManualPrompt", steps=0)))
-    assert [group.missing for group in found] == [(), ()]
+def test_what_trains_nothing_lacks_no_seed(tmp_path):
+    for method, seed, steps in (("LoRA", 1, 9), ("LoRA", 2, 9), ("ManualPrompt", 1, 0)):
+        run(cell(tmp_path, method, seed=seed), result(method=method, seed=seed, steps=steps))
+    assert [group.missing for group in grouped(read([tmp_path])[0])] == [(), ()]

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 
 import pytest
 import runs
-from kept import answered, classified, result, run
+from kept import answered, cell, classified, result, run
 
 from ptune.errors import InputError
 from ptune.report import main, report
@@ -60,15 +60,12 @@ def test_the_numbers_of_committed_results_are_recomputed(folder):
 
 
 def test_what_failed_or_is_missing_is_in_every_table(tmp_path):
-    run(tmp_path / "a", result(seed=1))
-    run(tmp_path / "b", result(seed=2))
-    run(tmp_path / "c", result(seed=2, method="LoRA", task="rte"))
+    for seed in (1, 2):
+        run(cell(tmp_path, seed=seed), result(seed=seed))
+    run(cell(tmp_path, "LoRA", "rte", 2), result(seed=2, method="LoRA", task="rte"))
     for seed, method in ((3, "PTuningV2"), (1, "BitFit")):
-        cell = tmp_path / f"failed{seed}"
-        cell.mkdir()
-        words = ["--model", method, "--data.task", "sst2", "--seed_everything", str(seed)]
-        (cell / "cell.json").write_text(json.dumps({"values": {}, "words": words}))
-        (cell / "failed.json").write_text(json.dumps({"error": "error: CUDA is out of memory | here."}))
+        failed = cell(tmp_path, method, seed=seed)
+        (failed / "failed.json").write_text(json.dumps({"error": "error: CUDA is out of memory | here."}))
     for name in ("results", "metrics", "cost"):
         table = of(tmp_path, name)
         found = {(row["task"].text, row["method"].text): row for row in rows(table)}
@@ -76,7 +73,8 @@ def test_what_failed_or_is_missing_is_in_every_table(tmp_path):
         texts = [cell.text for cell in found["sst2", "BitFit"].values()]
         assert "failed: CUDA is out of memory | here." in texts
         assert found["sst2", "BitFit"]["seeds"].text == "0, failed 1, missing 2 3"
-        assert "missing" in [cell.text for cell in found["sst2", "LoRA"].values()]
+        assert found["rte", "LoRA"]["seeds"].text == "1, missing 1 3"
+        assert ("sst2", "LoRA") not in found
         assert any("Failed: sst2, BitFit, seed 1: CUDA is out of memory" in note for note in table.notes)
     assert len(report([tmp_path], [], ["LoRA"], []).tables) > 4
 
@@ -92,14 +90,14 @@ def test_what_a_search_has_pruned_has_a_state_of_its_own(tmp_path):
         (cell / "failed.json").write_text(json.dumps({"error": why}))
     table = of(tmp_path)
     seeds = {row["method"].text: row["seeds"].text for row in rows(table)}
-    assert seeds == {"PTuningV2": "1, pruned 2", "BitFit": "0, pruned 1, missing 2"}
+    assert seeds == {"PTuningV2": "1, pruned 2", "BitFit": "0, pruned 1"}
     assert "Pruned: 2 runs, which a search has stopped before the end." in table.notes
     assert "pruned at step 3" in [cell.text for row in rows(table) for cell in row.values()]
     places = {row["place"].text: row["first split"].text for row in rows(of(tmp_path, "runs"))}
     assert places[str(tmp_path / "pruned2")] == "pruned at step 6"
     whole = report([tmp_path], [], [], [])
     page, text = FORMATS[".html"](whole), FORMATS[".md"](whole)
-    assert "1 finished run in 1 row; 2 pruned; 1 missing." in page
+    assert "1 finished run in 1 row; 2 pruned." in page
     assert "pruned at step 3<" in page
     assert "failed" not in text.lower()
 
