@@ -12,6 +12,7 @@ from ptune.benchmarks.ours import built
 from ptune.methods.p_tuning_v2 import PTuningV2
 
 
+@torch.enable_grad()
 def linear_maps(setting: Setting) -> list[tuple[Tensor, int, bool]]:
     """Each linear map of a forward pass of PTuningV2: its weight "out in", rows, and whether its input has a gradient.
 

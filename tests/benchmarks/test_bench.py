@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertForSequenceClassification
 
 from ptune.backbone.tokenizer import load
@@ -89,6 +90,11 @@ def test_the_floor_has_the_products_that_a_step_needs(setting):
     attention = 4 * 6 * 3 * 8 * (3 + 8) * 32
     ffn = 4 * 8 * 2 * 3 * 2 * (4 * 32 * 32 - 32 * 64)  # the tiny model's is half as wide as a BERT's
     assert multiplications == scale.multiplications(**sizes) - attention - ffn
+    floor = products.products(setting)
+    with FlopCounterMode(display=False) as counter:
+        floor.step()
+    ends = sum(rows * weight.numel() * (1 + back) for weight, rows, back in maps[-2:])
+    assert counter.get_total_flops() == 2 * (multiplications + ends + attention)
 
 
 def test_the_table_of_a_step_is_recomputed_from_its_json(setting, monkeypatch, no_child, capsys, tmp_path):
