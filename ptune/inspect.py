@@ -77,8 +77,7 @@ def look(model: PromptTuner, batch: Batch) -> Findings:
         slots = batch["slots"]
         if prompts.late is not None:
             states = filled(backbone.below(batch, prompts.late.layer), batch, prompts.late)
-            vectors = states[0, slots[0]]
-            tokens = [([], [])] * len(vectors)
+            vectors, tokens = states[0, slots[0]], []
         else:
             vectors = prompts.embeds[0]  # type: ignore[index]
             table: Tensor = backbone.model.get_input_embeddings().weight  # type: ignore[assignment]
@@ -161,11 +160,13 @@ def tables(findings: Findings, title: str) -> str:
     """The findings in Markdown."""
     parts = [f"# {printable(title)}"]
     if findings.vectors is not None:
-        rows = [
-            [str(i), f"{vector.norm():.3f}", *(" ".join(f"`{_plain(token)}`" for token in near) for near in tokens)]
-            for i, (vector, tokens) in enumerate(zip(findings.vectors, findings.tokens, strict=True))
-        ]
-        parts.append(_markdown(["vector", "norm", "nearest by cosine", "nearest by L2"], rows))
+        rows = [[str(i), f"{vector.norm():.3f}"] for i, vector in enumerate(findings.vectors)]
+        names = ["vector", "norm"]
+        if findings.tokens:
+            names += ["nearest by cosine", "nearest by L2"]
+            for row, found in zip(rows, findings.tokens, strict=True):
+                row += (" ".join(f"`{_plain(token)}`" for token in near) for near in found)
+        parts.append(_markdown(names, rows))
     head, columns = ["layer"], [[str(layer) for layer in findings.layers]]
     if findings.norms is not None and findings.text_norms is not None:
         for i, name in enumerate(("key", "value")):

@@ -11,6 +11,7 @@ from transformers import AutoModel
 
 from ptune.errors import InputError
 from ptune.inspect import look, main, picture, tables
+from ptune.methods.late_prompt_tuning import LatePromptTuning
 from ptune.methods.linear_probe import LinearProbe
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
@@ -112,6 +113,12 @@ def test_the_nearest_tokens_are_those_the_vectors_were_made_of(build, batch):
     assert (first[0][0], first[1][0], second[0][0]) == ("w6", "w6", "w16")
     assert second[1][0] == f"w{(words - words[20] * 50).norm(dim=1).argmin() - 4}"
     assert "`w6`" in tables(look(model, batch), "x")
+
+
+def test_vectors_that_are_no_word_embeddings_have_no_nearest_tokens(build, batch):
+    found = look(build(LatePromptTuning, length=P), batch)
+    assert len(found.vectors) == P
+    assert "| vector | norm |\n" in tables(found, "x")
 
 
 @pytest.mark.parametrize(
