@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from transformers import AutoModel, T5EncoderModel
 from transformers.models.bert.modeling_bert import BertEncoder
 
-from ptune.backbone import Backbone
+from ptune.backbone import Backbone, traits
 from ptune.backbone.pretrained import describe
 from ptune.backbone.tokenizer import load as load_tokenizer
 from ptune.errors import InputError
@@ -429,6 +429,19 @@ def test_a_padding_token_that_is_none_is_not_looked_up(tiny):
         shutil.copytree(folder, other)
         (Path(other) / "config.json").write_text(json.dumps(config | {"pad_token_id": pad}))
         assert Backbone(other).traits.packing == "by positions"
+
+
+def test_what_a_process_has_measured_of_a_backbone_is_not_measured_again(tiny, monkeypatch):
+    folder = tiny("roberta")
+    monkeypatch.setattr(traits, "_MEASURED", {})
+    first = Backbone(folder).traits
+    monkeypatch.setattr(traits.Traits, "_measure", lambda self: pytest.fail("measured again"))
+    again = Backbone(folder).traits
+    for name in ("first_position", "padding_mode", "causal", "packing"):
+        assert getattr(again, name) == getattr(first, name)
+    for other in ({"dtype": "bf16"}, {"attention": "eager"}, {"dropout": True}):
+        with pytest.raises(pytest.fail.Exception, match="measured again"):
+            Backbone(folder, **other)
 
 
 # ---- pooling

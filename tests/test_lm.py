@@ -7,8 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from transformers import XLNetLMHeadModel
 
-from ptune.backbone import Backbone
-from ptune.backbone.traits import Traits
+from ptune.backbone import Backbone, traits
 from ptune.errors import InputError
 from ptune.prompts import Prompts
 
@@ -142,7 +141,8 @@ def test_a_checkpoint_that_cannot_say_words_is_refused_in_a_sentence(tiny, famil
 
 def test_a_language_model_of_another_order_is_refused(tiny, monkeypatch):
     folder = tiny("gpt2", lm=True)
-    monkeypatch.setattr(Traits, "_causal", lambda self, states: False)
+    monkeypatch.setattr(traits, "_MEASURED", {})
+    monkeypatch.setattr(traits.Traits, "_causal", lambda self, states: False)
     with pytest.raises(InputError, match=r"'gpt2'.*in an order of its own.*another backbone"):
         Backbone(folder, lm=True)
 

@@ -71,7 +71,7 @@ class Backbone(nn.Module):
         self.model.get_input_embeddings().register_forward_hook(self._fill)
         # flex and flash need a GPU, but the model is probed before Lightning moves it there: it is probed with sdpa.
         fallback = attention_function(self.model.config, "sdpa") if attention in ("flex", "flash") else None
-        self.traits = Traits(self.model, self.spec, fallback)
+        self.traits = Traits(self.model, self.spec, fallback, self.fingerprint)
         self.layers = Layers(self.model, self.traits)
         self.depth = Depth(self.model, self.spec.layers)
         self.pooling: Pool

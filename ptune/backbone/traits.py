@@ -31,6 +31,10 @@ OTHER_INPUTS = ("pixel_values", "input_features", "input_values")
 """Inputs of pictures and sounds, by transformers' names."""
 
 
+_MEASURED: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+"""What was measured in this process, by all that decides it: a worker of a grid loads one backbone many times."""
+
+
 def numbered(module: nn.Module) -> list[nn.Module]:
     """The attention modules in a module that `Traits` has numbered by their layer, as `prefix_layer`."""
     return [found for found in module.modules() if "prefix_layer" in vars(found)]
@@ -44,6 +48,7 @@ class Traits:
         model: a Transformer without head, of an encoder-decoder the encoder.
         spec: its sizes.
         fallback_attention: name of an attention function that runs on every device, for a model whose own does not.
+        fingerprint: that of its weights. What a process has measured of the same model is not measured again.
 
     Raises:
         InputError: the model needs another input besides token ids. Every other error of the model is raised as it is.
@@ -60,12 +65,22 @@ class Traits:
     packing: Literal["by positions", "by mask", "no"]
     """What keeps texts in one row apart: position ids that start again, an attention mask of ours, or nothing."""
 
-    def __init__(self, model: PreTrainedModel, spec: BackboneSpec, fallback_attention: str | None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, spec: BackboneSpec, fallback_attention: str | None, fingerprint: str
+    ) -> None:
         self.model, self.spec, self.fallback_attention = model, spec, fallback_attention
         self.vocabulary = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
         pad = spec.config.get_text_config().pad_token_id
         self.pad = pad if pad is not None and 0 <= pad < self.vocabulary else None
         self.prefix_gap = self._number_layers()
+        how = fallback_attention or implementation_of(model), str(model.device)
+        key = type(model), model.config.to_json_string(), fingerprint, *how
+        if key not in _MEASURED:
+            self._measure()
+            _MEASURED[key] = self.first_position, self.padding_mode, self.causal, self.packing
+        self.first_position, self.padding_mode, self.causal, self.packing = _MEASURED[key]
+
+    def _measure(self) -> None:
         with self.probe() as text:
             both = torch.cat([text, text.flip(1)])
             states = self._read(both)
