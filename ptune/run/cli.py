@@ -193,7 +193,7 @@ class CLI(LightningCLI):
             callbacks = [*callbacks, bar]
         loggers = [*loggers, *(logger for logger in _listed(config.logger) if isinstance(logger, Logger))]
         try:
-            return self.instantiate_trainer(
+            trainer = self.instantiate_trainer(
                 logger=loggers,
                 callbacks=[*callbacks, *given],
                 plugins=[*_listed(config.plugins), WholeCheckpoints()],
@@ -203,6 +203,8 @@ class CLI(LightningCLI):
             )
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:
             raise InputError(f"trainer: {first_line(error)}.") from error
+        trainer_options.check_processes(trainer)
+        return trainer
 
     def fit(self, trainer: Trainer, checkpoint: str | None) -> None:
         """Train, from `checkpoint` on if there is one.

@@ -6,6 +6,7 @@ import re
 
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch import Trainer
 
 from ptune.errors import InputError
 
@@ -53,3 +54,17 @@ def _check_devices(trainer: Namespace) -> None:
         raise InputError(f"trainer.strategy: {trainer.strategy!r} would pickle the run; use ddp.")
     if on_cpu and devices.isdecimal() and int(devices) > cores:
         raise InputError(f"trainer.devices: {devices}, but this machine has {cores} CPU cores; use {cores} or less.")
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Refuse another number of processes than of devices: in a Slurm job they are its tasks, and Lightning starts none.
+
+    Raises:
+        InputError: the job has more or fewer tasks.
+    """
+    if trainer.world_size != trainer.num_devices * trainer.num_nodes:
+        raise InputError(
+            f"trainer.devices: {trainer.num_devices} for each of {trainer.num_nodes} nodes, but the job's number of "
+            f"tasks is {trainer.world_size}; give it --ntasks-per-node={trainer.num_devices} and start the command by "
+            "srun, or change trainer.devices."
+        )

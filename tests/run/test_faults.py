@@ -216,6 +216,18 @@ def test_a_slurm_job_that_cannot_be_started_again_says_how_to_go_on(tmp_path, sl
     )
 
 
+def test_devices_that_a_slurm_job_has_no_tasks_for_are_refused(tmp_path, slurm, monkeypatch):
+    slurm()
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    code, _, err = runs.call(runs.line(tmp_path / "run", trainer__devices=2))
+    assert (code, err) == (
+        2,
+        "error: trainer.devices: 2 for each of 1 nodes, but the job's number of tasks is 1; give it "
+        "--ntasks-per-node=2 and start the command by srun, or change trainer.devices.\n",
+    )
+    assert not (tmp_path / "run").exists()
+
+
 # ---- two processes
 
 
