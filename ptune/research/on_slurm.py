@@ -3,9 +3,12 @@
 A job that comes to its time limit is put into the queue again by its run, and goes on from its last checkpoint. Jobs go
 on where the driver is killed; the same command, started again, waits for those that run, and a job that still waits in
 the queue does not run beside its successor, because Slurm runs one job of a name at a time (`dependency=singleton`).
+Run on a real Slurm of one node without accounting, 22.05.8: `tests/research/test_slurm_jobs.py`.
 """
 
+import contextlib
 import hashlib
+import io
 import time
 from collections.abc import Generator, Iterable
 from typing import Any
@@ -23,10 +26,16 @@ LOGS = "slurm"
 """Folder in a cell's directory for what submitit writes: the job's script, its output and its errors."""
 MINUTES = 60
 """Time limit of a job where none is given."""
+SHORTEST = 5
+"""Shortest time limit: Slurm sends the signal up to 150 seconds before it, and to a run that trains by then."""
+TASKS = {"nodes", "ntasks_per_node"}
+"""Settings that would start a cell several times."""
 SIGNAL = {"signal": "USR1@90"}
 """What Slurm sends, and how many seconds before the time limit: runs take it for that; submitit's own is another."""
 POLL = 1.0
-"""Seconds between two looks at the jobs."""
+"""Seconds between two looks at what the jobs have left."""
+LOOKS = 15
+"""Seconds between two looks at Slurm's queue, at most."""
 
 
 def work(
@@ -39,16 +48,26 @@ def work(
         run: the command.
         workers: jobs in the queue and running at the same time.
         cpus: CPU cores of a cell, and torch's threads.
-        gpus: GPUs of a cell; None for none.
+        gpus: GPUs of a cell, 1 at most; None for none.
         settings: options of `sbatch` by their names, such as partition, account or mem; `time` is in minutes.
 
     Raises:
         InputError: submitit or Slurm is not there, or refuses the settings.
     """
-    if gpus is not None and not float(gpus).is_integer():
-        raise InputError(f"--gpus {gpus}: a Slurm job has whole GPUs; give a whole number.")
+    if gpus not in (None, 0, 1):
+        raise InputError(f"--gpus {gpus:g}: a cell is one Slurm task, which trains on one whole GPU; give 1, or 0.")
+    submitit: Any = require("submitit", "slurm")
+    from ptune.research.slurm_queue import Queue
+
+    submitit.SlurmJob.watcher = Queue(LOOKS)
     shares = {"time": MINUTES, "cpus_per_task": cpus, "gpus_per_node": int(gpus) if gpus else None}
     given = shares | {name.replace("-", "_"): configs.load(value) for name, value in settings.items()}
+    if several := TASKS.intersection(given):
+        raise InputError(f"--slurm {min(several)}: a cell is one Slurm task on one node; leave this out.")
+    if not (type(given["time"]) is int and given["time"] >= SHORTEST):
+        raise InputError(
+            f"--slurm time={settings['time']}: give a job's minutes, {SHORTEST} or more, such as time=120."
+        )
     waiting = iter(cells)
     running: list[tuple[Cell, Any]] = []  # without a job, where one of an earlier start works on the cell
     try:
@@ -99,12 +118,12 @@ def _executor(cell: Cell, settings: dict[str, Any]) -> Any:
     place = hashlib.sha256(str(cell.run_dir.absolute()).encode()).hexdigest()[:12]
     given = {"job_name": f"ptune-{place}", "dependency": "singleton", "additional_parameters": SIGNAL} | settings
     setup = given.get("setup", [])
-    given["setup"] = [f"# {printable(cell.line)}", *([setup] if isinstance(setup, str) else setup)]
+    given["setup"] = [f"# {printable(cell.line)}", *map(str, setup if isinstance(setup, list) else [setup])]
     minutes = given.pop("time")
     try:
         executor = submitit.AutoExecutor(cell.run_dir / LOGS, cluster=CLUSTER)
         executor.update_parameters(timeout_min=minutes, **{f"slurm_{name}": value for name, value in given.items()})
-    except (RuntimeError, NameError, AssertionError, ValueError) as error:
+    except (RuntimeError, NameError, AssertionError, TypeError, ValueError) as error:
         raise InputError(f"--on slurm: {first_line(error)}.") from error
     return executor
 
@@ -113,10 +132,11 @@ def _submitted(submit: Any, cell: Cell, run: Run, cpus: int) -> Any:
     from submitit.core.utils import UncompletedJobError
 
     try:
-        return submit(job, cell, run, cpus)
-    except UncompletedJobError as error:
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what sbatch says, which the error holds, too
+            return submit(job, cell, run, cpus)
+    except (UncompletedJobError, OSError) as error:
         raise InputError(
-            f"--on slurm: sbatch refuses the job ({first_line(error)}); see its --slurm settings."
+            f"--on slurm: sbatch does not take the job ({first_line(error)}); see its --slurm settings."
         ) from error
 
 

@@ -97,7 +97,7 @@ def installed(tmp_path, monkeypatch):
 SLURM = {
     "sbatch": "echo Submitted batch job 7; bash $1 >> $PLACE/sbatch.out 2>&1 &",
     "srun": 'while [[ "${1##*/}" != python* ]]; do shift; done; SLURM_JOB_ID=7 SLURM_NTASKS=1 exec "$@"',
-    "sacct": "true",
+    "squeue": "echo 7",
     "scancel": "echo $@ >> $PLACE/scancel.out",
 }
 
@@ -120,6 +120,13 @@ def test_the_jobs_script_has_the_settings_the_command_and_the_signal_that_runs_k
         "signal=USR1@90",
     )
     assert {*(f"#SBATCH --{setting}" for setting in wanted), f"# {begin.line}", "export OF_SETUP=1"} <= found
+
+
+def test_a_job_that_leaves_the_queue_without_a_result_has_failed(of_seed, installed, monkeypatch):
+    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 0)  # for a slow file system
+    installed(SLURM | {"sbatch": "echo Submitted batch job 7", "squeue": "echo 8", "sacct": "exit 1"})
+    begin, end = on_slurm.work([of_seed(1)], fakes.ends, 1, 1, None, {})
+    assert end.error == (f"its Slurm job 7 ended without a result; {begin.run_dir}/slurm/7_0_log.err may say why.")
 
 
 REQUEUED = {
@@ -155,11 +162,31 @@ def test_a_job_that_comes_to_its_time_limit_goes_on_in_the_queue(of_seed, instal
     assert grids.repeated(tmp_path / "runs") == 0
 
 
-def test_what_slurm_would_refuse_is_one_sentence(of_seed, local, tmp_path, capsys):
-    with pytest.raises(InputError, match=r"--on slurm: Unknown argument 'partitoin' for executor 'slurm'"):
-        next(on_slurm.work([of_seed(1)], fakes.ends, 1, 1, None, {"partitoin": "gpu"}))
-    with pytest.raises(InputError, match=r"--gpus 0.5: a Slurm job has whole GPUs"):
-        next(on_slurm.work([of_seed(1)], fakes.ends, 1, 1, 0.5, {}))
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"partitoin": "gpu"}, "--on slurm: Unknown argument 'partitoin' for executor 'slurm'"),
+        ({"time": "abc"}, "--slurm time=abc: give a job's minutes, 5 or more"),
+        ({"time": "1"}, "--slurm time=1: give a job's minutes, 5 or more"),
+        ({"time": "2:00:00"}, "--slurm time=2:00:00: give a job's minutes, 5 or more"),
+        ({"nodes": "2"}, "--slurm nodes: a cell is one Slurm task on one node"),
+        ({"ntasks-per-node": "2"}, "--slurm ntasks_per_node: a cell is one Slurm task on one node"),
+        ({}, "--on slurm: sbatch does not take the job (sbatch: error: invalid partition); see its --slurm settings."),
+    ],
+    ids=str,
+)
+def test_a_setting_that_slurm_does_not_take_is_one_sentence(of_seed, installed, capsys, settings, sentence):
+    installed(SLURM | {"sbatch": "echo sbatch: error: invalid partition >&2; exit 1"})
+    with pytest.raises(InputError) as error:
+        next(on_slurm.work([of_seed(1)], fakes.ends, 1, 1, None, settings))
+    assert str(error.value).startswith(sentence)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_cell_in_a_job_cannot_have_is_one_sentence(of_seed, tmp_path, capsys):
+    for gpus in (0.5, 2):
+        with pytest.raises(InputError, match=rf"--gpus {gpus}: a cell is one Slurm task, .* one whole GPU"):
+            next(on_slurm.work([of_seed(1)], fakes.ends, 1, 1, gpus, {}))
     file = str(grids.grid(tmp_path))
     for words, sentence in {
         ("--on", "slurm"): "--workers is missing",
@@ -177,6 +204,13 @@ def test_what_slurm_would_refuse_is_one_sentence(of_seed, local, tmp_path, capsy
 def test_without_slurm_that_is_said(of_seed, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError, match='--on slurm: Could not detect "srun"'):
+        next(on_slurm.work([of_seed(1)], fakes.ends, 1, 1, None, {}))
+
+
+def test_without_sbatch_that_is_said(of_seed, installed, tmp_path, monkeypatch):
+    installed({"srun": ""})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"sbatch does not take the job .*No such file or directory: 'sbatch'"):
         next(on_slurm.work([of_seed(1)], fakes.ends, 1, 1, None, {}))
 
 
