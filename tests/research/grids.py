@@ -1,6 +1,8 @@
 """What tests of grids share: a small grid, what two equal ones have in common, and the steps that were taken."""
 
 import json
+import os
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +22,14 @@ class Steps(Callback):
     def on_train_batch_end(self, trainer, *_):
         with Path(trainer.default_root_dir, "steps.txt").open("a") as file:
             file.write(f"{trainer.global_step}\n")
+
+
+class SlowInJobs(Steps):
+    """Lets a run in a Slurm job last long enough for what Slurm does every half a minute."""
+
+    def on_train_batch_end(self, trainer, *batch):
+        super().on_train_batch_end(trainer, *batch)
+        time.sleep(0.4 * ("SLURM_JOB_ID" in os.environ))
 
 
 def repeated(place) -> int:
