@@ -13,6 +13,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
+from torch.nn import Parameter
 
 from ptune.errors import InputError, note
 from ptune.tuning.saving import link_whole, whole
@@ -102,9 +103,9 @@ def _content(value: Any) -> Iterator[Any]:
         yield len(value)
         for item in value:
             yield from _content(item)
-    elif isinstance(value, Tensor):
+    elif type(value) in (Tensor, Parameter) and value.layout == torch.strided:  # no other kind has one place in memory
         yield value.data_ptr(), value.shape, 0 if value.is_inference() else value._version
-    else:  # what is of another type, such as an array, is never equal
+    else:  # what is of another type, such as an array or a sharded tensor, is never equal
         yield value if isinstance(value, str | bytes | int | float | None) else object()
 
 

@@ -394,7 +394,11 @@ def unknown(state):
     state["array"] = np.zeros(3)
 
 
-@pytest.mark.parametrize("change", [changed, further, unknown])
+def sparse(state):
+    state["array"] = torch.zeros(3).to_sparse()
+
+
+@pytest.mark.parametrize("change", [changed, further, unknown, sparse])
 def test_a_state_that_may_have_changed_is_written_again(change, tmp_path):
     files, state = WholeCheckpoints(), {"tensor": torch.zeros(3), "step": 1, "loops": {"done": [1, None]}}
     files.save_checkpoint(state, tmp_path / "best.ckpt")
@@ -404,7 +408,7 @@ def test_a_state_that_may_have_changed_is_written_again(change, tmp_path):
         found = torch.load(tmp_path / name, weights_only=False)
         assert found["tensor"].equal(state["tensor"])
         assert found["step"] == state["step"]
-    assert (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt") == (change is not unknown)
+    assert (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt") == (change not in (unknown, sparse))
 
 
 def no_links(*_):
