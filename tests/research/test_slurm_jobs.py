@@ -87,9 +87,12 @@ def test_jobs_go_on_behind_a_time_limit_and_a_requeue_and_cells_behind_jobs_that
         return job
 
     def waits(job) -> None:
-        """Wait for a job that is put into the queue again; Slurm would leave it there for two minutes."""
+        """Wait for a job that is put into the queue again; Slurm would leave it there for two minutes.
+
+        Within the second of its end it could not be started ("Job credential revoked").
+        """
         until(lambda: "BeginTime" in slurm("squeue", "--noheader", f"--jobs={job}", "--format=%r"))
-        slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now")
+        slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now+5")
 
     grid = Grid(file, place, "--on", "slurm")
     limited, requeued = trains(one), trains(two)
