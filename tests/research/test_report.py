@@ -30,7 +30,8 @@ def of(folder, name="results", by=(), against=()):
 
 @pytest.mark.parametrize("folder", ["lecture", "minilm", "fewglue"])
 def test_the_numbers_of_committed_results_are_recomputed(folder):
-    found = [json.loads(file.read_text()) for file in (RESULTS / folder).glob("*.json")]
+    files = [file for file in (RESULTS / folder).rglob("*.json") if file.name != "cell.json"]
+    found = [json.loads(file.read_text()) for file in files]
     table, cost = of(RESULTS / folder), of(RESULTS / folder, "cost")
     covered = 0
     for row, spent in zip(rows(table), rows(cost), strict=True):
