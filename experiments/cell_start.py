@@ -3,9 +3,9 @@
     python experiments/cell_start.py [BACKBONE]
 
 One worker process runs short cells of each method one after the other. What is printed are medians over all but a
-method's first cell: the start, from handing the cell over to its first step (options, data, backbone); all that it takes
-beyond the seconds of training that its result says, so with checkpoints, the evaluation of the best one and files; and
-the evaluation alone, of one batch a split. The runs are too short for W&B.
+method's first cell: the start, from handing the cell over to its first step (options, data, backbone); all that it
+takes beyond the seconds of training that its result says, so with checkpoints, the evaluation of the best one and
+files; and the evaluation alone, of one batch a split. The runs are too short for W&B.
 """
 
 import sys
