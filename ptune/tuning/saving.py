@@ -1,6 +1,5 @@
 """Trained tensors in files, and whether they fit a model."""
 
-import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ptune.errors import InputError
@@ -62,11 +61,7 @@ def write_whole(path: str | os.PathLike, data: bytes) -> None:
 def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors, in fp32, and the metadata they depend on as one safetensors file."""
     values = {name: value.detach().float().contiguous() for name, value in tensors.items()}
-    with whole(path) as file:
-        try:
-            save_file(values, file.name, metadata)
-        except SafetensorError as error:
-            raise OSError(errno.EIO, str(error)) from error
+    write_whole(path, serialize(values, metadata))
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
