@@ -12,7 +12,6 @@ from ptune.benchmarks.ours import built
 from ptune.methods.p_tuning_v2 import PTuningV2
 
 
-@torch.enable_grad()
 def linear_maps(setting: Setting) -> list[tuple[Tensor, int, bool]]:
     """Each linear map of a forward pass of PTuningV2: its weight "out in", rows, and whether its input has a gradient.
 
@@ -33,7 +32,6 @@ def linear_maps(setting: Setting) -> list[tuple[Tensor, int, bool]]:
     return found
 
 
-@torch.no_grad()
 def products(setting: Setting) -> Contender:
     """The matrix products of forward and activation backward, on tensors that are there before.
 

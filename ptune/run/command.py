@@ -62,15 +62,15 @@ HELP = {
 }
 """What the options of no class are for."""
 
-Raised = TypeVar("Raised", bound=BaseException)
-
 TRUST = "let the run directory name classes that are not ptune's: their code is executed"
 """What `--trust` is for, in commands that read a run directory."""
+
+Raised = TypeVar("Raised", bound=BaseException)
 
 
 @final
 class Stopped(BaseException):
-    """A signal has ended the work, wherever it was: no `except Exception` takes it for an error of its own.
+    """A signal has ended the work. It is no `Exception`: code that catches those would take it for an error of its own.
 
     Args:
         number: the signal.
@@ -97,7 +97,8 @@ def stop_now(number: int, frame: FrameType | None) -> None:
 def stoppable() -> Iterator[None]:
     """Let SIGINT, SIGTERM and SIGUSR1 end the work inside with `Stopped`; the handlers before are restored.
 
-    So does an error while the interrupted work is cleaned up, such as Lightning's of a loader that had only begun.
+    An error that is raised while `Stopped` is on its way is left out, such as Lightning's when it cleans up a loader
+    that had only begun: the work ends as the signal says.
     """
     if threading.current_thread() is not threading.main_thread():  # only this one may set handlers
         yield

@@ -14,14 +14,12 @@ from test_processes import Grid
 from ptune.research.axes import read
 
 pytest.importorskip("submitit", reason="needs the extra ptune[slurm]")
+pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.timeout(600)]
 
 
 def slurm(*words) -> str:
     """What a command of Slurm prints."""
     return subprocess.run([*map(str, words)], capture_output=True, text=True, check=True).stdout
-
-
-pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(autouse=True, scope="module")
