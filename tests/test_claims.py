@@ -29,32 +29,34 @@ def search(folder: Path, best: set[str], tasks: list[str]) -> Path:
     return folder
 
 
-def test_every_method_has_as_many_settings_on_every_task():
+def test_every_method_has_as_many_settings_on_both_search_tasks():
     cells = read(CLAIMS / "grids" / "search.yaml")
     counts = Counter((cell.values["task"], cell.values["setting"].rpartition("-")[0]) for cell in cells)
-    assert set(counts.values()) == {8}
-    assert len(counts) == 8 * 11
+    assert set(counts.values()) == {4}
+    assert len(counts) == 9 * 2
     assert all("--data.holdout" in cell.line for cell in cells)
 
 
 def test_the_setting_that_is_best_on_held_out_rows_runs_on_three_seeds(tmp_path):
-    """Of equal settings the first one; a task whose search is not finished has no grid."""
-    best = {"FineTuning-3", "LoRA-8", "BitFit-1", "published-2", "gated-7", "PTuning-5", "LinearProbe-4"}
-    found = search(tmp_path / "search", best, ["cola", "rte"])
-    (found / "rte" / "setting=gated-1" / "result.json").unlink()
+    """Of equal settings the first one; a search task that is not finished gives no grids."""
+    best = {"FineTuning-3", "LoRA-4", "BitFit-1", "published-2", "gated-3", "gated_lora-2", "PTuning-4", "LinearProbe-4"}
+    found = search(tmp_path / "search", best, ["cola", "conll2003"])
+    (found / "conll2003" / "setting=gated-1" / "result.json").unlink()
     (tmp_path / "grids").mkdir()
     shutil.copy(CLAIMS / "choose.py", tmp_path / "choose.py")
     shutil.copy(CLAIMS / "grids" / "search.yaml", tmp_path / "grids")
     done = subprocess.run([sys.executable, tmp_path / "choose.py", found], capture_output=True, text=True, check=True)
-    assert "rte: not all 64 settings are finished" in done.stdout
-    assert [file.name for file in sorted((tmp_path / "grids").iterdir())] == ["final_cola.yaml", "search.yaml"]
-    cells = read(tmp_path / "grids" / "final_cola.yaml")
-    assert Counter(cell.values["seed"] for cell in cells) == {"1": 8, "2": 8, "3": 8}
+    assert "conll2003: not all 36 settings are finished" in done.stdout
+    written = {file.stem for file in (tmp_path / "grids").iterdir()} - {"search"}
+    assert written == {"cola", "sst2", "stsb", "wic", "rte", "swag", "mrpc", "squad"}
     chosen = {
         method: GRID["axes"]["setting"][setting]
         for method, setting in [(name.rpartition("-")[0], name) for name in best | {"PromptTuning-1"}]
     }
-    for cell in cells:
-        assert f"--model.lr {float(chosen[cell.values['method']]['lr'])}" in cell.line
-        assert "--data.holdout 0.06" in cell.line
-        assert "--data.train_rows 4000" in cell.line
+    for task, holdout in [("cola", "0.12"), ("rte", "0.2")]:
+        cells = read(tmp_path / "grids" / f"{task}.yaml")
+        assert Counter(cell.values["seed"] for cell in cells) == {"1": 9, "2": 9, "3": 9}
+        for cell in cells:
+            assert f"--model.lr {float(chosen[cell.values['method']]['lr'])}" in cell.line
+            assert f"--data.path data/{task} --data.holdout {holdout}" in cell.line
+            assert "--data.train_rows 2000" in cell.line

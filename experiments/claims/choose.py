@@ -1,9 +1,10 @@
-"""The setting of each method and task that did best on held-out training rows, as grids of several seeds.
+"""The setting of each method that did best on held-out training rows of a search task, as grids of several seeds.
 
     python experiments/claims/choose.py runs/search
 
-A grid for each task of which all settings are finished goes to experiments/claims/grids/final_<task>.yaml. The number
-that decides is that of the split `holdout`; validation and test are not looked at. Of equal settings the first wins.
+Of each search task whose settings are all finished, a grid goes to experiments/claims/grids/NAME.yaml for every task that
+takes its settings (`TASKS`). The number that decides is that of the split `holdout`; validation and test are not looked
+at. Of equal settings the first wins.
 """
 
 import json
@@ -15,6 +16,23 @@ import yaml
 HERE = Path(__file__).parent
 GRID = HERE / "grids" / "search.yaml"
 SEEDS = [1, 2, 3]
+TASKS = {  # the tasks of a search task, each with 500 to 1,000 held-out training rows, or a fifth of a small set
+    "cola": {
+        "cola": {"data.path": "data/cola", "data.holdout": 0.12},
+        "sst2": {"data.path": "data/sst2", "data.holdout": 0.0075},
+        "stsb": {"data.path": "data/stsb", "data.holdout": 0.087},
+        "wic": {"data.path": "data/wic", "data.holdout": 0.092},
+        "rte": {"data.path": "data/rte", "data.holdout": 0.2},
+        "swag": {"data.path": "data/codah", "data.holdout": 0.2, "data.batch_size": 16},
+        "mrpc": {"data.path": "data/mrpc", "data.holdout": 0.14},
+        "squad": {"data.path": "data/squad_subset", "data.holdout": 0.046, "data.batch_size": 16},
+    },
+    "conll2003": {
+        "conll2003": {"data.path": "data/conll2003", "data.holdout": 0.036},
+        "wnut17": {"data.path": "data/wnut17", "data.holdout": 0.15},
+        "conll2004": {"data.path": "data/conll2004", "data.holdout": 0.2},
+    },
+}
 
 
 def score(run: Path) -> float | None:
@@ -27,7 +45,7 @@ def score(run: Path) -> float | None:
 
 
 def best(runs: Path, task: str, settings: list[str]) -> dict[str, str] | None:
-    """The best setting of each method on a task; None where not all of them are finished."""
+    """The best setting of each method on a search task; None where not all of them are finished."""
     scores = {setting: score(runs / task / f"setting={setting}") for setting in settings}
     if None in scores.values():
         return None
@@ -38,27 +56,28 @@ def best(runs: Path, task: str, settings: list[str]) -> dict[str, str] | None:
 
 
 def main(runs: Path) -> None:
-    """Write a grid for each task whose search is finished, and say which are not."""
+    """Write the grids of each search task that is finished, and say which is not."""
     grid = yaml.safe_load(GRID.read_text())
     settings = grid["axes"]["setting"]
-    for task, options in grid["axes"]["task"].items():
-        chosen = best(runs, task, list(settings))
+    shared = {name: value for name, value in grid["options"].items() if name != "seed"}
+    for searched, tasks in TASKS.items():
+        chosen = best(runs, searched, list(settings))
         if chosen is None:
-            print(f"{task}: not all {len(settings)} settings are finished")
+            print(f"{searched}: not all {len(settings)} settings are finished")
             continue
-        final = {
-            "runs": "runs/claims",
-            "options": {name: value for name, value in grid["options"].items() if name != "seed"},
-            "axes": {
-                "seed": SEEDS,
-                "task": {task: options},
-                "method": {method: settings[setting] for method, setting in chosen.items()},
-            },
-        }
-        lines = f"# Written by experiments/claims/choose.py: {', '.join(chosen.values())}.\n"
-        file = HERE / "grids" / f"final_{task}.yaml"
-        file.write_text(lines + yaml.safe_dump(final, sort_keys=False, default_flow_style=None, width=120))
-        print(f"python -m ptune.grid {file.relative_to(HERE.parents[1])}   # {', '.join(chosen.values())}")
+        named = ", ".join(chosen.values())
+        methods = {method: settings[setting] for method, setting in chosen.items()}
+        for task, options in tasks.items():
+            final = {
+                "runs": "runs/claims",
+                "options": shared,
+                "axes": {"seed": SEEDS, "task": {task: options}, "method": methods},
+            }
+            file = HERE / "grids" / f"{task}.yaml"
+            text = yaml.safe_dump(final, sort_keys=False, default_flow_style=None, width=120)
+            file.write_text(f"# Written by experiments/claims/choose.py: {named}.\n{text}")
+            print(f"python -m ptune.grid {file.relative_to(HERE.parents[1])} --workers 2")
+        print(f"# {searched}: {named}")
 
 
 if __name__ == "__main__":
