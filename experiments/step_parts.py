@@ -4,9 +4,9 @@
 
 P-Tuning v2 on a random BERT of MiniLM's shape, 32 texts of 16 and of 64 tokens: the prefix's dropout as it is and as a
 copy of the prefix for every text, as it was; and 16 bits, under autocast with weights that are cast once or in every
-step, or with a backbone in bf16; and a last layer whose output projection and feed-forward block read the first token
-alone, as a head that reads that token needs no more. Rounds go over all cases in turn. What is printed are medians
-over the rounds of each case's CPU time as a part of that of the plain step (fp32, no dropout) in the same round.
+step, or with a backbone in bf16; and a last layer that is computed for all tokens, not for the one that the head reads
+(`ptune/backbone/last_layer.py`). Rounds go over all cases in turn. What is printed are medians over the rounds of each
+case's CPU time as a part of that of the plain step (fp32, no dropout) in the same round.
 """
 
 import sys
@@ -51,15 +51,14 @@ def main(*lengths: str) -> None:
     torch.manual_seed(0)
     backbone, head = minilm(), HeadSpec("step", "classify", ("no", "yes"), ("accuracy",), "accuracy")
     models, bf16 = {}, ("autocast, weights cast once", "autocast, weights cast in every step")
-    first_token = "last layer for the first token"
-    for name in ("plain", "dropout", "dropout, copies", *bf16, "backbone_dtype bf16", first_token):
+    whole = "last layer for all tokens"
+    for name in ("plain", "dropout", "dropout, copies", *bf16, "backbone_dtype bf16", whole):
         options = {"prefix_dropout": RATE if "dropout" in name else 0.0}
         options |= {"backbone_dtype": "bf16"} if name.startswith("backbone") else {}
         model = ptune.PTuningV2(backbone=backbone, head=head, **options)
         model.configure_model()
         models[name] = model.train(), torch.optim.AdamW(model.trained().values(), lr=1e-5)
-    last = models[first_token][0].backbone.model.encoder.layer[-1].attention.output
-    last.register_forward_pre_hook(lambda module, args: tuple(states[:, :1] for states in args))
+    models[whole][0].backbone.reads_part = False
     first = models["dropout, copies"][0]
     first.prompts = lambda batch: copied(first, batch)
     original = {kept: plain for plain, kept in CLASSES.items()}

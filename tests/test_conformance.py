@@ -429,7 +429,8 @@ def test_checkpointing_recomputes_and_changes_no_output_and_no_gradient(
         kv, gate = prefix(backbone.spec, P), torch.ones(backbone.spec.layers, backbone.spec.heads)
         results.append(gradients(backbone, batch, kv, gate))
         reads.append(len(read))
-    assert reads == [3, 6], "each layer reads its prefix again in the backward pass"
+    once = backbone.reads_part and not reentrant  # the last layer, with which the backward pass begins
+    assert reads == [3, 6 - once], "each layer reads its prefix again in the backward pass"
     assert_close(results[1], results[0], atol=1e-6, rtol=1e-5)
 
 

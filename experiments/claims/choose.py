@@ -2,9 +2,9 @@
 
     python experiments/claims/choose.py runs/search
 
-Of each search task whose settings are all finished, a grid goes to experiments/claims/grids/NAME.yaml for every task that
-takes its settings (`TASKS`). The number that decides is that of the split `holdout`; validation and test are not looked
-at. Of equal settings the first wins.
+Of each search task whose settings are all finished, a grid goes to experiments/claims/grids/NAME.yaml for every task
+that takes its settings (`TASKS`). The number that decides is that of the split `holdout`; validation and test are not
+looked at. Of equal settings the first wins.
 """
 
 import json

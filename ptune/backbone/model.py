@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from ptune.backbone.attention import Attention, attention_function
 from ptune.backbone.depth import Depth, filled, with_slots, without_slots
 from ptune.backbone.families import QueryModel
+from ptune.backbone.last_layer import compute_read, placed
 from ptune.backbone.layers import Layers
 from ptune.backbone.loading import fingerprint, load_model, recompute
-from ptune.backbone.pooling import pooled, take_pooling
+from ptune.backbone.pooling import pooled, pooled_place, take_pooling
 from ptune.backbone.pretrained import Dtype, Pool, describe
 from ptune.backbone.state import CURRENT
 from ptune.backbone.traits import Traits, unexpected
@@ -74,6 +75,9 @@ class Backbone(nn.Module):
         self.traits = Traits(self.model, self.spec, fallback, self.fingerprint)
         self.layers = Layers(self.model, self.traits)
         self.depth = Depth(self.model, self.spec.layers)
+        self.reads_part = bool(self.traits.behind_attention)
+        if self.reads_part:
+            compute_read(self.model, self.traits.behind_attention)
         self.pooling: Pool
         self.pooling, self.pooler = take_pooling(pool, self.model, self.spec, not loaded.missing, self.traits.causal)
         if self.lm is not None and self.spec.lm == "causal" and not self.traits.causal:
@@ -189,10 +193,13 @@ class Backbone(nn.Module):
         batch: dict[str, Tensor],
         prompts: Prompts | None = None,
         begin: tuple[int, Float[Tensor, "b t d"]] | None = None,
+        read: Int[Tensor, "b a"] | None = None,
     ) -> Float[Tensor, "b t d"]:
         """Last hidden states of every token, in fp32 for weights of another `dtype`.
 
         `begin` is a layer and what `below` returns for it: the layers below are then left out, in one thread at a time.
+        `read` are the places of the tokens whose states are read: those of the others are 0 where the last layer can be
+        computed without them.
 
         `batch["slots"]` "b t" marks where `prompts.embeds` replace word embeddings. The ids there are not padding, and
         are read where a family takes more from ids (Gemma 3n's and 4's embeddings for each layer).
@@ -212,7 +219,7 @@ class Backbone(nn.Module):
             if n == self.spec.layers:
                 return states
             with self.depth.begun(n, states.to(self.model.dtype)):
-                return self._read(batch, prompts or Prompts()).float()
+                return self._read(batch, prompts or Prompts(), read).float()
         prompts, mask = prompts or Prompts(), batch.get("attention_mask")
         if self.traits.padding_mode == "aligned" and mask is not None and "position_ids" not in batch:
             rows, columns = (torch.arange(n, device=mask.device) for n in mask.shape)
@@ -223,12 +230,15 @@ class Backbone(nn.Module):
             if prompts.added is not None:
                 added = prompts.added.expand(len(mask), -1, -1)[rows, (columns + start) % t]
                 prompts = replace(prompts, added=added)
-            hidden = self._read(batch | moved, prompts)[rows, (columns - start) % t]
+            read = None if read is None else (read - start) % t
+            hidden = self._read(batch | moved, prompts, read)[rows, (columns - start) % t]
         else:
-            hidden = self._read(batch, prompts)
+            hidden = self._read(batch, prompts, read)
         return hidden if self.dtype == "fp32" else hidden.float()
 
-    def _read(self, batch: dict[str, Tensor], prompts: Prompts) -> Float[Tensor, "b t d"]:
+    def _read(
+        self, batch: dict[str, Tensor], prompts: Prompts, read: Int[Tensor, "b a"] | None = None
+    ) -> Float[Tensor, "b t d"]:
         traits, mask, packed = self.traits, batch.get("attention_mask"), batch.get("position_ids")
         inputs: dict[str, Any] = {key: batch[key] for key in INPUTS if key in batch}
         if packed is not None:
@@ -259,6 +269,7 @@ class Backbone(nn.Module):
             vectors = vectors.expand(b if packed is None else b * (t // p), -1, -1)
         if vectors is not None or prompts.added is not None:
             CURRENT.soft_prompt = None if vectors is None else (batch["slots"], vectors), prompts.added
+        CURRENT.read = read if self.reads_part and packed is None else None
         try:
             hidden = self.model(**inputs).last_hidden_state
             if CURRENT.soft_prompt is not None:
@@ -266,8 +277,10 @@ class Backbone(nn.Module):
                     f"{self.spec.who} reads its words elsewhere than in its word embeddings, so it reads no soft "
                     "prompt; use a prefix."
                 )
+            if CURRENT.read is not None:
+                hidden = placed(hidden, CURRENT.read, batch["input_ids"].shape[1])
         finally:
-            CURRENT.soft_prompt = None
+            CURRENT.soft_prompt = CURRENT.read = None
         return hidden
 
     def lm_scores(
@@ -280,6 +293,11 @@ class Backbone(nn.Module):
     def pool(self, hidden: Float[Tensor, "b t d"], batch: dict[str, Tensor]) -> Float[Tensor, "b d"]:
         """One vector a text, as `pooling` says; prompt slots are no text and are left out of the mean."""
         return pooled(hidden, batch, self.pooling, self.pooler)
+
+    def pooled_places(self, batch: dict[str, Tensor]) -> Int[Tensor, "b one"] | None:
+        """The place of the token of each text that `pool` reads, None where it reads them all."""
+        place = pooled_place(batch, self.pooling)
+        return None if place is None else place[:, None]
 
     def keys_values(self, input_ids: Int[Tensor, "b t"], **more: Int[Tensor, "b t"]) -> KeysValues:
         """The keys and values that real tokens have in every layer; `more` may be `token_type_ids`."""

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -42,22 +42,30 @@ def pooled(
     hidden: Float[Tensor, "b t d"], batch: dict[str, Tensor], pooling: Pool, pooler: nn.Module | None
 ) -> Float[Tensor, "b d"]:
     """One vector a text; prompt slots are no text and are left out of the mean."""
+    if pooling == "pooler" and pooler is not None:
+        if isinstance(pooler, nn.Linear):  # of ALBERT and BigBird, whose tanh is another module
+            return torch.tanh(pooler(hidden[:, 0]))
+        return pooler(hidden)
+    if (place := pooled_place(batch, pooling)) is not None:
+        return hidden[torch.arange(len(hidden), device=hidden.device), place]
     mask: Bool[Tensor, "b t"] = batch["attention_mask"].bool()
+    if "slots" in batch:
+        mask = mask & ~batch["slots"]
+    weights = (mask / mask.sum(1, keepdim=True)).to(hidden.dtype)
+    return torch.einsum("bt,btd->bd", weights, hidden)
+
+
+def pooled_place(batch: dict[str, Tensor], pooling: Pool) -> Int[Tensor, " b"] | None:
+    """The place of the token of each text that is read, None where all are."""
+    mask: Int[Tensor, "b t"] = batch["attention_mask"].int()
     match pooling:
-        case "pooler" if pooler is not None:
-            if isinstance(pooler, nn.Linear):  # of ALBERT and BigBird, whose tanh is another module
-                return torch.tanh(pooler(hidden[:, 0]))
-            return pooler(hidden)
+        case "pooler":
+            return torch.zeros_like(mask[:, 0])
         case "first":
-            index = mask.int().argmax(1)
+            return mask.argmax(1)
         case "last":
-            index = mask.shape[1] - 1 - mask.flip(1).int().argmax(1)
-        case _:
-            if "slots" in batch:
-                mask = mask & ~batch["slots"]
-            weights = (mask / mask.sum(1, keepdim=True)).to(hidden.dtype)
-            return torch.einsum("bt,btd->bd", weights, hidden)
-    return hidden[torch.arange(len(hidden), device=hidden.device), index]
+            return mask.shape[1] - 1 - mask.flip(1).argmax(1)
+    return None
 
 
 def family_pooling(spec: BackboneSpec, pooler: bool, causal: bool) -> Pool:

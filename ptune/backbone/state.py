@@ -1,4 +1,4 @@
-"""State of a forward pass, for the two places of a model that no keyword of its forward reaches."""
+"""State of a forward pass, for the places of a model that no keyword of its forward reaches."""
 
 import threading
 from typing import final
@@ -22,6 +22,8 @@ class ForwardPass(threading.local):
     "n t e", until they have done so."""
     feed_forward: Tensor | None = None
     """What the feed-forward block that runs now reads, for an adapter beside it."""
+    read: Tensor | None = None
+    """The places "b a" of the tokens for which the last layer is computed; None: of all."""
     prefix: Prompts | Visitor | None = None
     """The prefix that a family of `ptune.backbone.families` reads."""
 

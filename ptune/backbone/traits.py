@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from ptune.backbone.last_layer import behind_attention
 from ptune.backbone.pretrained import BackboneSpec
 from ptune.backbone.private import implementation_of
 from ptune.backbone.visitor import Visitor
@@ -64,6 +65,8 @@ class Traits:
     """Whether a token attends to no token that follows it."""
     packing: Literal["by positions", "by mask", "no"]
     """What keeps texts in one row apart: position ids that start again, an attention mask of ours, or nothing."""
+    behind_attention: str
+    """Name of the module from which on the last layer needs the tokens alone that are read; empty where none is."""
 
     def __init__(
         self, model: PreTrainedModel, spec: BackboneSpec, fallback_attention: str | None, fingerprint: str
@@ -77,8 +80,8 @@ class Traits:
         key = type(model), model.config.to_json_string(), fingerprint, *how
         if key not in _MEASURED:
             self._measure()
-            _MEASURED[key] = self.first_position, self.padding_mode, self.causal, self.packing
-        self.first_position, self.padding_mode, self.causal, self.packing = _MEASURED[key]
+            _MEASURED[key] = self.first_position, self.padding_mode, self.causal, self.packing, self.behind_attention
+        self.first_position, self.padding_mode, self.causal, self.packing, self.behind_attention = _MEASURED[key]
 
     def _measure(self) -> None:
         with self.probe() as text:
@@ -88,6 +91,7 @@ class Traits:
             self.padding_mode = self._padding_mode(text)
             self.causal = self._causal(states)
             self.packing = self._packing(both, states)
+            self.behind_attention = behind_attention(self.model, self.spec.layers, lambda: self._read(both))
 
     @property
     def room(self) -> int | None:

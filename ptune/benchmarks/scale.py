@@ -85,12 +85,13 @@ def multiplications(tokens: int, length: int, batch: int, layers: int, width: in
     """Multiplications of a step of P-Tuning v2 in the matrix products of a BERT's layers.
 
     Forward, a token passes matrices of `12 d^2` numbers in a layer: query, key, value and output `d^2` each, two of
-    `4 d^2`. Each of the t queries meets p + t keys and values, `2 t (p + t) d` a text. Backward, the gradient of the
+    `4 d^2`; in the last layer the token that the head reads passes all, the others query, key and value alone. Each of
+    the t queries meets p + t keys and values, `2 t (p + t) d` a text. Backward, the gradient of the
     hidden states passes the same matrices once, but for query, key and value of the first layer, whose input has none,
     and attention takes twice its forward products. So the step is linear in p, layers and batch, and has a quadratic
     part in t and in d.
     """
-    matrices = tokens * width**2 * (24 * layers - 3)
+    matrices = width**2 * (tokens * (24 * layers - 3) - 18 * (tokens - 1))
     attention = 6 * layers * tokens * (length + tokens) * width
     return batch * (matrices + attention)
 

@@ -54,6 +54,12 @@ class Head(nn.Module, ABC):
     def forward(self, hidden: Float[Tensor, "n t d"], batch: Batch, backbone: Backbone) -> Tensor:
         """Scores of a batch from the backbone's last hidden states."""
 
+    def reads(self, batch: Batch, backbone: Backbone) -> Int[Tensor, "n a"] | None:
+        """The places of the tokens that `forward` reads of each text; None for all of them."""
+        if self.lm:
+            return batch["answer_at"]
+        return backbone.pooled_places(batch) if self.pools else None
+
     @abstractmethod
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         """Summed loss against `batch["labels"]` and the number of terms summed."""

@@ -241,7 +241,8 @@ class PromptTuner(Steps, Stored, ABC):
     def forward(self, batch: Batch) -> Tensor:
         """Scores of a batch, in the form of the task's head."""
         begin = self.known(batch) if self.known and "numbers" in batch else None
-        return self.head(self.backbone(batch, self.prompts(batch), begin), batch, self.backbone)
+        hidden = self.backbone(batch, self.prompts(batch), begin, self.head.reads(batch, self.backbone))
+        return self.head(hidden, batch, self.backbone)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW; a learning rate for each of prompt, head and backbone."""

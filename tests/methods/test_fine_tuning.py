@@ -41,7 +41,7 @@ def test_scores_are_the_head_on_the_pooled_backbone(build, tiny, batch, method, 
     plain = AutoModel.from_pretrained(tiny(family)).eval()
     with torch.no_grad():
         expected = model.head.linear(plain(**batch()).last_hidden_state[:, 0])
-        assert torch.equal(model(batch()), expected)
+        assert_close(model(batch()), expected, atol=1e-6, rtol=1e-5)  # products of fewer tokens are rounded otherwise
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -73,7 +73,7 @@ def test_checkpointing_recomputes_the_same_loss_and_gradients_dropout_included(b
         loss = loss_of(model, batch(labels=LABELS), 1)
         sdpa_keys.clear()
         loss.backward()
-        assert len(sdpa_keys) == 3 * checkpointing
+        assert len(sdpa_keys) == 2 * checkpointing, "the backward pass begins with the third layer"
         runs.append((loss.detach(), [value.grad for value in model.trained().values()]))
     assert_close(*runs, atol=1e-6, rtol=1e-5)
 

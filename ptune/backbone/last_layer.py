@@ -1,0 +1,99 @@
+"""The last layer, computed for the tokens that are read of it and not for all.
+
+Attention of the last layer needs the keys and values of all tokens. What follows it works token by token: the output
+projection, the feed-forward block and the normalisations, three quarters of a layer's arithmetic. In families of BERT's
+layout one module adds the residual to the projected attention. A hook hands it the tokens that are read, and all behind
+it see no others. Which module that is, and whether the result is the same, is measured on a probe text.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ptune.backbone.state import CURRENT
+
+
+def behind_attention(model: nn.Module, layers: int, run: Callable[[], Float[Tensor, "b t d"]]) -> str:
+    """Name of the first module behind the attention of the last layer that is given two tensors "b t d".
+
+    Args:
+        model: a Transformer without head, whose attention modules are numbered (`prefix_layer`).
+        layers: their number.
+        run: makes a forward pass of the probe text and returns its last hidden states.
+
+    Returns:
+        The name; empty where there is no such module, or where its tokens cannot be left out.
+    """
+    entered: list[str] = []
+
+    def watch(name: str) -> Callable[[nn.Module, tuple], None]:
+        def hook(module: nn.Module, args: tuple) -> None:
+            if vars(module).get("prefix_layer") == layers - 1:
+                entered.append("")
+            elif entered and len(args) == 2 and all(isinstance(x, Tensor) and x.ndim == 3 for x in args):
+                entered.append(name if args[0].shape == args[1].shape else "")
+
+        return hook
+
+    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in model.named_modules()]
+    try:
+        whole = run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = next(filter(None, entered), "")
+    return found if found and _serves(model, found, run, whole) else ""
+
+
+def _serves(
+    model: nn.Module, name: str, run: Callable[[], Float[Tensor, "b t d"]], whole: Float[Tensor, "b t d"]
+) -> bool:
+    """Whether the hook at this module gives the states of the tokens that are read, here of two, and no others."""
+    b, t, d = whole.shape
+    places = torch.tensor([[0, t - 2]], device=whole.device).expand(b, 2)
+    hook, CURRENT.read = compute_read(model, name), places
+    try:
+        part = run()
+    except (IndexError, RuntimeError, ValueError):  # a family that expects all tokens fails on the shapes
+        return False
+    finally:
+        hook.remove()
+        CURRENT.read = None
+    same = part.shape == (b, 2, d)
+    return same and torch.allclose(part, taken(whole, places), atol=1e-5, rtol=1e-4)
+
+
+def compute_read(model: nn.Module, name: str) -> RemovableHandle:
+    """Let the module of this name, and all behind it, compute the tokens of `CURRENT.read` alone.
+
+    The layer around it is not checkpointed: the backward pass begins with it, so that to repeat it would save no
+    memory, and `CURRENT.read` is forgotten by then.
+    """
+    parts = name.split(".")
+    for around in (model.get_submodule(".".join(parts[:n])) for n in range(1, len(parts))):
+        if isinstance(around, GradientCheckpointingLayer):
+            around.gradient_checkpointing = False
+    return model.get_submodule(name).register_forward_pre_hook(_take)
+
+
+def _take(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    places = CURRENT.read
+    return None if places is None else tuple(taken(states, places) for states in args)
+
+
+def taken(states: Float[Tensor, "b t d"], places: Int[Tensor, "b a"]) -> Float[Tensor, "b a d"]:
+    """The states of the tokens at these places."""
+    return states.gather(1, places[..., None].expand(-1, -1, states.shape[2]))
+
+
+def placed(states: Float[Tensor, "b a d"], places: Int[Tensor, "b a"], t: int) -> Float[Tensor, "b t d"]:
+    """The states at their places in a text of t tokens, 0 elsewhere; a place that is there twice has equal states."""
+    b, _, d = states.shape
+    # The gradient of `scatter` would reach each of the equal states, so that it counted as often as its place is there.
+    again = (places[:, :, None] == places[:, None]).tril(-1).any(2)
+    once = torch.where(again[..., None], states.detach(), states)
+    return states.new_zeros(b, t, d).scatter(1, places[..., None].expand(-1, -1, d), once)
