@@ -71,7 +71,7 @@ def main(runs: Path) -> None:
             final = {
                 "runs": "runs/claims",
                 "options": shared,
-                "axes": {"seed": SEEDS, "task": {task: options}, "method": methods},
+                "axes": {"method": methods, "task": {task: options}, "seed": SEEDS},
             }
             file = HERE / "grids" / f"{task}.yaml"
             text = yaml.safe_dump(final, sort_keys=False, default_flow_style=None, width=120)

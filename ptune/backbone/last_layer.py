@@ -7,6 +7,7 @@ it see no others. Which module that is, and whether the result is the same, is m
 """
 
 from collections.abc import Callable
+from itertools import dropwhile
 
 import torch
 from jaxtyping import Float, Int
@@ -28,25 +29,26 @@ def behind_attention(model: nn.Module, layers: int, run: Callable[[], Float[Tens
     Returns:
         The name; empty where there is no such module, or where its tokens cannot be left out.
     """
-    entered: list[str] = []
+    calls: list[tuple[nn.Module, tuple]] = []
 
-    def watch(name: str) -> Callable[[nn.Module, tuple], None]:
-        def hook(module: nn.Module, args: tuple) -> None:
-            if vars(module).get("prefix_layer") == layers - 1:
-                entered.append("")
-            elif entered and len(args) == 2 and all(isinstance(x, Tensor) and x.ndim == 3 for x in args):
-                entered.append(name if args[0].shape == args[1].shape else "")
+    def note(module: nn.Module, args: tuple) -> None:
+        calls.append((module, args))
 
-        return hook
-
-    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in model.named_modules()]
+    hooks = [module.register_forward_pre_hook(note) for module in model.modules()]
     try:
         whole = run()
     finally:
         for hook in hooks:
             hook.remove()
-    found = next(filter(None, entered), "")
+    behind = dropwhile(lambda call: vars(call[0]).get("prefix_layer") != layers - 1, calls)
+    names = {module: name for name, module in model.named_modules()}
+    found = next((names[module] for module, args in behind if _shapes(args) == [whole.shape] * 2), "")
     return found if found and _serves(model, found, run, whole) else ""
+
+
+def _shapes(args: tuple) -> list[torch.Size | None]:
+    """The shapes of a call's arguments, None for one that is no tensor."""
+    return [x.shape if isinstance(x, Tensor) else None for x in args]
 
 
 def _serves(
