@@ -65,9 +65,10 @@ def add_adapter(backbone: Backbone, rank: int, gated: bool) -> tuple[str, ...]:
     return tuple(name for name, _ in backbone.named_parameters() if ".beside." in name)
 
 
-def add_lora(backbone: Backbone, rank: int, gated: bool) -> tuple[str, ...]:
-    """Inject LoRA with alpha = rank into PEFT's layers for the model type; the names of its tensors."""
-    names = inject(configure("LoraConfig", {"r": rank, "lora_alpha": rank}), backbone, "also")
+def add_lora(backbone: Backbone, rank: int, gated: bool, targets: str | list[str] | None) -> tuple[str, ...]:
+    """Inject LoRA with alpha = rank; the names of its tensors. Without `targets`, PEFT's layers for the model type."""
+    options = {"r": rank, "lora_alpha": rank, "target_modules": targets}
+    names = inject(configure("LoraConfig", options), backbone, "also_targets" if targets else "also")
     lora = tuple(name for name in names if ".lora_" in name)
     if not gated:
         return lora

@@ -45,8 +45,8 @@ FOUND: dict[str, tuple[str, Callable[[Backbone], dict[str, nn.Parameter]]]] = {
 """For each companion in the backbone what it is, in words, and the function that finds its tensors."""
 RANK = 8
 """That of `lora` and `adapter`, where none is given."""
-ADDED: dict[str, Callable[[Backbone, int, bool], tuple[str, ...]]] = {"lora": add_lora, "adapter": add_adapter}
-"""For each companion that is put into the backbone the function that does so."""
+ADDED = ("lora", "adapter")
+"""The companions that are put into the backbone."""
 
 
 class Accompanied(PromptTuner, ABC):
@@ -59,6 +59,8 @@ class Accompanied(PromptTuner, ABC):
             feed-forward blocks (He et al. 2022).
         also_lr: Peak learning rate of these tensors.
         also_rank: Rank of `lora`, and features between the two maps of `adapter`; 8 if left out.
+        also_targets: Where `lora` is: ends of the names of the layers, e.g. [query, value], or `all-linear`; PEFT's for
+            the model type, mostly queries and values, if left out.
         also_gate: Weight what `lora` and `adapter` add to a token by a trained gate of what their module reads, as
             UniPELT does (Mao et al. 2022); it has one weight for all tokens of a text, their mean.
     """
@@ -71,35 +73,45 @@ class Accompanied(PromptTuner, ABC):
         also: list[str] | None = None,
         also_lr: float = 1e-3,
         also_rank: int | None = None,
+        also_targets: str | list[str] | None = None,
         also_gate: bool | None = None,
         **common,
     ) -> None:
         super().__init__(**common)
         check_rate("also_lr", also_lr)
         for name in also or ():
-            if name not in FOUND | ADDED:
-                raise InputError(f"also: {name!r} is no companion of a prompt; {nearest(name, FOUND | ADDED)}")
+            if name not in (*FOUND, *ADDED):
+                raise InputError(f"also: {name!r} is no companion of a prompt; {nearest(name, (*FOUND, *ADDED))}")
         if also_rank is not None:
             check_size("also_rank", also_rank)
-        # Null where they are left out: a run that has neither keeps the hash that it had before there were the two.
+        # Null where they are left out: a run that has neither keeps the hash that it had before there were they.
         for name, value in {"also_rank": also_rank, "also_gate": also_gate}.items():
-            if value and not ADDED.keys() & set(also or ()):
+            if value and not {*ADDED} & {*(also or ())}:
                 raise InputError(
                     f"{name}: {str(value).lower()} is for lora and adapter, and there are none; "
                     "use also: [lora, adapter]."
                 )
+        if also_targets and {*(also or ())} & {*ADDED} != {"lora"}:
+            raise InputError(
+                f"also_targets: {also_targets} is for lora without adapter, which needs the feed-forward block as it "
+                "is; use also: [lora]."
+            )
+        if isinstance(also_targets, str) and also_targets != "all-linear":
+            raise InputError(f"also_targets: {also_targets!r} is not `all-linear`, or a list such as [query, value].")
         if also:
             self.require_fp32()
 
     def prepare(self, backbone: Backbone) -> None:
         """Refuse a backbone that has none of a companion, and put the others into it."""
-        wanted, rank = self.hparams["also"] or (), self.hparams["also_rank"] or RANK
+        p = self.hparams
+        wanted, rank, gated = p["also"] or (), p["also_rank"] or RANK, bool(p["also_gate"])
         for name, (what, find) in FOUND.items():
             if name in wanted and not find(backbone):
                 raise InputError(f"also: {name!r}, but {self.spec.who} has no {what}; leave it out.")
-        for name, add in ADDED.items():
-            if name in wanted:
-                self.adapters += add(backbone, rank, bool(self.hparams["also_gate"]))
+        if "lora" in wanted:
+            self.adapters += add_lora(backbone, rank, gated, p["also_targets"])
+        if "adapter" in wanted:
+            self.adapters += add_adapter(backbone, rank, gated)
 
     def backbone_parameters(self, backbone: Backbone) -> dict[str, nn.Parameter]:
         """The tensors of the companions."""

@@ -227,6 +227,17 @@ def test_lora_adds_its_product_for_each_token_times_the_tokens_gate(build, batch
     assert_close(query(x), expected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("targets", "count"), [(None, 6), (["query"], 3), ("all-linear", 18)])
+def test_lora_is_in_the_layers_that_are_named(build, targets, count):
+    model = build(PromptTuning, also=["lora"], also_targets=targets)
+    assert sum(name.endswith(".lora_A.default.weight") for name in model.trained()) == count
+
+
+def test_a_layer_that_is_not_there_is_an_input_error(build):
+    with pytest.raises(InputError, match=r"also_targets: LoraConfig cannot be injected .* linear layers are .*query"):
+        build(PromptTuning, also=["lora"], also_targets=["queries"])
+
+
 def test_all_of_unipelt_is_trained_beside_a_prefix_saved_and_loaded(build, fit, batch, tmp_path):
     arguments = {"also": ["lora", "adapter", "bias"], "also_gate": True, "also_lr": 0.03, "lr": 0.1}
     model = build(APT, **arguments, prefix_dropout=0.0)
@@ -264,6 +275,9 @@ def test_a_feed_forward_block_is_found_in_each_layer_or_the_family_is_refused(bu
         ({"also": ["bias"], "also_gate": True}, "also_gate: true is for lora and adapter, and there are none"),
         ({"also": ["bias"], "also_rank": 4}, "also_rank: 4 is for lora and adapter, and there are none"),
         ({"also": ["adapter"], "also_rank": 0}, "also_rank: 0 must be at least 1"),
+        ({"also": ["bias"], "also_targets": "all-linear"}, "also_targets: all-linear is for lora without adapter"),
+        ({"also": ["lora", "adapter"], "also_targets": ["dense"]}, r"also_targets: \['dense'\] is for lora without"),
+        ({"also": ["lora"], "also_targets": "all"}, "also_targets: 'all' is not `all-linear`, or a list"),
         ({"also": ["adaptor"]}, "'adaptor' is no companion of a prompt; did you mean 'adapter'"),
     ],
 )
