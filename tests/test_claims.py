@@ -49,6 +49,9 @@ def test_the_setting_that_is_best_on_held_out_rows_runs_on_three_seeds(tmp_path)
     assert "conll2003: not all 36 settings are finished" in done.stdout
     written = {file.stem for file in (tmp_path / "grids").iterdir()} - {"search"}
     assert written == {"cola", "sst2", "stsb", "wic", "rte", "swag", "mrpc", "squad"}
+    scores = json.loads((tmp_path / "search.json").read_text())
+    assert {setting for setting, score in scores.pop("cola").items() if score} == best
+    assert not scores
     chosen = {
         method: GRID["axes"]["setting"][setting]
         for method, setting in [(name.rpartition("-")[0], name) for name in best | {"PromptTuning-1", "LinearProbe-1"}]

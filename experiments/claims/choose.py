@@ -4,7 +4,7 @@
 
 Of each search task whose settings are all finished, a grid goes to experiments/claims/grids/NAME.yaml for every task
 that takes its settings (`TASKS`). The number that decides is that of the split `holdout`; validation and test are not
-looked at. Of equal settings the first wins.
+looked at. Of equal settings the first wins. The held-out scores of all settings go to experiments/claims/search.json.
 """
 
 import json
@@ -44,15 +44,12 @@ def score(run: Path) -> float | None:
     return result["metrics"]["holdout"][result["monitor"]]
 
 
-def best(runs: Path, task: str, settings: list[str]) -> dict[str, str] | None:
-    """The best setting of each method on a search task; None where not all of them are finished."""
-    scores = {setting: score(runs / task / f"setting={setting}") for setting in settings}
-    if None in scores.values():
-        return None
+def best(scores: dict[str, float]) -> dict[str, str]:
+    """The best setting of each method."""
     methods: dict[str, list[str]] = {}
-    for setting in settings:
+    for setting in scores:
         methods.setdefault(setting.rpartition("-")[0], []).append(setting)
-    return {method: max(own, key=scores.__getitem__) for method, own in methods.items()}  # type: ignore[arg-type]
+    return {method: max(own, key=scores.__getitem__) for method, own in methods.items()}
 
 
 def main(runs: Path) -> None:
@@ -60,11 +57,14 @@ def main(runs: Path) -> None:
     grid = yaml.safe_load(GRID.read_text())
     settings = grid["axes"]["setting"]
     shared = {name: value for name, value in grid["options"].items() if name != "seed"}
+    found: dict[str, dict[str, float]] = {}
     for searched, tasks in TASKS.items():
-        chosen = best(runs, searched, list(settings))
-        if chosen is None:
+        scores = {setting: score(runs / searched / f"setting={setting}") for setting in settings}
+        if None in scores.values():
             print(f"{searched}: not all {len(settings)} settings are finished")
             continue
+        found[searched] = scores  # type: ignore[assignment]
+        chosen = best(found[searched])
         named = ", ".join(chosen.values())
         methods = {method: settings[setting] for method, setting in chosen.items()}
         for task, options in tasks.items():
@@ -78,6 +78,7 @@ def main(runs: Path) -> None:
             file.write_text(f"# Written by experiments/claims/choose.py: {named}.\n{text}")
             print(f"python -m ptune.grid {file.relative_to(HERE.parents[1])} --workers 2")
         print(f"# {searched}: {named}")
+    (HERE / "search.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
