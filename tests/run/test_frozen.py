@@ -39,9 +39,9 @@ def test_a_run_is_the_same_with_and_without(case, tmp_path, monkeypatch):
     seen = []
     forward = Backbone.forward
 
-    def spied(self, batch, prompts=None, begin=None):
+    def spied(self, batch, prompts=None, begin=None, read=None):
         seen.append(begin is not None)
-        return forward(self, batch, prompts, begin)
+        return forward(self, batch, prompts, begin, read)
 
     monkeypatch.setattr(Backbone, "forward", spied)
     plain = runs.fit(tmp_path / "plain", method, task, **options)
