@@ -91,7 +91,11 @@ class Traits:
             self.padding_mode = self._padding_mode(text)
             self.causal = self._causal(states)
             self.packing = self._packing(both, states)
-            self.behind_attention = behind_attention(self.model, self.spec.layers, lambda: self._read(both))
+            self.behind_attention = behind_attention(
+                self.model,
+                self.spec.layers,
+                lambda: self.model(input_ids=both).last_hidden_state,  # not `_read`, which has all tokens
+            )
 
     @property
     def room(self) -> int | None:
