@@ -38,7 +38,7 @@ def test_every_method_has_as_many_settings_on_both_search_tasks():
 
 
 def test_the_setting_that_is_best_on_held_out_rows_runs_on_three_seeds(tmp_path):
-    """Of equal settings the first one; a search task that is not finished gives no grids."""
+    """Of equal settings the first one; a search task that is not finished gives no grid."""
     best = {"FineTuning-3", "LoRA-4", "BitFit-1", "published-2", "gated-3", "gated_lora-2", "PTuning-4"}
     found = search(tmp_path / "search", best, ["cola", "conll2003"])
     (found / "conll2003" / "setting=gated-1" / "result.json").unlink()
@@ -47,19 +47,20 @@ def test_the_setting_that_is_best_on_held_out_rows_runs_on_three_seeds(tmp_path)
     shutil.copy(CLAIMS / "grids" / "search.yaml", tmp_path / "grids")
     done = subprocess.run([sys.executable, tmp_path / "choose.py", found], capture_output=True, text=True, check=True)
     assert "conll2003: not all 36 settings are finished" in done.stdout
-    written = {file.stem for file in (tmp_path / "grids").iterdir()} - {"search"}
-    assert written == {"cola", "sst2", "stsb", "wic", "rte", "swag", "mrpc", "squad"}
-    scores = json.loads((tmp_path / "search.json").read_text())
-    assert {setting for setting, score in scores.pop("cola").items() if score} == best
-    assert not scores
+    assert [file.name for file in sorted((tmp_path / "grids").iterdir())] == ["final_cola.yaml", "search.yaml"]
+    scores = json.loads((tmp_path / "search_cola.json").read_text())
+    assert {setting for setting, score in scores.items() if score} == best
+    assert not (tmp_path / "search_conll2003.json").exists()
+    cells = read(tmp_path / "grids" / "final_cola.yaml")
+    assert {cell.values["task"] for cell in cells} == {"cola", "sst2", "stsb", "wic", "rte", "swag", "mrpc", "squad"}
     chosen = {
         method: GRID["axes"]["setting"][setting]
         for method, setting in [(name.rpartition("-")[0], name) for name in best | {"PromptTuning-1", "LinearProbe-1"}]
     }
     for task, holdout in [("cola", "0.12"), ("rte", "0.2")]:
-        cells = read(tmp_path / "grids" / f"{task}.yaml")
-        assert Counter(cell.values["seed"] for cell in cells) == {"1": 9, "2": 9, "3": 9}
-        for cell in cells:
+        of_task = [cell for cell in cells if cell.values["task"] == task]
+        assert Counter(cell.values["seed"] for cell in of_task) == {"1": 9, "2": 9, "3": 9}
+        for cell in of_task:
             assert f"--model.lr {float(chosen[cell.values['method']]['lr'])}" in cell.line
             assert f"--data.path data/{task} --data.holdout {holdout}" in cell.line
             assert "--data.train_rows 2000" in cell.line

@@ -6,7 +6,6 @@ from families import FAMILIES, often, prompted
 from torch.testing import assert_close
 
 import ptune
-from ptune.backbone import Backbone
 from ptune.tasks.spec import HeadSpec
 
 READ_PART = ("bert", "roberta", "electra", "camembert", "xlm-roberta", "ernie", "deberta", "deberta-v2", "splinter")
@@ -55,10 +54,3 @@ def test_a_method_computes_one_token_where_its_head_reads_one(tiny, batch, metho
     assert_close(scores, whole, atol=1e-5, rtol=1e-5)
     one, other = (torch.autograd.grad(s.square().sum(), model.trained().values()) for s in (scores, whole))
     assert_close(one, other, atol=1e-5, rtol=1e-4)
-
-
-def test_all_tokens_are_computed_where_texts_share_a_row(tiny, batch):
-    backbone, inputs = Backbone(tiny("bert")), batch((7,))
-    packed = inputs | {"position_ids": torch.tensor([[0, 1, 2, 3, 0, 1, 2]])}
-    if backbone.packs:
-        assert_close(backbone(packed, read=PLACES[:1]), backbone(packed), atol=0, rtol=0)

@@ -2,9 +2,9 @@
 
     python experiments/claims/choose.py runs/search
 
-Of each search task whose settings are all finished, a grid goes to experiments/claims/grids/NAME.yaml for every task
-that takes its settings (`TASKS`). The number that decides is that of the split `holdout`; validation and test are not
-looked at. Of equal settings the first wins. The held-out scores of all settings go to experiments/claims/search.json.
+Of each search task whose settings are all finished, the held-out scores go to experiments/claims/search_<task>.json and
+a grid of it and all tasks that take its settings (`OTHERS`) to experiments/claims/grids/final_<task>.yaml. The number
+that decides is that of the split `holdout`; validation and test are not looked at. Of equal settings the first wins.
 """
 
 import json
@@ -16,9 +16,8 @@ import yaml
 HERE = Path(__file__).parent
 GRID = HERE / "grids" / "search.yaml"
 SEEDS = [1, 2, 3]
-TASKS = {  # the tasks of a search task, each with 500 to 1,000 held-out training rows, or a fifth of a small set
+OTHERS = {  # the tasks that take a search task's settings, with about 500 held-out training rows or a fifth of them
     "cola": {
-        "cola": {"data.path": "data/cola", "data.holdout": 0.12},
         "sst2": {"data.path": "data/sst2", "data.holdout": 0.0075},
         "stsb": {"data.path": "data/stsb", "data.holdout": 0.087},
         "wic": {"data.path": "data/wic", "data.holdout": 0.092},
@@ -28,7 +27,6 @@ TASKS = {  # the tasks of a search task, each with 500 to 1,000 held-out trainin
         "squad": {"data.path": "data/squad_subset", "data.holdout": 0.046, "data.batch_size": 16},
     },
     "conll2003": {
-        "conll2003": {"data.path": "data/conll2003", "data.holdout": 0.036},
         "wnut17": {"data.path": "data/wnut17", "data.holdout": 0.15},
         "conll2004": {"data.path": "data/conll2004", "data.holdout": 0.2},
     },
@@ -57,28 +55,20 @@ def main(runs: Path) -> None:
     grid = yaml.safe_load(GRID.read_text())
     settings = grid["axes"]["setting"]
     shared = {name: value for name, value in grid["options"].items() if name != "seed"}
-    found: dict[str, dict[str, float]] = {}
-    for searched, tasks in TASKS.items():
+    for searched, own in grid["axes"]["task"].items():
         scores = {setting: score(runs / searched / f"setting={setting}") for setting in settings}
         if None in scores.values():
             print(f"{searched}: not all {len(settings)} settings are finished")
             continue
-        found[searched] = scores  # type: ignore[assignment]
-        chosen = best(found[searched])
-        named = ", ".join(chosen.values())
+        (HERE / f"search_{searched}.json").write_text(json.dumps(scores, indent=2) + "\n")
+        chosen = best(scores)  # type: ignore[arg-type]
         methods = {method: settings[setting] for method, setting in chosen.items()}
-        for task, options in tasks.items():
-            final = {
-                "runs": "runs/claims",
-                "options": shared,
-                "axes": {"method": methods, "task": {task: options}, "seed": SEEDS},
-            }
-            file = HERE / "grids" / f"{task}.yaml"
-            text = yaml.safe_dump(final, sort_keys=False, default_flow_style=None, width=120)
-            file.write_text(f"# Written by experiments/claims/choose.py: {named}.\n{text}")
-            print(f"python -m ptune.grid {file.relative_to(HERE.parents[1])} --workers 2")
-        print(f"# {searched}: {named}")
-    (HERE / "search.json").write_text(json.dumps(found, indent=2) + "\n")
+        axes = {"task": {searched: own} | OTHERS[searched], "method": methods, "seed": SEEDS}
+        final = {"runs": "runs/claims", "options": shared, "axes": axes}
+        text = yaml.safe_dump(final, sort_keys=False, default_flow_style=None, width=120)
+        file = HERE / "grids" / f"final_{searched}.yaml"
+        file.write_text(f"# Written by experiments/claims/choose.py: {', '.join(chosen.values())}.\n{text}")
+        print(f"python -m ptune.grid {file.relative_to(HERE.parents[1])} --workers 2   # {', '.join(chosen.values())}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from itertools import dropwhile
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ptune.backbone.state import CURRENT
@@ -57,7 +56,7 @@ def _serves(
     """Whether the hook at this module gives the states of the tokens that are read, here of two, and no others."""
     b, t, d = whole.shape
     places = torch.tensor([[0, t - 2]], device=whole.device).expand(b, 2)
-    hook, CURRENT.read = compute_read(model, name), places
+    hook, CURRENT.read = model.get_submodule(name).register_forward_pre_hook(_take), places
     try:
         part = run()
     except (IndexError, RuntimeError, ValueError):  # a family that expects all tokens fails on the shapes
@@ -69,7 +68,7 @@ def _serves(
     return same and torch.allclose(part, taken(whole, places), atol=1e-5, rtol=1e-4)
 
 
-def compute_read(model: nn.Module, name: str) -> RemovableHandle:
+def compute_read(model: nn.Module, name: str) -> None:
     """Let the module of this name, and all behind it, compute the tokens of `CURRENT.read` alone.
 
     The layer around it is not checkpointed: the backward pass begins with it, so that to repeat it would save no
@@ -79,7 +78,7 @@ def compute_read(model: nn.Module, name: str) -> RemovableHandle:
     for around in (model.get_submodule(".".join(parts[:n])) for n in range(1, len(parts))):
         if isinstance(around, GradientCheckpointingLayer):
             around.gradient_checkpointing = False
-    return model.get_submodule(name).register_forward_pre_hook(_take)
+    model.get_submodule(name).register_forward_pre_hook(_take)
 
 
 def _take(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:

@@ -269,7 +269,7 @@ class Backbone(nn.Module):
             vectors = vectors.expand(b if packed is None else b * (t // p), -1, -1)
         if vectors is not None or prompts.added is not None:
             CURRENT.soft_prompt = None if vectors is None else (batch["slots"], vectors), prompts.added
-        CURRENT.read = read if self.reads_part and packed is None else None
+        CURRENT.read = read if self.reads_part else None
         try:
             hidden = self.model(**inputs).last_hidden_state
             if CURRENT.soft_prompt is not None:

@@ -41,7 +41,8 @@ def test_scores_are_the_head_on_the_pooled_backbone(build, tiny, batch, method, 
     plain = AutoModel.from_pretrained(tiny(family)).eval()
     with torch.no_grad():
         expected = model.head.linear(plain(**batch()).last_hidden_state[:, 0])
-        assert_close(model(batch()), expected, atol=1e-6, rtol=1e-5)  # products of fewer tokens are rounded otherwise
+        part = model.backbone.reads_part  # products of fewer tokens are rounded otherwise
+        assert_close(model(batch()), expected, atol=1e-6 * part, rtol=1e-5 * part)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
