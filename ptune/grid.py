@@ -2,7 +2,7 @@
 
     python -m ptune.grid experiments/grids/quickstart.yaml --workers 2
     python -m ptune.grid experiments/grids/quickstart.yaml --dry-run
-    python -m ptune.grid experiments/grids/lecture.yaml --set backbone=BACKBONE
+    python -m ptune.grid experiments/grids/lecture.yaml --set backbone=BACKBONE --only recipe=lora recipe=bitfit seed=11
     python -m ptune.grid experiments/grids/quickstart.yaml --on ray://HOST:PORT --gpus 0.5
     python -m ptune.grid experiments/grids/quickstart.yaml --on slurm --workers 20 --slurm partition=gpu time=120
 
@@ -31,7 +31,7 @@ PURPOSE = "Run every cell of a grid; started again, it goes on where it was stop
 def run(args: list[str]) -> int:
     """Cells, workers, the display; the number of cells that failed."""
     options = _arguments().parse_args(args)
-    cells = read(options.file, options.runs, dict(options.set))
+    cells = read(options.file, options.runs, dict(options.set), options.only)
     done = [cell for cell in cells if is_done(cell)]
     left = [cell for cell in cells if cell not in done]
     if options.dry_run:
@@ -63,6 +63,9 @@ def _arguments() -> Arguments:
     arguments.add_argument("file", type=Path, help="YAML file with axes of values; ptune/research/axes.py explains it")
     arguments.add_argument(
         "--set", nargs="+", type=executors.pair, default=[], metavar="NAME=VALUE", help="options of all cells"
+    )
+    arguments.add_argument(
+        "--only", nargs="+", type=executors.pair, default=[], metavar="AXIS=VALUE", help="the cells with these values"
     )
     arguments.add_argument("--runs", type=Path, help="directory of the runs, in place of the file's")
     executors.add_arguments(arguments)

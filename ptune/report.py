@@ -56,6 +56,7 @@ def report(places: list[Path], by: list[str], against: list[str], tables: list[s
 
         comparisons = compared(rows, reference_of(rows, against))
         made += [verdicts.against(comparisons), verdicts.by_seed(comparisons)] if comparisons else []
+    made[1:1] = [overall.side_by_side(rows, comparisons)]
     made += [overall.over_tasks(rows, comparisons), summary.runs(rows)]
     every = {table.name: table for table in made if table}
     for name in tables:
@@ -116,9 +117,8 @@ def _arguments() -> Arguments:
     arguments.add_argument("--by", nargs="+", default=[], metavar="COLUMN", help=what)
     what = "the row that the others are compared with: a method, or column=value, more than one if need be"
     arguments.add_argument("--against", nargs="+", default=[], metavar="VALUE", help=what)
-    what = (
-        "names of the tables: results, metrics, cost, steps, seconds, comparisons, mcnemar, tasks, runs; default: all"
-    )
+    names = "results, scores, metrics, cost, steps, seconds, comparisons, mcnemar, tasks, runs"
+    what = f"names of the tables: {names}; default: all"
     arguments.add_argument("--tables", nargs="+", default=[], metavar="NAME", help=what)
     what = (
         "a file: .md, .csv, .tex, .html (a page with pictures) or .svg (one picture: quality against trained "

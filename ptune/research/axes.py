@@ -1,7 +1,7 @@
 """A grid's file: axes of values, whose combinations are cells."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,12 @@ from ptune.run import configs
 KEYS = ("runs", "options", "axes", "exclude")
 
 
-def read(file: Path, place: Path | None = None, given: dict[str, str] | None = None) -> list[Cell]:
+def read(
+    file: Path,
+    place: Path | None = None,
+    given: dict[str, str] | None = None,
+    only: Iterable[tuple[str, str]] = (),
+) -> list[Cell]:
     """The cells of a grid's file, in the order of its axes, the last of which varies fastest.
 
         options:                       # of all cells
@@ -38,9 +43,11 @@ def read(file: Path, place: Path | None = None, given: dict[str, str] | None = N
         file: the YAML file.
         place: directory of the runs, in place of the file's.
         given: options of all cells beside the file's, which they win over.
+        only: pairs of an axis and one of its values: the cells that have such a value on each axis named here.
 
     Raises:
-        InputError: it is no such file, or the options of a cell have a mistake; the sentence names the cell.
+        InputError: it is no such file, `only` names what the grid has not, or the options of a cell have a mistake; the
+            sentence names the cell.
     """
     grid = configs.read(str(file), "", "experiments/grids/quickstart.yaml")
     for key in grid:
@@ -59,11 +66,12 @@ def read(file: Path, place: Path | None = None, given: dict[str, str] | None = N
                 f"--set {option(axis)}: {axis} is an axis of {file}; leave it out, or exclude values there."
             )
     excluded = [_exclusion(file, axes, each) for each in _listed(file, grid.get("exclude"))]
+    wanted = _chosen(f"{file}: --only", axes, _lists(only))
     root = place or _root(file, grid.get("runs"))
     cells: dict[Path, Cell] = {}
     for names in product(*axes.values()):
         values = dict(zip(axes, names, strict=True))
-        if any(all(values[axis] in wanted for axis, wanted in each.items()) for each in excluded):
+        if not _matches(values, wanted) or any(_matches(values, each) for each in excluded):
             continue
         try:
             found = cell(
@@ -78,7 +86,7 @@ def read(file: Path, place: Path | None = None, given: dict[str, str] | None = N
                 "their values names that differ in letters or digits."
             )
     if not cells:
-        raise InputError(f"{file}: exclude leaves no cell; remove one of its lines.")
+        raise InputError(f"{file}: no cell is left; remove a line of exclude, or name other values with --only.")
     return list(cells.values())
 
 
@@ -132,14 +140,32 @@ def _exclusion(file: Path, axes: dict[str, dict], each: Any) -> dict[str, set[st
     """An entry of `exclude`: for each axis in it, the values that it is about."""
     if not isinstance(each, dict) or not each:
         raise InputError(f"{file}: exclude must list mappings of axes to values, e.g. {{method: FineTuning}}.")
+    return _chosen(f"{file}: exclude", axes, each)
+
+
+def _chosen(start: str, axes: dict[str, dict], each: dict) -> dict[str, set[str]]:
+    """Values of axes by name; `start` begins the sentence about a value or an axis that the grid has not."""
     found = {}
     for axis, values in each.items():
         if axis not in axes:
-            raise InputError(f"{file}: exclude names {axis!r}, which is no axis, {nearest(str(axis), axes)}")
+            raise InputError(f"{start} names {axis!r}, which is no axis, {nearest(str(axis), axes)}")
         found[axis] = {text(value) for value in (values if isinstance(values, list) else [values])}
         for value in found[axis] - axes[axis].keys():
-            raise InputError(f"{file}: exclude: {value!r} is no {axis} of the grid, {nearest(value, axes[axis])}")
+            raise InputError(f"{start}: {value!r} is no {axis} of the grid, {nearest(value, axes[axis])}")
     return found
+
+
+def _lists(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The values of each name."""
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _matches(values: dict[str, str], wanted: dict[str, set[str]]) -> bool:
+    """Whether a cell has one of the wanted values on each axis that is named."""
+    return all(values[axis] in names for axis, names in wanted.items())
 
 
 def place_of(values: dict[str, str]) -> Path:

@@ -1,6 +1,6 @@
-"""The table of a report over tasks: how far each configuration is from the reference in the mean, and how it ranks."""
+"""The tables of a report over tasks: scores side by side, how far each configuration is from the reference, ranks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
 
 from scipy.stats import rankdata
@@ -8,36 +8,32 @@ from scipy.stats import rankdata
 from ptune.research.comparison import Comparison
 from ptune.research.groups import Group
 from ptune.research.statistics import together
-from ptune.research.summary import keys
-from ptune.research.tables import Cell, Table
+from ptune.research.summary import keys, share
+from ptune.research.tables import Cell, Table, measured
 from ptune.research.verdicts import INTERVALS, interval_cells, p_cell, points
 
 
 def over_tasks(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Table | None:
     """A row a configuration: mean gap to the reference, average rank, wins; None for fewer than two tasks."""
-    tasks = list(dict.fromkeys(group.task for group in groups if group.runs))
-    configurations = list(dict.fromkeys(group.configuration for group in groups if group.runs))
-    values = {(group.task, group.configuration): _value(group) for group in groups if group.runs}
-    complete = [each for each in configurations if all((task, each) in values for task in tasks)]
+    tasks, found = _tasks(groups), dict(_by_task(groups))
     if len(tasks) < 2:
         return None
+    values = {(task, each): _value(group) for each, own in found.items() for task, group in own.items()}
+    complete = [each for each, own in found.items() if len(own) == len(tasks)]
     ranks: dict[tuple, list[float]] = {each: [] for each in complete}
     for task in tasks:
         order = rankdata([-values[task, each] for each in complete]) if complete else []
         for each, rank in zip(complete, order, strict=True):
             ranks[each].append(float(rank))
     best = {task: max(value for (of, _), value in values.items() if of == task) for task in tasks}
-    rows, names = [], list(groups[0].values)
-    for each in configurations:
-        (first, *_) = (group for group in groups if group.configuration == each)
-        own = [task for task in tasks if (task, each) in values]
+    rows = []
+    for each, own in found.items():
         wins = sum(values[task, each] == best[task] for task in own)
         rank = Cell(f"{mean(ranks[each]):.2f}", mean(ranks[each])) if each in ranks else Cell()
         counts = [Cell(f"{len(own)} of {len(tasks)}", float(len(own))), rank, Cell(str(wins), float(wins))]
-        about = [cell for name, cell in zip(names, keys(first), strict=True) if name not in first.of_task]
-        rows.append((*about, *counts, *_gap(each, values, comparisons)))
-    own_names = [name for name in names if name not in groups[0].of_task]
-    columns = [*own_names, "tasks", "average rank", "wins"]
+        rows.append((*_about(own), *counts, *_gap(each, values, comparisons)))
+    names = _names(groups)
+    columns = [*names, "tasks", "average rank", "wins"]
     notes = [
         "By the metric that chose, on the last split of each task. Ranks are among the rows that have every task, wins "
         "are tasks where no other row is better."
@@ -48,7 +44,60 @@ def over_tasks(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Ta
             f"The mean gap is to {comparisons[0].reference.name}, in points, over the tasks that both have, with its "
             f"{INTERVALS} for these very tasks; without predictions of all of them there is no interval."
         ]
-    return Table("tasks", "Over tasks", tuple(columns), len(own_names), tuple(rows), tuple(notes))
+    return Table("tasks", "Over tasks", tuple(columns), len(names), tuple(rows), tuple(notes))
+
+
+def side_by_side(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Table | None:
+    """A row a configuration, a column a task; None for fewer than two tasks."""
+    tasks, found = _tasks(groups), dict(_by_task(groups))
+    if len(tasks) < 2:
+        return None
+    values = {(task, each): _value(group) for each, own in found.items() for task, group in own.items()}
+    monitors = {task: next(own[task].monitor for own in found.values() if task in own) for task in tasks}
+    rows = []
+    for each, own in found.items():
+        shares = [x for group in own.values() for run in group.runs if (x := share(run)) is not None]
+        scores = [measured(_values(own[task]), 100) if task in own else Cell() for task in tasks]
+        whole = len(own) == len(tasks)
+        over = mean(values[task, each] for task in tasks) if whole else None
+        cells = [
+            Cell(f"{mean(shares):.3g}", mean(shares)) if shares else Cell(),
+            *scores,
+            Cell() if over is None else Cell(f"{100 * over:.1f}", over),
+        ]
+        if comparisons:
+            gap, low, high, _ = _gap(each, values, comparisons)
+            cells.append(gap if low.value is None else Cell(f"{gap.text} ({low.text} to {high.text})", gap.value))
+        rows.append((*_about(own), *cells))
+    names = _names(groups)
+    columns = [*names, "trained, %", *(f"{task}, {monitors[task]}" for task in tasks), "mean"]
+    notes = ["Percentages on the last split of each task, mean ± sample standard deviation over seeds."]
+    if comparisons:
+        columns.append("mean gap")
+        notes.append(f"The mean gap is to {comparisons[0].reference.name}, in points, with its {INTERVALS}, as below.")
+    return Table("scores", "Tasks side by side", tuple(columns), len(names), tuple(rows), tuple(notes))
+
+
+def _tasks(groups: Sequence[Group]) -> list[str]:
+    return list(dict.fromkeys(group.task for group in groups if group.runs))
+
+
+def _by_task(groups: Sequence[Group]) -> Iterator[tuple[tuple[str, ...], dict[str, Group]]]:
+    """The configurations with a finished run, and their groups by task."""
+    finished = [group for group in groups if group.runs]
+    for each in dict.fromkeys(group.configuration for group in finished):
+        yield each, {group.task: group for group in finished if group.configuration == each}
+
+
+def _names(groups: Sequence[Group]) -> list[str]:
+    """The columns that say what a configuration is."""
+    return [name for name in groups[0].values if name not in groups[0].of_task]
+
+
+def _about(own: Mapping[str, Group]) -> list[Cell]:
+    """The cells of those columns."""
+    (first, *_) = own.values()
+    return [cell for name, cell in zip(first.values, keys(first), strict=True) if name not in first.of_task]
 
 
 def _gap(each: tuple, values: Mapping[tuple, float], comparisons: Sequence[Comparison]) -> list[Cell]:
@@ -66,4 +115,8 @@ def _gap(each: tuple, values: Mapping[tuple, float], comparisons: Sequence[Compa
 
 def _value(group: Group) -> float:
     """The mean over seeds of the metric that chose, on the last split."""
-    return mean(run.metric(run.splits[-1], group.monitor) or 0.0 for run in group.runs)
+    return mean(_values(group))
+
+
+def _values(group: Group) -> list[float]:
+    return [run.metric(run.splits[-1], group.monitor) or 0.0 for run in group.runs]

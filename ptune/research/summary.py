@@ -9,7 +9,7 @@ from ptune.research.tables import Cell, Table, amount, counted, measured, word
 COSTS: dict[str, tuple[Callable[[Record], float | None], Callable[[list[float]], Cell]]] = {
     "trained parameters": (lambda run: run.cost("trained_parameters"), counted),
     "trained, %": (
-        lambda run: _share(run),
+        lambda run: share(run),
         lambda values: Cell(f"{values[0]:.3g}", values[0], count=len(values)) if values else Cell(),
     ),
     "kB on disk": (lambda run: _thousands(run.cost("bytes")), counted),
@@ -23,7 +23,8 @@ COSTS: dict[str, tuple[Callable[[Record], float | None], Callable[[list[float]],
 """The columns of costs: the number of a run, and the cell of those of a row."""
 
 
-def _share(run: Record) -> float | None:
+def share(run: Record) -> float | None:
+    """Trained parameters in percent of all; None where they are not recorded."""
     trained, total = run.cost("trained_parameters"), run.cost("total_parameters")
     return None if trained is None or not total else 100 * trained / total
 

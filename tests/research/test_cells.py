@@ -42,6 +42,27 @@ def test_cells_are_the_combinations_but_for_the_excluded_ones(cells):
     assert names == [name for name in every if name != "FineTuning rte 2"]
 
 
+def test_cells_of_some_values_are_the_same_cells(cells):
+    every = {cell.name: cell for cell in cells()}
+    some = cells(only=[("task", "rte"), ("seed", "1"), ("seed", "2"), ("method", "PTuningV2")])
+    assert [cell.name for cell in some] == ["PTuningV2 rte 1", "PTuningV2 rte 2"]
+    assert [(cell.words, cell.run_dir) for cell in some] == [
+        (every[cell.name].words, every[cell.name].run_dir) for cell in some
+    ]
+
+
+@pytest.mark.parametrize(
+    ("only", "sentence"),
+    [
+        (("methods", "PTuningV2"), r"grid.yaml: --only names 'methods', which is no axis, did you mean 'method'\?"),
+        (("method", "PTuningV3"), r"--only: 'PTuningV3' is no method of the grid, did you mean 'PTuningV2'\?"),
+    ],
+)
+def test_values_that_the_grid_has_not_are_refused(cells, only, sentence):
+    with pytest.raises(InputError, match=sentence):
+        cells(only=[only])
+
+
 def test_a_cell_is_a_command_line_with_the_options_of_its_values(cells):
     cell = next(cell for cell in cells() if cell.name == "PTuningV2 toy/tagging 1")
     pairs = dict(zip(cell.words[::2], cell.words[1::2], strict=True))
@@ -202,7 +223,9 @@ def test_a_file_that_is_no_grid_is_named_as_it_was_given(tmp_path):
 
 
 def test_a_grid_without_cells_is_refused(cells):
-    with pytest.raises(InputError, match="exclude leaves no cell"):
+    with pytest.raises(InputError, match="no cell is left; remove a line of exclude"):
         cells("axes:\n  seed: [1]\nexclude: [{seed: 1}]\n")
+    with pytest.raises(InputError, match="or name other values with --only"):
+        cells(only=[("method", "FineTuning"), ("task", "rte"), ("seed", "2")])
     with pytest.raises(InputError, match="axes must name at least one axis"):
         cells("options: {model: PTuningV2}\n")

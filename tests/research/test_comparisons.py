@@ -213,6 +213,18 @@ def test_means_over_tasks_have_their_interval_ranks_and_wins(tmp_path):
     assert low < -0.1 < high < 0
     each = (0.1 * 0.9 / 100) ** 0.5  # of one task
     assert (high - low) / 2 == pytest.approx(1.98 * each / 2**0.5, rel=0.07)
+    (table,) = report([tmp_path], [], ["FineTuning"], ["scores"]).tables
+    scores = {row[0].text: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    (low, high) = (rows["LoRA"][name].text for name in ("from", "to"))
+    assert [scores["LoRA"][name].text for name in ("a, accuracy", "b, accuracy", "mean", "mean gap")] == [
+        *("70.0", "80.0", "75.0", f"−10.0 ({low} to {high})")
+    ]
+    assert scores["FineTuning"]["mean gap"].text == "-"
+    shutil.rmtree(tmp_path / "b" / "BitFit")
+    (table,) = report([tmp_path], [], [], ["scores"]).tables
+    assert "mean gap" not in table.columns
+    row = next(dict(zip(table.columns, row, strict=True)) for row in table.rows if row[0].text == "BitFit")
+    assert [row[name].text for name in ("a, accuracy", "b, accuracy", "mean")] == ["60.0", "-", "-"]
     shutil.rmtree(tmp_path / "a" / "LoRA" / "predictions")
     (table,) = report([tmp_path], [], ["FineTuning"], ["tasks"]).tables
     row = next(dict(zip(table.columns, row, strict=True)) for row in table.rows if row[0].text == "LoRA")
