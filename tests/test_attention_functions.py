@@ -6,7 +6,9 @@ from families import FAMILIES, distance, prompted, text
 from torch.testing import assert_close
 
 import ptune.backbone.attention
+import ptune.backbone.varlen
 from ptune.backbone import Backbone
+from ptune.backbone.varlen import varlen_forward
 from ptune.errors import InputError
 from ptune.methods.fine_tuning import FineTuning
 from ptune.methods.linear_probe import LinearProbe
@@ -103,13 +105,77 @@ def kernel(q, k, v, mask, query_length, is_causal, softmax_scale, sliding_window
     return torch.einsum("bhts,bshk->bthk", weights, v)
 
 
-@pytest.fixture
-def flash(monkeypatch, tiny):
-    """Builds a backbone in bf16 that believes in a GPU and runs the stand-in."""
+def varlen(q, k, v, q_ends, k_ends, most_q, most_k, *, scale, window_size, enable_gqa):
+    """Torch's kernel for packed texts "n h k" written out, text by text; `window_size` is that of its documentation."""
+    assert q_ends.dtype == k_ends.dtype == torch.int32
+    assert (q_ends[-1], k_ends[-1]) == (len(q), len(k)), "no row of the output is left unwritten"
+    assert enable_gqa == (q.shape[1] != k.shape[1])
+    (left, right), found = window_size, []
+    for i in range(len(q_ends) - 1):
+        one, keys, values = q[q_ends[i] : q_ends[i + 1]], *(x[k_ends[i] : k_ends[i + 1]] for x in (k, v))
+        t, s = len(one), len(keys)
+        assert t <= most_q
+        assert s <= most_k
+        keys, values = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (keys, values))
+        behind = torch.arange(t)[:, None] + s - t - torch.arange(s)
+        seen = (behind <= (left if left >= 0 else s)) & (-behind <= (right if right >= 0 else t))
+        scores = torch.einsum("thk,shk->hts", one, keys) * scale
+        found.append(torch.einsum("hts,shk->thk", scores.masked_fill(~seen, -torch.inf).softmax(-1), values))
+    return torch.cat(found)
+
+
+@pytest.fixture(params=["flash-attn", "torch"])
+def flash(request, monkeypatch, tiny):
+    """Builds a backbone in bf16 that believes in a GPU and runs the stand-in of flash-attn's or torch's kernel."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(ptune.backbone.attention, "find_spec", lambda name: name)
+    monkeypatch.setattr(ptune.backbone.attention, "FLASH_ATTN", request.param == "flash-attn")
     monkeypatch.setattr(ptune.backbone.attention, "flash_attention_forward", kernel)
-    return lambda family, **sizes: Backbone(tiny(family, **sizes), attention="flash", dtype="bf16")
+    monkeypatch.setattr(ptune.backbone.varlen, "varlen_attn", varlen)
+    return lambda family, **options: Backbone(tiny(family, **options), attention="flash", dtype="bf16")
+
+
+@pytest.fixture
+def packed(monkeypatch, tiny):
+    """Builds backbones of a family in fp32, with SDPA and with torch's kernel for packed texts, of the same weights."""
+    monkeypatch.setattr(ptune.backbone.varlen, "varlen_attn", varlen)
+
+    def forward(q, k, v, *args, query_length, **kwargs):
+        return varlen_forward(q.double(), k.double(), v.double(), *args, **kwargs).to(q.dtype)
+
+    monkeypatch.setattr(ptune.backbone.attention, "flash_attention_forward", forward)
+    monkeypatch.setattr(ptune.backbone.attention, "FLASH_ATTN", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
+    return lambda family, **options: [Backbone(tiny(family, **options), attention=name) for name in ("sdpa", "flash")]
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("bert", {}), ("gpt2", {}), ("llama", {}), ("opt", {}), ("bart", {}), ("mistral", {"sliding_window": 20})],
+)
+def test_packed_texts_have_the_same_hidden_states_and_gradients(batch, prefix, packed, family, options):
+    plain, ours = packed(family, **options)
+    start = prefix(plain.spec, P)
+    for inputs in (batch(), batch((7, 7)), batch(side="left")):
+        found = []
+        for backbone in (plain, ours):
+            kv = start.clone().requires_grad_()
+            for gate in (None, torch.ones(backbone.spec.layers, backbone.spec.heads)):
+                hidden = text(backbone(inputs, Prompts(prefix=kv, gate=gate)), inputs)
+                (slope,) = torch.autograd.grad(hidden.pow(2).sum(), kv)
+                found.append((hidden, slope))
+        for expected, other in zip(found[:2], found[2:], strict=True):
+            assert_close(other, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_what_torchs_kernel_lacks_is_refused(tiny, batch, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ptune.backbone.attention, "FLASH_ATTN", False)
+    backbone = Backbone(tiny("bert"), attention="flash", dtype="bf16", dropout=True)
+    with pytest.raises(
+        InputError, match=r"'flash' has no dropout of attention \(backbone_dropout\) without the package"
+    ):
+        backbone(batch())
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama", "qwen3", "opt", "distilbert", "bart"])
@@ -146,7 +212,9 @@ def test_flash_without_a_gpu_is_refused(tiny):
         Backbone(tiny("bert"), attention="flash", dtype="bf16")
 
 
-def test_flash_without_its_package_is_refused(tiny, monkeypatch):
+def test_flash_without_a_kernel_is_refused(tiny, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(InputError, match="attention: 'flash' needs the package flash-attn"):
+    monkeypatch.setattr(ptune.backbone.attention, "FLASH_ATTN", False)
+    monkeypatch.setattr(ptune.backbone.attention, "varlen_attn", None)
+    with pytest.raises(InputError, match=r"attention: 'flash' needs torch 2\.10 or the package flash-attn"):
         Backbone(tiny("bert"), attention="flash", dtype="bf16")

@@ -10,11 +10,13 @@ from methods_table import TABLE, names
 from torch.testing import assert_close
 
 from ptune.backbone import Backbone
+from ptune.backbone.attention import FLASH_ATTN
+from ptune.backbone.varlen import varlen_attn
 from ptune.bench import main as bench
 from ptune.prompts import Prompts
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-flash = pytest.mark.skipif(find_spec("flash_attn") is None, reason="needs the package flash-attn")
+flash = pytest.mark.skipif(not FLASH_ATTN and varlen_attn is None, reason="needs torch 2.10 or the package flash-attn")
 DEVICE, P = "cuda", 4
 WIDE = {"hidden_size": 128, "max_position_embeddings": 512}  # heads of 32: kernels want no less than 16
 

@@ -21,11 +21,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, flash_attention_mask, sdpa_mask
 
 from ptune.backbone.private import flash_attention_forward, has_interface, supports
+from ptune.backbone.varlen import varlen_attn, varlen_forward
 from ptune.backbone.visitor import Visitor
 from ptune.errors import InputError
 from ptune.prompts import Prompts
 
 Attention = Literal["sdpa", "eager", "flex", "flash"]
+FLASH_ATTN = find_spec("flash_attn") is not None
+"""Whether the package flash-attn is installed; torch's own kernel for `flash` has no dropout, no cap and no sinks."""
 
 
 def _widen(mask: Tensor | None, query: Tensor, p: int, causal: bool) -> Tensor | None:
@@ -199,7 +202,7 @@ def _flash(
     s_aux: Tensor | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
-    """Flash attention 2; `attention_mask` "b s" is True where a key is a token of the text."""
+    """Flash attention; `attention_mask` "b s" is True where a key is a token of the text."""
     t, s = query.shape[2], key.shape[2]
     if s > t and sliding_window is not None and s > sliding_window:
         raise InputError(
@@ -209,7 +212,7 @@ def _flash(
         raise InputError(
             "attention: 'flash' needs 16 bits; use backbone_dtype: bf16, or --trainer.precision bf16-mixed."
         )
-    output = flash_attention_forward(
+    output = (flash_attention_forward if FLASH_ATTN else varlen_forward)(
         query.transpose(1, 2),
         key.transpose(1, 2),
         value.transpose(1, 2),
@@ -247,8 +250,8 @@ def attention_function(config: PretrainedConfig, attention: Attention) -> str | 
     """
     if attention == "flash" and not torch.cuda.is_available():
         raise InputError("attention: 'flash' needs an NVIDIA GPU, and this machine shows none; use sdpa.")
-    if attention == "flash" and find_spec("flash_attn") is None:
-        raise InputError("attention: 'flash' needs the package flash-attn; pip install flash-attn, or use sdpa.")
+    if attention == "flash" and not FLASH_ATTN and varlen_attn is None:
+        raise InputError("attention: 'flash' needs torch 2.10 or the package flash-attn; install one, or use sdpa.")
     family = MODEL_MAPPING.get(type(config), None)
     family = family[0] if isinstance(family, tuple) else family
     if attention in ("flex", "flash"):

@@ -22,7 +22,7 @@ class ManualPrompt(PromptTuner):
         head: Form and labels of the task's head; the data module's `head`, linked on the command line.
         calibrate: Divide each label's probability by the one it has where the template is filled with no content
             (contextual calibration, Zhao et al. 2021, section 5).
-        attention: Attention function of transformers; `flash` needs a GPU and the package flash-attn.
+        attention: Attention function; `flash` needs a GPU, 16 bits, and torch 2.10 or the package flash-attn.
         backbone_dtype: `fp32`, or `bf16`, `int8` or `int4` (bitsandbytes), which take less memory.
     """
 

@@ -19,6 +19,7 @@ from ptune.prompts import Prompts
 from ptune.tasks.spec import HeadSpec
 from ptune.tuning import resume, saving
 from ptune.tuning.checks import check_not_negative, check_positive, check_rate
+from ptune.tuning.optimizer import adamw
 from ptune.tuning.recipe import kept
 from ptune.tuning.schedules import Schedule, scheduler
 from ptune.tuning.steps import Steps
@@ -60,8 +61,8 @@ class PromptTuner(Steps, Stored, ABC):
         backbone_dropout: Keep the checkpoint's own dropout. It is off by default for a frozen backbone, whose weights
             cannot adapt to the noise, and because it costs time. Fine-tuning turns it on, as BERT did.
         checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
-        attention: Attention function of transformers; `flex` trains on a GPU only, `flash` needs a GPU and the package
-            flash-attn.
+        attention: Attention function; `flex` trains on a GPU only, `flash` needs a GPU, 16 bits, and torch 2.10 or the
+            package flash-attn.
         backbone_dtype: `fp32`, or for a frozen backbone `bf16`, `int8` or `int4` (bitsandbytes), which take less
             memory; the trained tensors stay fp32.
     """
@@ -246,15 +247,8 @@ class PromptTuner(Steps, Stored, ABC):
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW; a learning rate for each of prompt, head and backbone."""
-        p, rates = self.hparams, self.rates
-        groups: list[dict[str, Any]] = []
-        for group, tensors in self.groups().items():
-            matrices = [value for value in tensors.values() if value.ndim > 1]
-            vectors = [value for value in tensors.values() if value.ndim <= 1]
-            for name, values, decay in ((group, matrices, p["weight_decay"]), (f"{group}/1d", vectors, 0.0)):
-                if values:
-                    groups.append({"name": name, "params": values, "lr": rates[group], "weight_decay": decay})
-        optimizer = torch.optim.AdamW(groups)
+        p = self.hparams
+        optimizer = adamw(self.groups(), self.rates, p["weight_decay"])
         return {
             "optimizer": optimizer,
             "lr_scheduler": scheduler(optimizer, self.trainer, p["schedule"], p["warmup"], p["decay"]),
