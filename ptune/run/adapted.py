@@ -44,8 +44,7 @@ def of_one_method(args: list[str], given: list[Given]) -> list[str]:
         arguments = section.get("init_args", section)
         for option in options:
             del arguments[option.key[6:]]
-        equals = args[word].startswith("--config=")
-        args[word if equals else word + 1] = "--config=" * equals + yaml.safe_dump(config, sort_keys=False)
+        replace(args, word, yaml.safe_dump(config, sort_keys=False))
         if os.environ.get("LOCAL_RANK", "0") == "0":  # Lightning starts its other processes by the same command line
             owner = class_of("model", options[0], given).rpartition(".")[2]
             left_out = ", ".join(f"{option.key[6:]} {written(option.value)}" for option in options)
@@ -68,18 +67,22 @@ def whole_tasks(args: list[str]) -> list[str]:
         whole = _whole(option.value) if option.key == "data.task" else None
         if whole is None:
             continue
-        word = args[option.word]
         if option.file is None:
-            equals, text = "=" in word, json.dumps(whole)
-            args[option.word if equals else option.word + 1] = f"{word.partition('=')[0]}={text}" if equals else text
+            replace(args, option.word, json.dumps(whole))
         else:
             config = configs.read(option.file)
             config["data"].get("init_args", config["data"])["task"] = whole
-            equals = word.startswith(("--config=", "-c="))
-            args[option.word if equals else option.word + 1] = "--config=" * equals + yaml.safe_dump(
-                config, sort_keys=False
-            )
+            replace(args, option.word, yaml.safe_dump(config, sort_keys=False))
     return args
+
+
+def replace(args: list[str], word: int, value: str, name: str = "") -> None:
+    """Give the option at this word of a command line another value, and with `name` become another option."""
+    own, equals, _ = args[word].partition("=")
+    if equals:
+        args[word] = f"{name or own}={value}"
+    else:
+        args[word : word + 2] = name or own, value
 
 
 def _whole(value: Any) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ import yaml
 
 from ptune.errors import InputError, nearest
 from ptune.run import catalog, configs
-from ptune.run.adapted import of_one_method, whole_tasks
+from ptune.run.adapted import of_one_method, replace, whole_tasks
 from ptune.run.given import Given, check_path, class_of, flattened, written
 from ptune.run.known import OWN, OptionError, fixed
 from ptune.tasks import task as find_task
@@ -40,7 +40,7 @@ KINDS |= {"float": ((int, float), "a number (float)")}
 
 
 def prepare(args: list[str]) -> list[str]:
-    """The command line without the options of a method that is not the one to run, with a changed task in full.
+    """The command line without the options of a method that is not the one to run, with tasks and texts in full.
 
     Raises:
         InputError: a mistake that can be seen without importing the class it concerns.
@@ -50,7 +50,28 @@ def prepare(args: list[str]) -> list[str]:
         _check_class(group, given)
     for option in given:
         _check(option, given)
-    return whole_tasks(of_one_method(args, given))
+    return whole_tasks(of_one_method(_whole_texts(args, given), given))
+
+
+def _whole_texts(args: list[str], given: list[Given]) -> list[str]:
+    """The command line with each text that is also YAML, such as the template 'Question: [MASK]', as a configuration.
+
+    The parser takes the options of a class for YAML, and does not return to the text where an option takes no other.
+    """
+    args = list(args)
+    of_task = {f"task.{field.name}" for field in fields(TaskSpec) if field.type is str}
+    for option in given:
+        group, _, name = option.key.partition(".")
+        options = _options(group, class_of(group, option, given)) if group in catalog.GROUPS and name else None
+        if option.file is not None or not options or not isinstance(configs.loaded(option.value), dict | list):
+            continue
+        if (name in options and options[name].type == "str") or (group == "data" and name in of_task):
+            value: Any = option.value
+            for part in reversed(name.split(".")):
+                value = {part: value}
+            section = {"class_path": class_of(group, option, given), "init_args": value}
+            replace(args, option.word, yaml.safe_dump({group: section}), "--config")
+    return args
 
 
 def _check_class(group: str, given: list[Given]) -> None:

@@ -67,6 +67,23 @@ def test_of_a_task_in_a_file(config):
     )
 
 
+YAML_TOO = "Review: {premise}\nVerdict: [MASK]"
+"""A template that YAML would read as a mapping."""
+
+
+@pytest.mark.parametrize("text", [YAML_TOO, "Review: of {premise} [MASK]", "{premise}: [MASK]"])
+@pytest.mark.parametrize("equals", [False, True])
+def test_a_text_that_is_yaml_too_stays_a_text(text, equals):
+    words = ["--data.template", text] if not equals else [f"--data.template={text}"]
+    arguments = parsed(*DATA, "--data.task", "rte", *words, "--data.shots", "4").config.data.init_args
+    assert (arguments.template, arguments.task, arguments.shots) == (text, "rte", 4)
+
+
+def test_a_text_of_a_task_that_is_yaml_too_stays_a_text():
+    words = [*DATA, "--data.task", "rte", "--data.task.template", YAML_TOO, *FIELD]
+    assert parsed(*words).datamodule.task == replace(CHANGED, template=YAML_TOO)
+
+
 def test_a_name_alone_stays_a_name(config):
     words = [*DATA, "--data.task", "rte"]
     assert prepare(words) == words
