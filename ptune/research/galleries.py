@@ -32,7 +32,7 @@ def galleries(groups: Sequence[Group]) -> list[Gallery]:
             "Quality against cost",
             "Quality is that of the last split, on which methods are compared. A marker is the mean over seeds, its "
             "bar reaches from the lowest to the highest seed. Filled markers and the dotted line are the Pareto front: "
-            "no other row is as good for the same cost or less.",
+            "no other row is as good for the same cost or less. The mean over tasks is that of the rows that have all.",
             tuple(quality_against_cost(groups)),
         ),
         Gallery(
@@ -59,7 +59,7 @@ def galleries(groups: Sequence[Group]) -> list[Gallery]:
 
 
 def picture(groups: Sequence[Group]) -> str:
-    """A file with one picture a task: quality against trained parameters.
+    """A file of quality against trained parameters: one picture a task, after that of their mean if there are several.
 
     Raises:
         InputError: no task has two rows.
@@ -75,9 +75,16 @@ def picture(groups: Sequence[Group]) -> str:
 def quality_against_cost(groups: Sequence[Group], keys: Iterable[str] = COSTS) -> Iterator[Picture]:
     """For each task with two rows or more, its metric against each of these costs that two of them know.
 
-    The metric is that of the last split, on which methods are compared.
+    The metric is that of the last split, on which methods are compared. Where there are several tasks, their mean comes
+    first, a value a seed.
     """
-    looks = _looks(groups)
+    looks, keys = _looks(groups), tuple(keys)
+    tasks = _by_task(groups, -1)
+    if len(tasks) > 1:
+        for key in keys:
+            points = [point for name in looks if (point := _over_tasks(name, [*tasks.values()], key, looks[name]))]
+            if len(points) > 1:
+                yield costs(f"mean over {len(tasks)} tasks", "mean of their metrics, %", COSTS[key], points)
     for title, rows in _best(groups, -1).items():
         for key in keys:
             points = [
@@ -87,6 +94,16 @@ def quality_against_cost(groups: Sequence[Group], keys: Iterable[str] = COSTS) -
             ]
             if len(points) > 1:
                 yield costs(title, _quantity(rows[0], -1), COSTS[key], points)
+
+
+def _over_tasks(name: str, tasks: Sequence[Sequence[Group]], key: str, look: int) -> Point | None:
+    """The mean over tasks of a configuration that has all of them and their costs."""
+    rows = [row for task in tasks for row in task if row.name == name]
+    spent = [value for row in rows for run in row.runs if (value := run.cost(key)) is not None]
+    if len(rows) < len(tasks) or not spent:
+        return None
+    seeds = zip(*(quality(row, -1) for row in rows), strict=False)  # of the number of seeds that every task has
+    return Point(name, mean(spent), tuple(map(mean, seeds)), look)
 
 
 def learning(groups: Sequence[Group]) -> Iterator[Picture]:

@@ -44,8 +44,9 @@ class Group:
 
     @property
     def name(self) -> str:
-        """Its values but for the task's in one line, as `PTuningV2, length 20`."""
-        others = (f"{column} {value}" for column, value in self.values.items() if value and column not in USUAL)
+        """Its values but for the task's in one line, as `PTuningV2, length 20`; without options that are not set."""
+        options = ((column, value) for column, value in self.values.items() if column not in USUAL)
+        others = (f"{column} {value}" for column, value in options if value not in ("", "none"))
         return ", ".join([*filter(None, [self.values.get("method")]), *others])
 
     @property

@@ -33,6 +33,28 @@ def test_quality_and_cost_are_those_of_the_runs():
     )
 
 
+def test_the_mean_over_tasks_is_that_of_rows_with_all_of_them():
+    records = [
+        *(
+            run("LoRA", seed, task, quality=q)
+            for task, qs in {"a": (0.7, 0.8), "b": (0.5, 0.9)}.items()
+            for seed, q in enumerate(qs)
+        ),
+        *(run("FineTuning", task=task, quality=0.9, cost=30) for task in ("a", "b")),
+        run("BitFit", task="a", quality=0.6),
+    ]
+    mean, *rest = quality_against_cost(grouped(records), ["trained_parameters"])
+    assert [picture.title for picture in (mean, *rest)] == ["mean over 2 tasks", "a", "b"]
+    assert mean.rows == (
+        ("LoRA", "10", "2", "72.5", "60", "85", "yes"),
+        ("FineTuning", "30", "1", "90", "90", "90", "yes"),
+    )
+    root = ElementTree.fromstring(picture(grouped(records)))
+    places = [group.get("transform") for group in root if group.tag.endswith("}g")]
+    assert len({place.split()[0] for place in places}) == 2, "in two columns"
+    assert places[0].split()[1] == places[1].split()[1] != places[2].split()[1]
+
+
 def test_a_configuration_looks_alike_in_all_pictures():
     tasks = {"rte": ["BitFit", "LoRA"], "cola": ["LoRA", "FineTuning"]}
     records = [run(method, task=task) for task, methods in tasks.items() for method in methods]

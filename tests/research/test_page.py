@@ -151,7 +151,7 @@ def test_failures_and_gaps_are_seen(elements):
 
 
 def test_every_picture_has_its_numbers(elements):
-    assert len(elements("figure")) == len(elements("details")) == len(elements("svg")) == 2 * 3 + 2 + 2
+    assert len(elements("figure")) == len(elements("details")) == len(elements("svg")) == (2 + 1) * 3 + 2 + 2
     assert [e["text"] for e in elements("h2")] == [
         *("Results", "Quality against cost", "Learning curves", "Options", "Cost", "Notes")
     ]

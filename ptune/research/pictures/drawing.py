@@ -62,12 +62,16 @@ class Picture:
 
 
 def file(pictures: Sequence[Picture]) -> str:
-    """A file with pictures one below the other, light or dark as its reader's system is."""
+    """A file with pictures, more than two in two columns, light or dark as its reader's system is."""
+    columns = 1 if len(pictures) <= 2 else 2
     bottom, bodies = 0.0, []
-    for picture in pictures:
-        bodies.append(tag("g", picture.body, transform=f"translate(0 {number(bottom)})"))
-        bottom += picture.height + 2 * LINE
-    width, height = WIDTH + 2 * MARGIN, bottom - 2 * LINE + 2 * MARGIN
+    for first in range(0, len(pictures), columns):
+        row = pictures[first : first + columns]
+        for i, picture in enumerate(row):
+            place = f"{number(i * (WIDTH + 2 * LINE))} {number(bottom)}"
+            bodies.append(tag("g", picture.body, transform=f"translate({place})"))
+        bottom += max(picture.height for picture in row) + 2 * LINE
+    width, height = columns * (WIDTH + 2 * LINE) - 2 * LINE + 2 * MARGIN, bottom - 2 * LINE + 2 * MARGIN
     return tag(
         "svg",
         tag("title", text("; ".join(picture.title for picture in pictures)), id="title"),
