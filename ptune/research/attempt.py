@@ -1,6 +1,7 @@
 """One attempt at a cell, in the process that works on it: it goes on where an earlier one stopped, and is recorded."""
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -63,6 +64,7 @@ def _run(cell: Cell, run: Run) -> tuple[str, int]:
     words = ["--trainer.enable_progress_bar", "false", *cell.words, "--run_dir", str(cell.run_dir)]
     words += ["--ckpt_path", "auto"] if cell.command == "fit" else []
     errors, error, code = io.StringIO(), "", 0
+    gc.freeze()  # so that the collection behind the cell looks at what the cell has made alone
     with (
         (cell.run_dir / OUTPUT).open("a", encoding="utf-8", buffering=1) as output,
         contextlib.redirect_stdout(output),
@@ -79,6 +81,7 @@ def _run(cell: Cell, run: Run) -> tuple[str, int]:
             code = 1
             error = f"{type(mistake).__name__}: {first_line(mistake)}; its traceback is in {cell.run_dir / OUTPUT}."
         output.write(errors.getvalue())
+    gc.collect()  # model, trainer and callbacks refer to each other: those of ten cells stayed in memory, or on a GPU
     error = error.removeprefix("error: ")
     (cell.run_dir / FAILED).unlink(missing_ok=True)
     if error and code < 128:  # what a signal has stopped is no failure

@@ -1,6 +1,8 @@
 """Worker processes take cells one by one, and tell how each ended."""
 
+import gc
 import json
+import weakref
 
 import fakes
 import pytest
@@ -59,6 +61,27 @@ def test_workers_take_the_next_cell_when_they_are_free_and_survive_what_a_cell_d
     for end in ended[1:3]:
         assert json.loads((end.cell.run_dir / "failed.json").read_text())["error"] == end.error
     assert not (of_seed(1).run_dir / "failed.json").exists()
+
+
+def test_what_a_cell_has_made_is_freed_behind_it(of_seed):
+    class Model:
+        def __init__(self):
+            self.trainer = self
+
+    def run(words):
+        made.append(weakref.ref(Model()))
+        if len(made) == 2:
+            raise ValueError(words)
+
+    made = []
+    gc.disable()
+    try:
+        for seed in (1, 2):
+            attempt(of_seed(seed), run)
+        assert [model() for model in made] == [None, None]
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def test_a_cell_that_has_its_result_meanwhile_is_not_run_again(of_seed):
