@@ -162,7 +162,9 @@ def _place(column: str, value: str) -> tuple[float, str]:
 
 
 def shown(value: Any) -> str:
-    """An option's value as a table shows it: `none` where it is null or an empty text."""
-    if value is None or value == "":
+    """An option's value as a table shows it: `none` where it is null or empty, words of a list with commas."""
+    if value in (None, "", []):
         return "none"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -28,6 +28,12 @@ def of(folder, name="results", by=(), against=()):
     return table
 
 
+def test_a_list_of_words_is_shown_as_words(tmp_path):
+    for i, also in enumerate((["lora", "bias"], [], ["lora"])):
+        run(tmp_path / str(i), result(config={"also": also}))
+    assert [row["also"].text for row in rows(of(tmp_path))] == ["lora", "lora, bias", "none"]
+
+
 @pytest.mark.parametrize("folder", ["lecture", "minilm", "fewglue"])
 def test_the_numbers_of_committed_results_are_recomputed(folder):
     files = [file for file in (RESULTS / folder).rglob("*.json") if file.name != "cell.json"]
