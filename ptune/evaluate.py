@@ -78,6 +78,9 @@ def run(args: list[str], given: list[str], source: str | None = None) -> command
 def words(args: list[str]) -> list[str]:
     """The checked command line; that of a run, with the further options, where a run directory comes first."""
     if args[0].startswith("-"):
+        names = [word.partition("=")[0] for word in args]
+        if "--run_dir" in names and not {"--model", "--config", "-c"} & {*names}:
+            raise InputError("--run_dir: is the folder of a new measurement; to measure a run, ptune evaluate RUN_DIR.")
         return prepare(args)
     return directory.words(args[0], [word for word in args[1:] if word != "--trust"], "--trust" in args)
 

@@ -23,7 +23,7 @@ from ptune.research.axes import read
 from ptune.research.cells import Cell, command, is_done
 from ptune.research.checks import check
 from ptune.research.display import Display, duration
-from ptune.run.command import Arguments, Stopped, guarded
+from ptune.run.command import Arguments, Stopped, guarded, place
 
 PURPOSE = "Run every cell of a grid; started again, it goes on where it was stopped."
 
@@ -48,8 +48,8 @@ def run(args: list[str]) -> int:
             raise Stopped(stop.number, how) from stop
     for end in display.failed:
         print(f"failed: {end.cell.name}: {end.error}", file=sys.stderr)
-    place = os.path.commonpath([cell.run_dir for cell in cells])
-    print(f"{display.done} of {len(cells)} cells are done; their runs lie in {place}")
+    shared = os.path.commonpath([cell.run_dir for cell in cells])
+    print(f"{display.done} of {len(cells)} cells are done; their runs lie in {shared}")
     return len(display.failed)
 
 
@@ -60,14 +60,26 @@ def run_cell(words: list[str]) -> object:
 
 def _arguments() -> Arguments:
     arguments = Arguments("python -m ptune.grid", description=PURPOSE)
-    arguments.add_argument("file", type=Path, help="YAML file with axes of values; ptune/research/axes.py explains it")
+    arguments.add_argument("file", type=place, help="YAML file with axes of values; ptune/research/axes.py explains it")
     arguments.add_argument(
-        "--set", nargs="+", type=executors.pair, default=[], metavar="NAME=VALUE", help="options of all cells"
+        "--set",
+        action="extend",
+        nargs="+",
+        type=executors.pair,
+        default=[],
+        metavar="NAME=VALUE",
+        help="options of all cells",
     )
     arguments.add_argument(
-        "--only", nargs="+", type=executors.pair, default=[], metavar="AXIS=VALUE", help="the cells with these values"
+        "--only",
+        action="extend",
+        nargs="+",
+        type=executors.pair,
+        default=[],
+        metavar="AXIS=VALUE",
+        help="the cells with these values",
     )
-    arguments.add_argument("--runs", type=Path, help="directory of the runs, in place of the file's")
+    arguments.add_argument("--runs", type=place, help="directory of the runs, in place of the file's")
     executors.add_arguments(arguments)
     arguments.add_argument("--dry-run", action="store_true", help="list the cells, their commands and what they cost")
     return arguments

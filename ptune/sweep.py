@@ -86,7 +86,9 @@ def _arguments() -> Arguments:
     arguments = Arguments("python -m ptune.sweep", description=PURPOSE)
     arguments.add_argument("file", type=place, help="YAML file of dimensions; ptune/research/space.py explains it")
     arguments.add_argument("--trials", type=executors.at_least_one, help="number of trials in all; a grid's points")
-    arguments.add_argument("--set", nargs="+", type=executors.pair, metavar="NAME=VALUE", help="options of all trials")
+    arguments.add_argument(
+        "--set", action="extend", nargs="+", type=executors.pair, metavar="NAME=VALUE", help="options of all trials"
+    )
     arguments.add_argument("--runs", type=place, help="directory of the trials, in place of the file's")
     executors.add_arguments(arguments)
     arguments.add_argument("--storage", help="file or database URL of the trials; journal.log in their directory")

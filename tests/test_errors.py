@@ -95,6 +95,9 @@ REFUSED = {
     "MODEL TASK --run_dirr x": "--run_dirr --run_dir",
     "MODEL TASK --wandb.enabel false": "--wandb.enabel --wandb.enabled",
     "MODEL OWN --data.task.lables [a]": "--data.task.lables --data.task.labels",
+    "MODEL OWN --data.task.text a": "--data.task.text 'a': must be a list, such as '[a]'.",
+    "MODEL OWN --data.task.labels [true,false]": "--data.task.labels quotes",
+    "MODEL OWN --data.verbalizer a": "--data.verbalizer must be a mapping, such as '{no: bad, yes: good}'.",
     "MODEL TASK --nonsense": "--nonsense --help",
     "MODEL TASK stray": "stray",
     # values of options that are no class's own

@@ -88,6 +88,19 @@ def test_words_stand_in_the_order_of_the_labels():
 
 
 @pytest.mark.parametrize(
+    ("keys", "labels"),
+    [
+        ((0, 1), ("0", "1")),
+        ((False, True), ("False", "True")),
+        ((True, None), ("true", "null")),
+        ((1.0, 2), ("1.0", "2")),
+    ],
+)
+def test_a_label_may_be_what_yaml_makes_of_it(keys, labels):
+    assert Verbalizer(dict(zip(keys, ("bad", "good"), strict=True)), labels).words == (("bad",), ("good",))
+
+
+@pytest.mark.parametrize(
     ("words", "reason"),
     [
         ({"yes": "good"}, "label 'no' has no word"),

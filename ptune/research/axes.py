@@ -101,7 +101,7 @@ def mapping(file: Path, grid: dict, key: str) -> dict:
 def _root(file: Path, runs: Any) -> Path:
     if not isinstance(runs, str | None):
         raise InputError(f"{file}: runs must be the path of a directory, not {runs!r}.")
-    return Path(runs or Path("runs", file.stem))
+    return Path(runs or Path("runs", file.stem)).expanduser()
 
 
 def choices(start: str, name: str, values: Any) -> dict[str, dict[str, Any]]:

@@ -12,10 +12,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, final
 
-import yaml
-
 from ptune.errors import InputError
-from ptune.run import catalog
+from ptune.run import catalog, configs
 from ptune.run.arguments import prepare
 from ptune.run.given import method
 from ptune.run.known import OWN, known_options
@@ -170,4 +168,4 @@ def text(value: Any) -> str:
     """A value as it is written on a command line."""
     if isinstance(value, str):
         return value
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+    return configs.dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")

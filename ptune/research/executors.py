@@ -33,6 +33,7 @@ def add_arguments(arguments: Arguments) -> None:
     )
     arguments.add_argument(
         "--slurm",
+        action="extend",
         nargs="+",
         type=pair,
         default=[],

@@ -45,4 +45,4 @@ def write(file: Path, words: list[str], header: list[str]) -> None:
     from ptune.tuning.saving import write_whole  # it imports torch
 
     comment = "".join(f"# {line}\n" for line in header)
-    write_whole(file, (comment + yaml.safe_dump(overrides(words), sort_keys=False, allow_unicode=True)).encode())
+    write_whole(file, (comment + configs.dump(overrides(words))).encode())

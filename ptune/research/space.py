@@ -146,7 +146,7 @@ def read(file: Path, place: Path | None = None, options: dict[str, str] | None =
         sampler=_one_of(file, found, "sampler", SAMPLERS, "tpe"),
         sampler_seed=_whole(file, "sampler_seed", found.get("sampler_seed", 0)),
         pruner=_one_of(file, found, "pruner", PRUNERS, "none"),
-        runs=place or Path(runs or Path("runs", file.stem)),
+        runs=place or Path(runs or Path("runs", file.stem)).expanduser(),
     )
     try:
         _check(space)

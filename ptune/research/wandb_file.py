@@ -4,8 +4,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ptune.errors import InputError, note
 from ptune.research.cells import option
 from ptune.research.dimensions import Choice, Dimension, Range
@@ -32,7 +30,7 @@ def write(space: Space, source: Path, file: Path) -> None:
     from ptune.tuning.saving import write_whole  # it imports torch
 
     comment = f"# {source} for W&B:\n#   wandb sweep {shlex.quote(str(file))}\n#   wandb agent ENTITY/PROJECT/SWEEP\n"
-    write_whole(file, (comment + yaml.safe_dump(sweep(space, source), sort_keys=False)).encode())
+    write_whole(file, (comment + configs.dump(sweep(space, source))).encode())
 
 
 def sweep(space: Space, source: Path) -> dict[str, Any]:

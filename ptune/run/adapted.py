@@ -44,7 +44,7 @@ def of_one_method(args: list[str], given: list[Given]) -> list[str]:
         arguments = section.get("init_args", section)
         for option in options:
             del arguments[option.key[6:]]
-        replace(args, word, yaml.safe_dump(config, sort_keys=False))
+        replace(args, word, configs.dump(config))
         if os.environ.get("LOCAL_RANK", "0") == "0":  # Lightning starts its other processes by the same command line
             owner = class_of("model", options[0], given).rpartition(".")[2]
             left_out = ", ".join(f"{option.key[6:]} {written(option.value)}" for option in options)
@@ -72,7 +72,7 @@ def whole_tasks(args: list[str]) -> list[str]:
         else:
             config = configs.read(option.file)
             config["data"].get("init_args", config["data"])["task"] = whole
-            replace(args, option.word, yaml.safe_dump(config, sort_keys=False))
+            replace(args, option.word, configs.dump(config))
     return args
 
 

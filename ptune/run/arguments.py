@@ -34,6 +34,8 @@ own methods and data modules no option is one."""
 
 PATHS = ("config", "run_dir", "ckpt_path", "model.backbone", "data.path")
 """Options that name files or folders."""
+TASK_TEXTS = {f"task.{field.name}": "str" for field in fields(TaskSpec) if field.type in (str, str | int)}
+"""Fields of a task that are a text, or a name that may be a whole number."""
 KINDS = {"bool": ((bool,), "true or false"), "int": ((int,), "a whole number (int)")}
 KINDS |= {"float": ((int, float), "a number (float)")}
 """Types of plain values by their names: what YAML makes of them, and how a sentence calls them."""
@@ -56,22 +58,28 @@ def prepare(args: list[str]) -> list[str]:
 def _whole_texts(args: list[str], given: list[Given]) -> list[str]:
     """The command line with each text that is also YAML, such as the template 'Question: [MASK]', as a configuration.
 
-    The parser takes the options of a class for YAML, and does not return to the text where an option takes no other.
+    The parser takes the options of a class for YAML, and does not return to the text where an option takes one.
     """
     args = list(args)
-    of_task = {f"task.{field.name}" for field in fields(TaskSpec) if field.type is str}
     for option in given:
         group, _, name = option.key.partition(".")
         options = _options(group, class_of(group, option, given)) if group in catalog.GROUPS and name else None
-        if option.file is not None or not options or not isinstance(configs.loaded(option.value), dict | list):
+        if option.file is not None or not options:
             continue
-        if (name in options and options[name].type == "str") or (group == "data" and name in of_task):
+        kind = options[name].type if name in options else TASK_TEXTS.get(name, "") if group == "data" else ""
+        if _is_text(configs.loaded(option.value), kind.split(" | ")):
             value: Any = option.value
             for part in reversed(name.split(".")):
                 value = {part: value}
             section = {"class_path": class_of(group, option, given), "init_args": value}
-            replace(args, option.word, yaml.safe_dump({group: section}), "--config")
+            replace(args, option.word, configs.dump({group: section}), "--config")
     return args
+
+
+def _is_text(value: Any, kinds: list[str]) -> bool:
+    """Whether a list or a mapping is a text that an option of these types takes, and no value of another of them."""
+    others = ("list", "tuple", "Sequence") if isinstance(value, list) else ("dict", "Mapping", "TaskSpec")
+    return isinstance(value, list | dict) and "str" in kinds and not any(kind.startswith(others) for kind in kinds)
 
 
 def _check_class(group: str, given: list[Given]) -> None:

@@ -1,6 +1,7 @@
 """Lightning's command line, with links so that nobody states a thing twice: model, data and trainer of a command."""
 
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -120,11 +121,14 @@ class CLI(LightningCLI):
         parser.link_arguments("data.head", "model.init_args.head", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
-        """Name the trained prompt that a run starts from by its content, and silence what is not about the run.
+        """Find home folders, name the trained prompt that a run starts from by its content, silence other libraries.
 
         Raises:
             InputError: there is no such prompt.
         """
+        for name in ("run_dir", "ckpt_path"):  # a shell leaves the ~ of --run_dir=~/x as it is, and Lightning does not
+            if self.config.get(name):
+                self.config[name] = os.path.expanduser(self.config[name])
         model = self.config.get("model")
         if model is not None and isinstance(model.init_args.get("init"), str):
             model.init_args.init = pinned(model.init_args.init)

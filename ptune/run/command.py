@@ -218,7 +218,7 @@ class Arguments(argparse.ArgumentParser):
 def place(text: str) -> Path:
     """A path among the arguments of a command; an InputError for what no system takes as one."""
     check_path("path", text)
-    return Path(text)
+    return Path(text).expanduser()
 
 
 def explained(name: str, purpose: str, args: list[str]) -> str | None:

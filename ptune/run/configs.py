@@ -48,8 +48,14 @@ class _Loader(yaml.SafeLoader):
         return int(node.value)
 
 
+@final
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which puts into quotes what a word means in YAML 1.2 alone, such as the label 08 or 1e3."""
+
+
 for _name, _form in SCALARS.items():
-    _Loader.add_implicit_resolver(f"{TAG}{_name}", re.compile(f"^(?:{_form})$"), None)
+    for _side in (_Loader, _Dumper):
+        _side.add_implicit_resolver(f"{TAG}{_name}", re.compile(f"^(?:{_form})$"), None)
 _Loader.add_constructor(f"{TAG}int", _Loader.construct_yaml_int)
 
 
@@ -72,6 +78,11 @@ def load(text: str) -> Any:
         if text.strip() == f"{next(iter(value))}:" or set(inside) == set(value):
             return text
     return value
+
+
+def dump(value: Any, **form: Any) -> str:
+    """The YAML that `load` reads as this value: plain types, in their order; `form` are further options of PyYAML."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **form)
 
 
 def loaded(text: str) -> Any:

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ptune.errors import InputError, absent
 from ptune.run import catalog, configs
 from ptune.run.arguments import classes_in, prepare
@@ -42,7 +40,7 @@ def words(run_dir: str | Path, options: list[str], trust: bool = False) -> list[
     if isinstance(found.get("seed_everything"), int):
         sections["seed_everything"] = found["seed_everything"]
     try:
-        return prepare([f"--config={yaml.safe_dump(sections)}", f"--run_dir={run_dir}", *options])
+        return prepare([f"--config={configs.dump(sections)}", f"--run_dir={run_dir}", *options])
     except OptionError as error:
         if f"--{error.key}" in {word.partition("=")[0] for word in options}:
             raise

@@ -61,6 +61,7 @@ def _of_config(path: str, word: int) -> Iterator[Given]:
     for name, section in configs.read(path).items():
         if name in ("trainer", "wandb") and not isinstance(section, dict):
             raise OptionError(name, f"{section!r}: must be a mapping of options, such as `{name}: {{...}}`.")
+        _check_form(name, section)
         if name not in catalog.GROUPS:
             yield Given(name, None if isinstance(section, dict) else section, word, path)
             if isinstance(section, dict):
@@ -79,6 +80,17 @@ def _of_config(path: str, word: int) -> Iterator[Given]:
                     yield from (Given(f"{name}.task.{field}", item, word, path) for field, item in value.items())
         elif section is not None:
             raise OptionError(name, f"{section!r}: is neither a class nor a class with its options.")
+
+
+def _check_form(name: str, section: Any) -> None:
+    """Raise OptionError for options of a class that stand where the parser does not find them."""
+    group, _, option = name.partition(".")
+    options = {option: section} if option and group in catalog.GROUPS else {}
+    if group in catalog.GROUPS and isinstance(section, dict) and "class_path" in section and "init_args" not in section:
+        options = {key: value for key, value in section.items() if key != "class_path"}
+    if options:
+        shown = ", ".join(f"{key}: {written(value)}" for key, value in options.items())
+        raise OptionError(name, f"stands in a file as {group}: {{class_path: NAME, init_args: {{{shown}}}}}.")
 
 
 def class_of(group: str, option: Given, given: list[Given]) -> str:

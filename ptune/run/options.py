@@ -21,11 +21,18 @@ from ptune.run.known import OptionError
 # It reads the docstrings of the same classes for every command line, of which a worker of a grid reads many.
 docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
 jsonargparse.set_loader("yaml", configs.load, (yaml.YAMLError,))
+jsonargparse.set_dumper("yaml", configs.dump)
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
-def _words(kind: str) -> str:
-    """How a sentence calls a plain type or the words of a Literal; "" for any other type."""
+def _words(kind: str, value: str) -> str:
+    """How a sentence calls a plain type or the words of a Literal; "" for any other type. `value` is what was given."""
+    if kind in ("list", "tuple"):
+        return "a list" if value[:1] in ("[", "{") else f"a list, such as '[{value}]'"
+    if kind == "dict":
+        return "a mapping, such as '{no: bad, yes: good}'"
+    if kind == "str":
+        return "text (in quotes if YAML reads a number, true, false or null)"
     return " or ".join(re.findall(r"'(\w+)'", kind)) if kind.startswith("Literal[") else KINDS.get(kind, ("", ""))[1]
 
 
@@ -83,7 +90,9 @@ class Parser(LightningArgumentParser):
             return OptionError(key, f"{value[1]!r}: {nearest(value[1], catalog.classes(key))}")
         expected = [line for line in lines if line.startswith(("Expected", "Literal"))]
         said = dict.fromkeys(re.sub(r"\. Got value: .*|<class '|'>|typing\.", "", line) for line in expected)
-        said.pop("Expected a NoneType", None)  # null is no option that a user would miss
-        words = [_words(line.removeprefix("Expected a ")) for line in said]
+        for null in ("Expected a NoneType", "Expected NoneType"):
+            said.pop(null, None)  # null is no option that a user would miss
+        kinds = [line.removeprefix("Expected ").removeprefix("a ") for line in said]
+        words = [_words(kind, value[1] if value else "") for kind in kinds]
         reason = f"must be {' or '.join(words)}" if words and all(words) else "; ".join(said)
         return OptionError(key, f"{value[1]!r}: {reason or lines[-1]}." if value else ": " + " ".join(lines))

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ptune.data.base import TaskData
@@ -55,14 +54,14 @@ def write_folder(
     sections = {name: config[name] for name in ("model", "data")}
     arguments = {key: value for key, value in sections["data"]["init_args"].items() if key not in LEFT_OUT}
     sections["data"] = sections["data"] | {"init_args": arguments}
-    saving.write_whole(folder / CONFIG, yaml.safe_dump(sections, sort_keys=False).encode())
+    saving.write_whole(folder / CONFIG, configs.dump(sections).encode())
     result = _result(run_dir)
     saving.write_whole(folder / CARD, card(model, data, result, config, license_, peft).encode())
     entries = eval_results(data.task, result)
     if entries:
         (folder / ".eval_results").mkdir(exist_ok=True)
         name = data.task.name.replace("/", "-")
-        saving.write_whole(folder / ".eval_results" / f"{name}.yaml", yaml.safe_dump(entries, sort_keys=False).encode())
+        saving.write_whole(folder / ".eval_results" / f"{name}.yaml", configs.dump(entries).encode())
 
 
 def _result(run_dir: Path) -> dict[str, Any]:

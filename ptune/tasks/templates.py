@@ -10,7 +10,7 @@ the mask and answers there, so only text may follow it. OpenPrompt (f6fb080) has
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from ptune.errors import InputError
 
@@ -97,6 +97,12 @@ class Template:
         return self.parts[: place + 1]
 
 
+def _label(key: Any, labels: Sequence[str]) -> str:
+    """The label that a key means: in YAML 0, true and null are a number, a truth value and nothing."""
+    word = "null" if key is None else str(key)
+    return next((label for label in labels if not isinstance(key, str) and label.lower() == word.lower()), word)
+
+
 @final
 class Verbalizer:
     """The words that stand for each label: one, or several whose scores are averaged (Schick & Schütze 2021).
@@ -110,7 +116,7 @@ class Verbalizer:
     """
 
     def __init__(self, words: Mapping[str, str | Sequence[str]], labels: Sequence[str]) -> None:
-        lists = {label: [word] if isinstance(word, str) else list(word) for label, word in words.items()}
+        lists = {_label(key, labels): [word] if isinstance(word, str) else list(word) for key, word in words.items()}
         unknown = [label for label in lists if label not in labels]
         if unknown:
             raise InputError(f"--data.verbalizer: {unknown[0]!r} is none of the labels {list(labels)}.")

@@ -165,3 +165,11 @@ def test_a_backbone_that_the_hub_does_not_give_here_is_noted_once(tmp_path, caps
     assert "4 cells, 0 done, 4 to do" in found.out
     (note,) = found.err.splitlines()
     assert note.startswith("note: not all of PTuningV2 toy/pair 1 no-one/no-bert could be checked: backbone 'no-one")
+
+
+def test_options_given_twice_add_up(tmp_path, capsys):
+    more = ["--set", "head_lr=0.1", "--set", "warmup=0.2", "--only", "seed=2", "--only", "method=LinearProbe"]
+    assert main([str(grids.grid(tmp_path, seed=[1, 2])), *more, "--dry-run"]) == 0
+    found = capsys.readouterr().out
+    assert "1 cells, 0 done, 1 to do" in found
+    assert "--model.head_lr 0.1 --model.warmup 0.2" in found

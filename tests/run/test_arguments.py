@@ -227,6 +227,10 @@ def test_a_command_without_words_shows_three_examples(command, capsys):
         ("model: {class_path: PTuningV2, init_args: [1]}\n", "--model.init_args [1]: must be a mapping of options"),
         ("model: [1]\n", "option --model [1]: is neither a class nor a class with its options"),
         ("data: {class_path: Classification, init_args: {task: {lables: [a]}}}\n", "--data.task.lables does not exist"),
+        ("model: {class_path: PTuningV2, lr: 0.1}\n",
+         "--model stands in a file as model: {class_path: NAME, init_args: {lr: 0.1}}."),
+        ("model: PTuningV2\nmodel.gate: true\n",
+         "--model.gate stands in a file as model: {class_path: NAME, init_args: {gate: true}}."),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_configuration_is_one_sentence(tmp_path, text, sentence):
@@ -249,3 +253,40 @@ def test_words_mean_what_they_say(text, value):
     from ptune.run.configs import load
 
     assert load(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["08", "1e3", "no", "~", "null", "1:30", "0x1f", "<<", "true", "1_000", "", "é", "a: b"]
+)
+def test_a_text_that_is_written_is_read_as_the_same_text(text):
+    from ptune.run.configs import dump, load
+
+    for value in ([text], {text: text}, {"labels": [text, 8, 1e3, None, True]}):
+        assert load(dump(value)) == value
+        assert load(dump(value, default_flow_style=True)) == value
+
+
+def test_a_run_directory_in_the_home_folder_is_there(monkeypatch, tmp_path):
+    from ptune.run.cli import CLI
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = [
+        "--model",
+        "LinearProbe",
+        "--model.backbone",
+        runs.bert(),
+        "--data",
+        "Classification",
+        "--data.task",
+        "rte",
+    ]
+    cli = CLI.of(prepare([*words, *map(str, runs.QUIET), "--run_dir=~/x", "--ckpt_path=~/x/last.ckpt"]))
+    assert cli.run_dir == str(tmp_path / "x")
+    assert cli.config.ckpt_path == str(tmp_path / "x" / "last.ckpt")
+
+
+def test_a_run_that_is_to_be_measured_stands_first():
+    from ptune.evaluate import words
+
+    with pytest.raises(InputError, match="to measure a run, ptune evaluate RUN_DIR"):
+        words(["--run_dir", "runs/x"])

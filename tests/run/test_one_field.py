@@ -84,6 +84,16 @@ def test_a_text_of_a_task_that_is_yaml_too_stays_a_text():
     assert parsed(*words).datamodule.task == replace(CHANGED, template=YAML_TOO)
 
 
+def test_a_column_and_a_path_that_are_yaml_too_stay_texts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd: x").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "odd: x" / f"{split}.csv").write_text("a,review: text\nx,no\ny,yes\n")
+    words = ["--data.task.text", "[a]", "--data.task.label", "review: text", "--data.path", "odd: x"]
+    arguments = parsed(*DATA, *words).config.data.init_args
+    assert (arguments.task.label, arguments.path) == ("review: text", "odd: x")
+
+
 def test_a_name_alone_stays_a_name(config):
     words = [*DATA, "--data.task", "rte"]
     assert prepare(words) == words
