@@ -159,8 +159,10 @@ def _at(place: Path, split: str, train: str) -> Rows | None:
 def _missing(places: list[Path], needed: str, train: str, found: list[str]) -> None:
     """Raise an InputError for the split that must be there and is not."""
     there = sorted(path.name for place in places if place.is_dir() for path in place.iterdir() if _shown(path))
-    there += [place.name for place in places if place.is_file()]
     instead = _renamed(there, needed)
+    if files := [place.name for place in places if place.is_file()]:
+        instead = f"; a file alone ({files[0]}) is the training split, so give the folder that holds it"
+        there += files
     if train in found and needed != train:
         instead += ", or choose the checkpoint on rows held out of the training split: --data.holdout 0.1"
     if any(_at(place, "test", train) for place in places):

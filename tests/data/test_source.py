@@ -156,6 +156,13 @@ def test_a_file_that_is_almost_called_as_its_split_is_to_be_renamed(tmp_path, na
         source.read(TASK, str(tmp_path))
 
 
+def test_a_file_that_is_called_as_a_split_is_the_training_split_alone(tmp_path):
+    file = tmp_path / "validation.jsonl"
+    file.write_text(json.dumps({"a": "x", "y": 0}) + "\n")
+    with pytest.raises(InputError, match=r"a file alone \(validation.jsonl\) is the training split, so give the folder"):
+        source.read(TASK, str(file))
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_texts_and_numbers_are_what_the_file_says(suffix, tmp_path):
     """What the builders of `datasets` change: dates, NA, 1 beside 1.5, a column that a row lacks, large numbers."""
