@@ -1,8 +1,12 @@
 """`Columns`: a row as published becomes a checked one, which has the columns that the model and its loss need."""
 
+import ast
+import json
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, final
 
 from ptune.data import open_task
@@ -87,18 +91,52 @@ class Columns(ABC):
     def code(self, value: Any) -> int:
         """The integer code of a class label given as a name or a code.
 
+        Labels that are numbers are compared as such: 1 is the label 1.0, as pandas writes whole numbers next to a gap.
         Codes are not accepted where a label's own name is a number: "1" would then have two meanings.
         """
-        labels = self.task.labels
+        labels, number_like = self.task.labels, open_task.NUMBER.fullmatch
         name = open_task.label_name(value)
         if name in labels:
             return labels.index(name)
+        if number_like(name):
+            same = [code for code, label in enumerate(labels) if number_like(label) and float(label) == float(name)]
+            if len(same) == 1:
+                return same[0]
         number = str(int(value)) if isinstance(value, bool) else name
         codes = [str(code) for code in range(len(labels))]
-        if number in codes and not any(label.lstrip("-").isdecimal() for label in labels):
+        if number in codes and not any(map(number_like, labels)):
             return int(number)
         raise InputError(f"column {self.task.label!r}: label {name!r} is none of {list(labels)} nor their code.")
+
+    def missing(self, value: Any) -> bool:
+        """Whether a label is not published: null, GLUE's -1, or as a file of texts has them, -1 or nothing."""
+        if isinstance(value, str):
+            return not value.strip() or (
+                value.strip() == "-1" and bool(self.task.labels) and "-1" not in self.task.labels
+            )
+        return value in (None, -1)
 
     def row_settings(self) -> dict[str, Any]:
         """Values that `parse` depends on beside the task; they are part of the checked rows' key in the cache."""
         return {}
+
+
+def written_list(name: str, text: str) -> list | None:
+    """The list that a text is, as pandas writes lists into a CSV file: `['a', 'b']`; None for any other text.
+
+    Args:
+        name: the column, for an error.
+        text: what stands in it.
+
+    Raises:
+        InputError: the text begins and ends as a list and is none, such as that of an array, which has no commas.
+    """
+    if not re.fullmatch(r"\[\s*(?:\]|['\"].*\]|-?\d+\s*,.*\])", text.strip(), re.DOTALL):
+        return None
+    if not re.search(r"['\"]\s+['\"]", text):  # Python would join two such texts
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                return list(read(text.strip()))
+    raise InputError(
+        f"column {name!r}: {text!r:.40} begins as a list and is none; save the file as JSON lines or Parquet."
+    )

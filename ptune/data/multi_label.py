@@ -9,6 +9,7 @@ import torch
 from ptune.backbone.pretrained import MINILM
 from ptune.data import open_task
 from ptune.data.base import TaskData
+from ptune.data.columns import written_list
 from ptune.data.rows import Rows
 from ptune.data.tokens import Batch
 from ptune.errors import InputError
@@ -81,6 +82,8 @@ class MultiLabel(TaskData):
 
     def _listed(self, value: Any) -> list:
         """The labels of a row."""
+        if isinstance(value, str) and (found := written_list(self.task.label, value)) is not None:
+            value = found
         if isinstance(value, str) and self.separator:
             return [label for part in value.split(self.separator) if (label := part.strip())]
         if not isinstance(value, list | tuple):
@@ -92,6 +95,10 @@ class MultiLabel(TaskData):
         if not all(isinstance(label, str | int | float) and label != "" for label in value):
             raise InputError(f"column {self.task.label!r}: {value!r:.40} is no list of names or codes of labels.")
         return list(value)
+
+    def missing(self, value: Any) -> bool:
+        """Whether the labels are not published; an empty text is a row without any."""
+        return value in (None, -1)
 
     def unanswered(self, row: dict) -> dict:
         """The row without any label."""

@@ -60,7 +60,7 @@ def columns_and_labels(data: Any) -> TaskSpec:
 def _columns(data: Any, task: TaskSpec, rows: Rows) -> TaskSpec:
     """The task with the format's usual columns where it names none."""
     there = data.prepared(next(row for _, row in rows.read()))
-    start, names = f"task {task.name!r}: --data.task.", f"of those in {rows.origin}: {', '.join(there)}."
+    start, names = f"task {task.name!r}: --data.task.", f"of those in {rows.origin}: {', '.join(map(repr, there))}."
     if not task.text:
         text = _usual(there, data.usual_columns(), task.label)
         if not text:

@@ -56,7 +56,7 @@ def _kept(
 
 
 def _parsed(data: Any, source: Rows, optional: bool) -> Iterator[list[dict]]:
-    if optional and all(row.get(data.task.label) in (None, -1) for _, row in source.read()):
+    if optional and all(data.missing(row.get(data.task.label)) for _, row in source.read()):
         return
     block: list[dict] = []
     for place, row in source.read():

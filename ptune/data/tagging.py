@@ -12,6 +12,7 @@ import torch
 
 from ptune.data import conll, open_task
 from ptune.data.base import TaskData
+from ptune.data.columns import written_list
 from ptune.data.pieces import cut
 from ptune.data.rows import Rows
 from ptune.data.schemes import HELP, labels_of, misfit, mistake, scheme_of
@@ -157,7 +158,9 @@ class Tagging(TaskData):
 
     def _list(self, row: dict, name: str) -> list:
         value = self.column(row, name)
-        value = value.split() if isinstance(value, str) else value
+        if isinstance(value, str):
+            found = written_list(name, value)
+            value = value.split() if found is None else found
         if not isinstance(value, Sequence) or not all(map(_is_word, value)):
             raise InputError(f"column {name!r} must be a list with an item a word, not {value!r:.40}.")
         if not value:

@@ -47,6 +47,9 @@ def test_a_pair_of_texts_codes_and_a_separator(folder, backbone):
     data = module(folder, rows, backbone, "csv", separator=";")
     assert data.task.labels == ("x", "y")
     assert [data.parse(row)["label"] for row in rows] == [[1, 1], [0, 0], [0, 1], [1, 0]]
+    listed = [{"text": "a", "labels": text} for text in ("['x', 'y']", "[]", '["y"]')]
+    data = module(folder, listed, backbone, "csv")
+    assert [data.parse(row)["label"] for row in listed] == [[1, 1], [0, 0], [0, 1]]
     coded = MultiLabel(TaskSpec(text=("t",), label="y", labels=LABELS), backbone)
     assert coded.parse({"t": "a", "y": [2, "art", 2]})["label"] == [1, 0, 1]
     assert coded.parse({"t": "a", "y": []})["label"] == [0, 0, 0]

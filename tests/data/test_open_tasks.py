@@ -94,7 +94,9 @@ def test_usual_columns_of_a_choice(columns, text, choices, label, folder, backbo
 def test_endings_without_usual_names_are_asked_for(folder, backbone):
     rows = [{"question": "a", "first": "b", "second": "c", "label": 0}]
     path = folder(train=rows, validation=rows)
-    with pytest.raises(InputError, match=r"choices must name the columns of the endings, of those in .*: question, fi"):
+    with pytest.raises(
+        InputError, match=r"choices must name the columns of the endings, of those in .*: 'question', 'fi"
+    ):
         MultipleChoice(path=path, backbone=backbone)
     data = MultipleChoice(TaskSpec(choices=("first", "second")), path=path, backbone=backbone)
     assert (data.task.text, data.said) == (("question",), ["text is [question]"])
@@ -141,7 +143,7 @@ def test_usual_columns_of_answers(folder, backbone):
         (
             Classification,
             None,
-            r"'data': --data.task.text must name the columns to read, of those in .*train.jsonl: que",
+            r"'data': --data.task.text must name the columns to read, of those in .*train.jsonl: 'que",
         ),
         (
             Classification,
@@ -153,9 +155,13 @@ def test_usual_columns_of_answers(folder, backbone):
             TaskSpec(text=("question",), label="knd"),
             r"train.jsonl, line 1: no column 'knd'; the row has 'question', 'kind'",
         ),
-        (Tagging, None, r"text must name the columns to read, of those in .*: question, kind, score, stars, id\.$"),
+        (
+            Tagging,
+            None,
+            r"text must name the columns to read, of those in .*: 'question', 'kind', 'score', 'stars', 'id'\.$",
+        ),
         (SpanQA, TaskSpec(text=("question", "kind")), None),
-        (MultipleChoice, None, r"label must name the column of the answer, of those in .*train.jsonl: question, "),
+        (MultipleChoice, None, r"label must name the column of the answer, of those in .*train.jsonl: 'question', "),
     ],
 )
 def test_what_cannot_be_guessed_is_asked_for_with_the_columns_there_are(kind, task, sentence, folder, backbone):
@@ -409,3 +415,67 @@ def test_fewer_training_rows_are_drawn_by_the_data_seed_and_the_same_for_every_m
     assert trained_on(train_rows=10, holdout=0.5)[1] == 10
     with pytest.raises(InputError, match=r"--data\.train_rows 41: .* has 40 rows to train on"):
         trained_on(train_rows=41)
+
+
+# ---- files as pandas and spreadsheets write them
+
+
+def test_labels_that_are_numbers_are_compared_as_numbers(folder, backbone):
+    """Whole numbers next to a gap are written as 1.0: 1 in another file is not the code of the second label."""
+    train = [{"text": f"a {i}", "label": f"{i % 4 + 1}.0"} for i in range(8)]
+    other = [{"text": f"a {i}", "label": str(i + 1)} for i in range(3)]
+    data = Classification(None, backbone, path=folder("csv", train=train, validation=other))
+    data.setup("fit")
+    assert data.task.labels == ("1.0", "2.0", "3.0", "4.0")
+    assert sorted(label for batch in data.val_dataloader() for label in batch["labels"].tolist()) == [0, 1, 2]
+    wrong = [{"text": "a", "label": "0"}]
+    with pytest.raises(InputError, match="line 2: column 'label': label '0' is none of"):
+        Classification(None, backbone, path=folder("csv", train=train, validation=wrong)).setup("fit")
+
+
+@pytest.mark.parametrize("nothing", ["", "-1"])
+def test_a_test_split_without_labels_is_left_out(nothing, folder, backbone):
+    rows = [{"text": "a", "label": name} for name in ("0", "1")]
+    test = [{"text": "a", "label": nothing}]
+    data = Classification(None, backbone, path=folder("csv", train=rows, validation=rows, test=test))
+    data.setup("test")
+    assert "test" not in data._items
+    with pytest.raises(InputError, match="label '' is none of|label '-1' is none of"):
+        Classification(None, backbone, path=folder("csv", train=rows, validation=rows, test=[*test, *rows])).setup(
+            "test"
+        )
+
+
+def test_minus_one_may_be_a_label(folder, backbone):
+    rows = [{"text": "a", "label": name} for name in ("-1", "1")]
+    data = Classification(None, backbone, path=folder("csv", train=rows, validation=rows, test=rows[:1]))
+    data.setup("test")
+    assert len(data._items["test"]) == 1
+
+
+@pytest.mark.parametrize("write", [str, json.dumps])
+def test_lists_in_a_csv_file_are_lists(write, folder, backbone):
+    rows = [{"tokens": write(["it's", "x y", "["]), "tags": write(["B-X", "I-X", "O"])}]
+    data = Tagging(path=folder("csv", train=rows, validation=rows), backbone=backbone)
+    assert data.task.labels == ("O", "B-X", "I-X")
+    assert data.parse(rows[0]) == {"words": ["it's", "x y", "["], "tags": [1, 2, 0]}
+
+
+@pytest.mark.parametrize("text", ["['O' 'B-X']", "['O', x]", "[1, B]"])
+def test_what_looks_like_a_list_and_is_none_is_refused(text, folder, backbone):
+    rows = [{"tokens": "a b", "tags": text}]
+    with pytest.raises(InputError, match="begins as a list and is none; save the file as JSON lines or Parquet"):
+        Tagging(path=folder("csv", train=rows, validation=rows), backbone=backbone).setup("fit")
+
+
+def test_brackets_that_are_words_stay_words(folder, backbone):
+    rows = [{"tokens": "[ 1 ]", "tags": "O O O"}, {"tokens": "[UNK] x [1]", "tags": "O B-X O"}]
+    data = Tagging(path=folder("csv", train=rows, validation=rows), backbone=backbone)
+    assert [data.parse(row)["words"] for row in rows] == [["[", "1", "]"], ["[UNK]", "x", "[1]"]]
+
+
+@pytest.mark.parametrize(("name", "text"), [("train.csv", "a;y\n1;2\n"), ("train.tsv", "a,y\n1,2\n")])
+def test_a_file_with_another_separator_is_told(name, text, tmp_path, backbone):
+    path = written(tmp_path, text, name)
+    with pytest.raises(InputError, match=r"line 1: one column 'a[;,]y'; the fields of a .csv are separated by commas"):
+        Classification(None, backbone, path=path)

@@ -159,7 +159,9 @@ def test_a_file_that_is_almost_called_as_its_split_is_to_be_renamed(tmp_path, na
 def test_a_file_that_is_called_as_a_split_is_the_training_split_alone(tmp_path):
     file = tmp_path / "validation.jsonl"
     file.write_text(json.dumps({"a": "x", "y": 0}) + "\n")
-    with pytest.raises(InputError, match=r"a file alone \(validation.jsonl\) is the training split, so give the folder"):
+    with pytest.raises(
+        InputError, match=r"a file alone \(validation.jsonl\) is the training split, so give the folder"
+    ):
         source.read(TASK, str(file))
 
 
