@@ -440,7 +440,7 @@ def test_a_test_split_without_labels_is_left_out(nothing, folder, backbone):
     data = Classification(None, backbone, path=folder("csv", train=rows, validation=rows, test=test))
     data.setup("test")
     assert "test" not in data._items
-    with pytest.raises(InputError, match="label '' is none of|label '-1' is none of"):
+    with pytest.raises(InputError, match=r"label '' is none of|label '-1' is none of"):
         Classification(None, backbone, path=folder("csv", train=rows, validation=rows, test=[*test, *rows])).setup(
             "test"
         )
