@@ -13,6 +13,15 @@ from ptune.data import open_task
 from ptune.errors import InputError
 from ptune.tasks.spec import TaskSpec
 
+ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?[0-9]+)"""
+"""A text in quotation marks or a whole number, as Python and JSON write them."""
+LIST = re.compile(rf"\[(?:\s*{ITEM}\s*(?:,\s*{ITEM}\s*)*)?\]", re.DOTALL)
+"""A list as Python and JSON write it. Python itself also takes two texts without a comma, and joins them."""
+OF_TEXTS = re.compile(r"\[(?:['\"].*)?\]", re.DOTALL)
+"""What looks like a list of texts; `[ ' Yes ' ]`, with a space behind the bracket, is five words."""
+OF_CODES = re.compile(r"\[\s*-?[0-9]+(?:[\s,.].*)?\]", re.DOTALL)
+"""What looks like a list of numbers."""
+
 
 @final
 class MissingColumn(InputError):
@@ -94,49 +103,54 @@ class Columns(ABC):
         Labels that are numbers are compared as such: 1 is the label 1.0, as pandas writes whole numbers next to a gap.
         Codes are not accepted where a label's own name is a number: "1" would then have two meanings.
         """
-        labels, number_like = self.task.labels, open_task.NUMBER.fullmatch
-        name = open_task.label_name(value)
+        labels, name = self.task.labels, open_task.label_name(value)
         if name in labels:
             return labels.index(name)
-        if number_like(name):
-            same = [code for code, label in enumerate(labels) if number_like(label) and float(label) == float(name)]
-            if len(same) == 1:
-                return same[0]
+        same = [code for code, label in enumerate(labels) if open_task.same_number(name, label)]
+        if len(same) == 1:
+            return same[0]
         number = str(int(value)) if isinstance(value, bool) else name
         codes = [str(code) for code in range(len(labels))]
-        if number in codes and not any(map(number_like, labels)):
+        if number in codes and not any(map(open_task.NUMBER.fullmatch, labels)):
             return int(number)
         raise InputError(f"column {self.task.label!r}: label {name!r} is none of {list(labels)} nor their code.")
 
     def missing(self, value: Any) -> bool:
-        """Whether a label is not published: null, GLUE's -1, or as a file of texts has them, -1 or nothing."""
-        if isinstance(value, str):
-            return not value.strip() or (
-                value.strip() == "-1" and bool(self.task.labels) and "-1" not in self.task.labels
-            )
-        return value in (None, -1)
+        """Whether a label is not published: null, GLUE's -1, or as a file of texts has them, nothing or -1.
+
+        A text -1 is an answer where the task predicts a number, and where it is one of the labels.
+        """
+        if not isinstance(value, str):
+            return value in (None, -1)
+        labels, hidden = self.task.labels, open_task.same_number(value.strip(), "-1")
+        return not value.strip() or bool(hidden and labels and not any(open_task.same_number("-1", x) for x in labels))
 
     def row_settings(self) -> dict[str, Any]:
         """Values that `parse` depends on beside the task; they are part of the checked rows' key in the cache."""
         return {}
 
 
-def written_list(name: str, text: str) -> list | None:
+def written_list(name: str, text: str, codes: bool = False) -> list[str | int] | None:
     """The list that a text is, as pandas writes lists into a CSV file: `['a', 'b']`; None for any other text.
 
     Args:
         name: the column, for an error.
         text: what stands in it.
+        codes: whether the column may hold codes, so that `[1, 0]` is a list, too; among words, `[1]` is a word.
 
     Raises:
-        InputError: the text begins and ends as a list and is none, such as that of an array, which has no commas.
+        InputError: the text looks like a list and is none of texts and whole numbers, such as that of an array, which
+            has no commas.
     """
-    if not re.fullmatch(r"\[\s*(?:\]|['\"].*\]|-?\d+\s*,.*\])", text.strip(), re.DOTALL):
+    text = text.strip()
+    if not (OF_TEXTS.fullmatch(text) or (codes and OF_CODES.fullmatch(text))):
         return None
-    if not re.search(r"['\"]\s+['\"]", text):  # Python would join two such texts
+    if LIST.fullmatch(text):
         for read in (json.loads, ast.literal_eval):
-            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-                return list(read(text.strip()))
+            with suppress(ValueError, SyntaxError, MemoryError):
+                found = read(text)
+                json.dumps(found, ensure_ascii=False).encode()  # no tokenizer can read half of a surrogate pair
+                return found
     raise InputError(
-        f"column {name!r}: {text!r:.40} begins as a list and is none; save the file as JSON lines or Parquet."
+        f"column {name!r}: {text!r:.40} looks like a list and is none; save the file as JSON lines or Parquet."
     )

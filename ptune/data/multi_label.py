@@ -22,7 +22,8 @@ class MultiLabel(TaskData):
     """One or two texts and a list of labels, which may be empty.
 
     Args:
-        separator: Text between the labels where their column is a text, such as ','; without one it must be a list.
+        separator: Text between the labels where their column is a text, such as ','; without one it must be a list, in
+            a CSV file a written one: "['a', 'b']".
     """
 
     format: ClassVar[str] = "multi_label"
@@ -82,7 +83,7 @@ class MultiLabel(TaskData):
 
     def _listed(self, value: Any) -> list:
         """The labels of a row."""
-        if isinstance(value, str) and (found := written_list(self.task.label, value)) is not None:
+        if isinstance(value, str) and (found := written_list(self.task.label, value, codes=True)) is not None:
             value = found
         if isinstance(value, str) and self.separator:
             return [label for part in value.split(self.separator) if (label := part.strip())]
@@ -97,8 +98,9 @@ class MultiLabel(TaskData):
         return list(value)
 
     def missing(self, value: Any) -> bool:
-        """Whether the labels are not published; an empty text is a row without any."""
-        return value in (None, -1)
+        """Whether the labels are not published; with a separator, an empty text is a row without any label."""
+        no_label = bool(self.separator) and isinstance(value, str) and not value.strip()
+        return not no_label and super().missing(value)
 
     def unanswered(self, row: dict) -> dict:
         """The row without any label."""

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,14 @@ def name_of(path: str, train: str) -> str:
 def label_name(value: Any) -> str:
     """A label as its name: 1 and 1.0 are "1"."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def same_number(a: str, b: str) -> bool:
+    """Whether two texts are numbers of one value, as "1" and "1.0" are; floats would merge long whole numbers."""
+    if not (NUMBER.fullmatch(a) and NUMBER.fullmatch(b)):
+        return False
+    first, second = (Decimal(text, Context(traps=[])) for text in (a, b))  # NaN for an exponent that is too long
+    return first == second
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

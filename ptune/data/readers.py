@@ -8,7 +8,6 @@ dates become times, 1 beside 1.5 becomes 1.0, and a missing column becomes null.
 import csv
 import io
 import json
-import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -165,10 +164,11 @@ def _table(reader: Any, file: Path) -> Placed:
         header = next(reader, None)
         if header is None:
             return
-        if len(header) == 1 and re.search({",": r";|\t"}.get(reader.dialect.delimiter, r";|,\S"), header[0]):
+        others = {",", ";", "\t"} - {reader.dialect.delimiter}
+        if len(header) == 1 and others & {*header[0]}:
             raise InputError(
-                f"{file}, line 1: one column {header[0]!r}; the fields of a .csv are separated by commas, those of a "
-                ".tsv by tabs; save the file so."
+                f"{file}, line 1: one column {header[0]!r}; the fields of a .csv are separated by commas and "
+                "those of a .tsv by tabs; save the file so."
             )
         if len(set(header)) < len(header):
             raise InputError(f"{file}, line 1: a column name occurs twice in {header}; rename one.")

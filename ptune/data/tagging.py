@@ -140,7 +140,10 @@ class Tagging(TaskData):
             self.said.append(f"tags of {wrong:,} training rows do not follow the decoding's scheme {self.decoding}")
 
     def parse(self, row: dict) -> dict:
-        """{words: strings, tags: codes}; both columns hold a list, or a text that is split at white space (CSV)."""
+        """{words: strings, tags: codes}; both columns hold a list, or a text (CSV).
+
+        A text is a written list, `['a', 'b']`, or is split at white space.
+        """
         (column,) = self.task.text
         words, tags = (self._list(row, name) for name in (column, self.task.label))
         if len(words) != len(tags):
@@ -159,7 +162,7 @@ class Tagging(TaskData):
     def _list(self, row: dict, name: str) -> list:
         value = self.column(row, name)
         if isinstance(value, str):
-            found = written_list(name, value)
+            found = written_list(name, value, codes=name == self.task.label)
             value = value.split() if found is None else found
         if not isinstance(value, Sequence) or not all(map(_is_word, value)):
             raise InputError(f"column {name!r} must be a list with an item a word, not {value!r:.40}.")

@@ -47,13 +47,35 @@ def test_a_pair_of_texts_codes_and_a_separator(folder, backbone):
     data = module(folder, rows, backbone, "csv", separator=";")
     assert data.task.labels == ("x", "y")
     assert [data.parse(row)["label"] for row in rows] == [[1, 1], [0, 0], [0, 1], [1, 0]]
-    listed = [{"text": "a", "labels": text} for text in ("['x', 'y']", "[]", '["y"]')]
-    data = module(folder, listed, backbone, "csv")
-    assert [data.parse(row)["label"] for row in listed] == [[1, 1], [0, 0], [0, 1]]
     coded = MultiLabel(TaskSpec(text=("t",), label="y", labels=LABELS), backbone)
     assert coded.parse({"t": "a", "y": [2, "art", 2]})["label"] == [1, 0, 1]
     assert coded.parse({"t": "a", "y": []})["label"] == [0, 0, 0]
     assert coded.parse(coded.unanswered({"t": "a"}))["label"] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("separator", ["", ","])
+def test_lists_in_a_csv_file_are_lists(separator, folder, backbone):
+    rows = [{"text": "a", "labels": text} for text in ("['x', 'y']", "[]", '["y"]', "[1]", "[1, 0]")]
+    data = module(folder, rows[:3], backbone, "csv", separator=separator)
+    assert data.task.labels == ("x", "y")
+    assert [data.parse(row)["label"] for row in rows] == [[1, 1], [0, 0], [0, 1], [0, 1], [1, 1]]
+    for text in ("['x' 'y']", "[0 1]", "['x', nan]", "[1.0, 0.0]"):
+        with pytest.raises(InputError, match=r"column 'labels': .* looks like a list and is none; save the file as"):
+            data.parse({"text": "a", "labels": text})
+
+
+def test_labels_that_begin_with_a_bracket_are_no_list(folder, backbone):
+    rows = [{"text": "a", "labels": "[18+] x, [PG]"}]
+    assert module(folder, rows, backbone, "csv", separator=",").task.labels == ("[18+] x", "[PG]")
+
+
+@pytest.mark.parametrize(("separator", "splits"), [("", ["validation"]), (",", ["validation", "test"])])
+def test_a_test_split_of_empty_texts_has_labels_with_a_separator_alone(separator, splits, folder, backbone):
+    rows = [{"text": "a", "labels": text} for text in ("['x', 'y']", "['y']")]
+    path = folder("csv", train=rows, validation=rows, test=[{"text": "a", "labels": ""}] * 2)
+    data = MultiLabel(path=path, backbone=backbone, separator=separator)
+    data.setup("test")
+    assert data.splits == splits
 
 
 @pytest.mark.parametrize(

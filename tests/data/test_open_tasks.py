@@ -1,5 +1,6 @@
 """Tasks of one's own that leave columns, labels and metrics open: what is read off the data, and what is asked for."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -431,6 +432,11 @@ def test_labels_that_are_numbers_are_compared_as_numbers(folder, backbone):
     wrong = [{"text": "a", "label": "0"}]
     with pytest.raises(InputError, match="line 2: column 'label': label '0' is none of"):
         Classification(None, backbone, path=folder("csv", train=train, validation=wrong)).setup("fit")
+    long = Classification(TaskSpec(text=("text",), labels=("90071992547409931", "1e99999999999999999999")), backbone)
+    assert long.code("90071992547409931.0") == 0
+    for value in ("90071992547409930", "1e99999999999999999998", "1"):  # the first is the same float
+        with pytest.raises(InputError, match=f"label '{value}' is none of"):
+            long.code(value)
 
 
 @pytest.mark.parametrize("nothing", ["", "-1"])
@@ -446,8 +452,18 @@ def test_a_test_split_without_labels_is_left_out(nothing, folder, backbone):
         )
 
 
-def test_minus_one_may_be_a_label(folder, backbone):
-    rows = [{"text": "a", "label": name} for name in ("-1", "1")]
+def test_a_test_split_without_numbers_is_left_out_and_minus_one_is_a_number(folder, backbone):
+    rows = [{"text": "a", "label": name} for name in ("0.5", "-1")]
+    for value, splits in (("", ["validation"]), ("-1", ["validation", "test"])):
+        test = [{"text": "a", "label": value}] * 2
+        data = Classification(None, backbone, path=folder("csv", train=rows, validation=rows, test=test))
+        data.setup("test")
+        assert (data.head.kind, data.splits) == ("regress", splits)
+
+
+@pytest.mark.parametrize("minus", ["-1", "-1.0"])
+def test_minus_one_may_be_a_label(minus, folder, backbone):
+    rows = [{"text": "a", "label": name} for name in (minus, minus.replace("-", ""))]
     data = Classification(None, backbone, path=folder("csv", train=rows, validation=rows, test=rows[:1]))
     data.setup("test")
     assert len(data._items["test"]) == 1
@@ -461,21 +477,57 @@ def test_lists_in_a_csv_file_are_lists(write, folder, backbone):
     assert data.parse(rows[0]) == {"words": ["it's", "x y", "["], "tags": [1, 2, 0]}
 
 
-@pytest.mark.parametrize("text", ["['O' 'B-X']", "['O', x]", "[1, B]"])
+def test_lists_of_codes_in_a_csv_file_are_lists(folder, backbone):
+    rows = [{"tokens": "['a']", "tags": "[1]"}, {"tokens": "['a', ' ']", "tags": "[0, 1]"}]
+    data = Tagging(path=folder("csv", train=rows, validation=rows), backbone=backbone)
+    assert data.task.labels == ("0", "1")
+    assert [data.parse(row) for row in rows] == [
+        {"words": ["a"], "tags": [1]},
+        {"words": ["a", " "], "tags": [0, 1]},
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["['O' 'B-X']", "['O', x]", "[1, B]", "[1 0]", "['O', None]", "['O'], ['B-X']", '["O", "\\ud83d"]']
+)
 def test_what_looks_like_a_list_and_is_none_is_refused(text, folder, backbone):
     rows = [{"tokens": "a b", "tags": text}]
-    with pytest.raises(InputError, match="begins as a list and is none; save the file as JSON lines or Parquet"):
+    with pytest.raises(InputError, match="looks like a list and is none; save the file as JSON lines or Parquet"):
         Tagging(path=folder("csv", train=rows, validation=rows), backbone=backbone).setup("fit")
 
 
 def test_brackets_that_are_words_stay_words(folder, backbone):
-    rows = [{"tokens": "[ 1 ]", "tags": "O O O"}, {"tokens": "[UNK] x [1]", "tags": "O B-X O"}]
+    texts = ("[ 1 ]", "[UNK] x [1]", "[ 1 , 2 ]", "[1] x [2]", "[1]", "[ ]", "[ ' Yes ' ]", '[ " Yes " ]')
+    rows = [{"tokens": text, "tags": " ".join(["B-X", *["O"] * text.count(" ")])} for text in texts]
     data = Tagging(path=folder("csv", train=rows, validation=rows), backbone=backbone)
-    assert [data.parse(row)["words"] for row in rows] == [["[", "1", "]"], ["[UNK]", "x", "[1]"]]
+    assert [data.parse(row)["words"] for row in rows] == [text.split() for text in texts]
 
 
-@pytest.mark.parametrize(("name", "text"), [("train.csv", "a;y\n1;2\n"), ("train.tsv", "a,y\n1,2\n")])
-def test_a_file_with_another_separator_is_told(name, text, tmp_path, backbone):
-    path = written(tmp_path, text, name)
-    with pytest.raises(InputError, match=r"line 1: one column 'a[;,]y'; the fields of a .csv are separated by commas"):
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [("train.csv", "a;y"), ("train.csv", "a\ty"), ("train.tsv", "a,y"), ("train.tsv", "a, y"), ("train.tsv", "a;y")],
+)
+def test_a_file_with_another_separator_is_told(name, header, tmp_path, backbone):
+    path = written(tmp_path, f"{header}\n1\n", name)
+    with pytest.raises(InputError) as error:
         Classification(None, backbone, path=path)
+    assert str(error.value).endswith(
+        f"{name}, line 1: one column {header!r}; the fields of a .csv are separated by commas and those of a .tsv by "
+        "tabs; save the file so."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "header"), [("train.csv", "the text"), ("train.tsv", "text"), ("train.csv", '"a, b"')]
+)
+def test_one_column_may_stand_alone(name, header, tmp_path, backbone):
+    path = written(tmp_path, f"{header}\nsome words\n", name)
+    column = next(csv.reader([header]))[0]
+    data = Classification(TaskSpec(text=(column,), labels=("no", "yes")), backbone, path=path)
+    with pytest.raises(InputError, match=f"line 2: no column 'label'; the row has '{column}'"):
+        data.setup()
+
+
+def test_a_space_in_the_name_of_a_column_is_seen(tmp_path, backbone):
+    with pytest.raises(InputError, match=r"label must name the column of the answer, of .*: 'text', ' label'\.$"):
+        Classification(None, backbone, path=written(tmp_path, "text, label\na, b\n", "train.csv"))
