@@ -60,10 +60,17 @@ def varlen_forward(
     (b, t), s = query.shape[:2], key.shape[1]
     seen = torch.ones(b, s, dtype=torch.bool, device=query.device) if mask is None else mask.bool()
     asking = torch.ones(b, t, dtype=torch.bool, device=query.device) if mask is None else seen[:, s - t :]
-    ends = [F.pad(each.sum(1).cumsum(0), (1, 0)).int() for each in (asking, seen)]
+    q_ends, k_ends = (F.pad(each.sum(1).cumsum(0), (1, 0)).int() for each in (asking, seen))
     left = -1 if sliding_window is None or sliding_window >= s else sliding_window - 1
+    assert varlen_attn is not None, "attention_function refuses flash where there is no kernel"
     packed = varlen_attn(
-        *(query[asking], key[seen], value[seen], *ends, t, s),
+        query[asking],
+        key[seen],
+        value[seen],
+        q_ends,
+        k_ends,
+        t,
+        s,
         scale=softmax_scale,
         window_size=(left, 0 if is_causal else left),
         enable_gqa=query.shape[2] != key.shape[2],
