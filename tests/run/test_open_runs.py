@@ -83,10 +83,10 @@ def test_resuming_from_the_configuration_keeps_the_labels(finished):
     ("words", "parts"),
     [
         (["--data", "Classification"], ["--data.task is missing", "python -m ptune.tasks", "--data.path DIR"]),
-        (["--data", "Tagging", "--data.path", "@"], ["--data.task.text must name", "train.jsonl: question, kind."]),
+        (["--data", "Tagging", "--data.path", "@"], ["--data.task.text must name", "train.jsonl: 'question', 'kind'."]),
         (
             ["--data", "Classification", "--data.path", "@", "--data.task.text", "[question]"],
-            ["label", "question, kind."],
+            ["label", "'question', 'kind'."],
         ),
     ],
 )
