@@ -61,24 +61,8 @@ def run_cell(words: list[str]) -> object:
 def _arguments() -> Arguments:
     arguments = Arguments("python -m ptune.grid", description=PURPOSE)
     arguments.add_argument("file", type=place, help="YAML file with axes of values; ptune/research/axes.py explains it")
-    arguments.add_argument(
-        "--set",
-        action="extend",
-        nargs="+",
-        type=executors.pair,
-        default=[],
-        metavar="NAME=VALUE",
-        help="options of all cells",
-    )
-    arguments.add_argument(
-        "--only",
-        action="extend",
-        nargs="+",
-        type=executors.pair,
-        default=[],
-        metavar="AXIS=VALUE",
-        help="the cells with these values",
-    )
+    executors.add_pairs(arguments, "--set", "options of all cells")
+    executors.add_pairs(arguments, "--only", "the cells with these values", "AXIS=VALUE")
     arguments.add_argument("--runs", type=place, help="directory of the runs, in place of the file's")
     executors.add_arguments(arguments)
     arguments.add_argument("--dry-run", action="store_true", help="list the cells, their commands and what they cost")

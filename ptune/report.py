@@ -43,21 +43,22 @@ def report(places: list[Path], by: list[str], against: list[str], tables: list[s
     """
     found, notes = evaluations.read(places)
     rows = groups.grouped(found, by)
-    made = [
-        summary.results(rows),
-        summary.others(rows),
-        summary.costs(rows),
-        budgets.at_equal(rows, "steps", "At equal steps"),
-        budgets.at_equal(rows, "seconds", "At equal time"),
-    ]
     comparisons: list[Comparison] = []
     if against:
         from ptune.research.pairing import compared  # it imports torch, which takes seconds
 
         comparisons = compared(rows, reference_of(rows, against))
-        made += [verdicts.against(comparisons), verdicts.by_seed(comparisons)] if comparisons else []
-    made[1:1] = [overall.side_by_side(rows, comparisons)]
-    made += [overall.over_tasks(rows, comparisons), summary.runs(rows)]
+    made = [
+        summary.results(rows),
+        overall.side_by_side(rows, comparisons),
+        summary.others(rows),
+        summary.costs(rows),
+        budgets.at_equal(rows, "steps", "At equal steps"),
+        budgets.at_equal(rows, "seconds", "At equal time"),
+        *((verdicts.against(comparisons), verdicts.by_seed(comparisons)) if comparisons else ()),
+        overall.over_tasks(rows, comparisons),
+        summary.runs(rows),
+    ]
     every = {table.name: table for table in made if table}
     for name in tables:
         if name not in every:

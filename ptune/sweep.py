@@ -35,7 +35,7 @@ def run(args: list[str]) -> int:
     for name, file in (("recipe", options.recipe), ("wandb", options.wandb)):
         if file and not file.absolute().parent.is_dir():
             raise InputError(f"--{name} {file}: there is no folder {file.parent}; make it first.")
-    space = read(options.file, options.runs, dict(options.set or ()))
+    space = read(options.file, options.runs, dict(options.set))
     if options.wandb:
         from ptune.research import wandb_file
 
@@ -86,9 +86,7 @@ def _arguments() -> Arguments:
     arguments = Arguments("python -m ptune.sweep", description=PURPOSE)
     arguments.add_argument("file", type=place, help="YAML file of dimensions; ptune/research/space.py explains it")
     arguments.add_argument("--trials", type=executors.at_least_one, help="number of trials in all; a grid's points")
-    arguments.add_argument(
-        "--set", action="extend", nargs="+", type=executors.pair, metavar="NAME=VALUE", help="options of all trials"
-    )
+    executors.add_pairs(arguments, "--set", "options of all trials")
     arguments.add_argument("--runs", type=place, help="directory of the trials, in place of the file's")
     executors.add_arguments(arguments)
     arguments.add_argument("--storage", help="file or database URL of the trials; journal.log in their directory")

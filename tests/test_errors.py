@@ -156,7 +156,9 @@ REFUSED = {
     "MODEL OWN --data.task.label lable": "line 1: 'lable' 'label'",
     "MODEL OWN --data.task.text [sentense1]": "line 1: 'sentense1' 'sentence1'",
     "MODEL OWN --data.task.labels []": "--data.task.labels --data.task.metrics",
-    "MODEL OWN --data.task.text [] --data.task.label sentence1": "--data.task.text @good/train.jsonl: 'sentence1', 'label'",
+    "MODEL OWN --data.task.text [] --data.task.label sentence1": (
+        "--data.task.text @good/train.jsonl: 'sentence1', 'label'"
+    ),
     "MODEL OWN --data.task.metrics [acuracy]": "'acuracy' 'accuracy'",
     "MODEL OWN --data.task.monitor f1": "'f1' ['accuracy', 'macro_f1']",
     "MODEL OWN --data.task.format tag": "--data.task.format 'tag' 'tagging'",

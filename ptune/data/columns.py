@@ -1,26 +1,14 @@
 """`Columns`: a row as published becomes a checked one, which has the columns that the model and its loss need."""
 
-import ast
-import json
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import suppress
+from functools import lru_cache
 from typing import Any, final
 
 from ptune.data import open_task
 from ptune.errors import InputError
 from ptune.tasks.spec import TaskSpec
-
-ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?[0-9]+)"""
-"""A text in quotation marks or a whole number, as Python and JSON write them."""
-LIST = re.compile(rf"\[(?:\s*{ITEM}\s*(?:,\s*{ITEM}\s*)*)?\]", re.DOTALL)
-"""A list as Python and JSON write it. Python itself also takes two texts without a comma, and joins them."""
-OF_TEXTS = re.compile(r"\[(?:['\"].*)?\]", re.DOTALL)
-"""What looks like a list of texts; `[ ' Yes ' ]`, with a space behind the bracket, is five words."""
-OF_CODES = re.compile(r"\[\s*-?[0-9]+(?:[\s,.].*)?\]", re.DOTALL)
-"""What looks like a list of numbers."""
 
 
 @final
@@ -106,13 +94,14 @@ class Columns(ABC):
         labels, name = self.task.labels, open_task.label_name(value)
         if name in labels:
             return labels.index(name)
-        same = [code for code, label in enumerate(labels) if open_task.same_number(name, label)]
-        if len(same) == 1:
-            return same[0]
-        number = str(int(value)) if isinstance(value, bool) else name
-        codes = [str(code) for code in range(len(labels))]
-        if number in codes and not any(map(open_task.NUMBER.fullmatch, labels)):
-            return int(number)
+        if _has_numbers(labels):
+            same = [code for code, label in enumerate(labels) if open_task.same_number(name, label)]
+            if len(same) == 1:
+                return same[0]
+        else:
+            number = str(int(value)) if isinstance(value, bool) else name
+            if number in [str(code) for code in range(len(labels))]:
+                return int(number)
         raise InputError(f"column {self.task.label!r}: label {name!r} is none of {list(labels)} nor their code.")
 
     def missing(self, value: Any) -> bool:
@@ -130,27 +119,6 @@ class Columns(ABC):
         return {}
 
 
-def written_list(name: str, text: str, codes: bool = False) -> list[str | int] | None:
-    """The list that a text is, as pandas writes lists into a CSV file: `['a', 'b']`; None for any other text.
-
-    Args:
-        name: the column, for an error.
-        text: what stands in it.
-        codes: whether the column may hold codes, so that `[1, 0]` is a list, too; among words, `[1]` is a word.
-
-    Raises:
-        InputError: the text looks like a list and is none of texts and whole numbers, such as that of an array, which
-            has no commas.
-    """
-    text = text.strip()
-    if not (OF_TEXTS.fullmatch(text) or (codes and OF_CODES.fullmatch(text))):
-        return None
-    if LIST.fullmatch(text):
-        for read in (json.loads, ast.literal_eval):
-            with suppress(ValueError, SyntaxError, MemoryError):
-                found = read(text)
-                json.dumps(found, ensure_ascii=False).encode()  # no tokenizer can read half of a surrogate pair
-                return found
-    raise InputError(
-        f"column {name!r}: {text!r:.40} looks like a list and is none; save the file as JSON lines or Parquet."
-    )
+@lru_cache(maxsize=8)  # asked for every label that is no name, of which a tagging corpus has a million
+def _has_numbers(labels: tuple[str, ...]) -> bool:
+    return any(map(open_task.NUMBER.fullmatch, labels))

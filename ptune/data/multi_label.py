@@ -9,9 +9,9 @@ import torch
 from ptune.backbone.pretrained import MINILM
 from ptune.data import open_task
 from ptune.data.base import TaskData
-from ptune.data.columns import written_list
 from ptune.data.rows import Rows
 from ptune.data.tokens import Batch
+from ptune.data.written import written_list
 from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.tasks.spec import TaskSpec

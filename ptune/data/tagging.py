@@ -12,11 +12,11 @@ import torch
 
 from ptune.data import conll, open_task
 from ptune.data.base import TaskData
-from ptune.data.columns import written_list
 from ptune.data.pieces import cut
 from ptune.data.rows import Rows
 from ptune.data.schemes import HELP, labels_of, misfit, mistake, scheme_of
 from ptune.data.tokens import Batch
+from ptune.data.written import written_list
 from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.heads.tags import groups, plain_tag

@@ -81,7 +81,7 @@ def _run(cell: Cell, run: Run) -> tuple[str, int]:
             code = 1
             error = f"{type(mistake).__name__}: {first_line(mistake)}; its traceback is in {cell.run_dir / OUTPUT}."
         output.write(errors.getvalue())
-    gc.collect()  # model, trainer and callbacks refer to each other: those of ten cells stayed in memory, or on a GPU
+    gc.collect()  # model, trainer and callbacks refer to each other, and would stay in memory, or on a GPU
     error = error.removeprefix("error: ")
     (cell.run_dir / FAILED).unlink(missing_ok=True)
     if error and code < 128:  # what a signal has stopped is no failure

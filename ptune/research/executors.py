@@ -31,15 +31,13 @@ def add_arguments(arguments: Arguments) -> None:
         type=_share,
         help="GPUs of a cell, such as 0.5 for one that two share (default: 1 where there are any)",
     )
-    arguments.add_argument(
-        "--slurm",
-        action="extend",
-        nargs="+",
-        type=pair,
-        default=[],
-        metavar="NAME=VALUE",
-        help="options of sbatch, such as partition=gpu time=120 (minutes of a job, which goes on in another one)",
-    )
+    what = "options of sbatch, such as partition=gpu time=120 (minutes of a job, which goes on in another one)"
+    add_pairs(arguments, "--slurm", what)
+
+
+def add_pairs(arguments: Arguments, name: str, what: str, metavar: str = "NAME=VALUE") -> None:
+    """An option that takes pairs of a name and a value; given twice, it has those of both."""
+    arguments.add_argument(name, action="extend", nargs="+", type=pair, default=[], metavar=metavar, help=what)
 
 
 def work(cells: Iterable[Cell], run: Run, options: argparse.Namespace) -> Generator[Cell | End, None, None]:
@@ -73,7 +71,7 @@ def at_least_one(text: str) -> int:
 
 
 def pair(text: str) -> tuple[str, str]:
-    """A name and its value; the type of an option that takes several of them."""
+    """A name and its value."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} must be NAME=VALUE, e.g. task=cola")
