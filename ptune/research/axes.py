@@ -1,5 +1,6 @@
 """A grid's file: axes of values, whose combinations are cells."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from itertools import product
@@ -11,6 +12,8 @@ from ptune.research.cells import Cell, cell, guess, is_option, option, text
 from ptune.run import configs
 
 KEYS = ("runs", "options", "axes", "exclude")
+LONGEST_NAME = 120
+"""Bytes of a folder's name, of which file systems take 255: a template may have more."""
 
 
 def read(
@@ -170,7 +173,15 @@ def _matches(values: dict[str, str], wanted: dict[str, set[str]]) -> bool:
 
 def place_of(values: dict[str, str]) -> Path:
     """The run directory of a cell below the grid's, without letters that a file system may not take."""
-    return Path(*(re.sub(r"[^\w.=-]+", "-", part).strip("-.") for part in _parts(values)))
+    return Path(*map(_folder, _parts(values)))
+
+
+def _folder(part: str) -> str:
+    name = re.sub(r"[^\w.=-]+", "-", part).strip("-.")
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    start = name.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(part.encode()).hexdigest()[:8]}"
 
 
 def _parts(values: dict[str, str]) -> Iterator[str]:

@@ -163,6 +163,14 @@ def test_the_digest_is_that_of_the_options_and_of_the_configurations(cells, tmp_
     assert cells(text, place=tmp_path / "x")[0].run_dir == tmp_path / "x" / "PTuningV2" / "rte"
 
 
+def test_long_values_have_short_folders_of_their_own(cells):
+    templates = [f"{'好的 ' * 100}{end} [MASK]" for end in ("a", "b")]
+    found = cells(f"options: {{task: sst2}}\naxes:\n  method: [PTuningV2]\n  data.template: {templates}\n")
+    names = {cell.run_dir.name for cell in found}
+    assert len(names) == 2
+    assert all(len(name.encode()) <= 120 and name.startswith("template=好的-") for name in names)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
