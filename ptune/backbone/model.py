@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ptune.backbone.aligned import INPUTS, aligned
 from ptune.backbone.attention import Attention, attention_function
 from ptune.backbone.depth import Depth, filled, with_slots, without_slots
 from ptune.backbone.families import QueryModel
@@ -20,11 +21,6 @@ from ptune.backbone.state import CURRENT
 from ptune.backbone.traits import Traits, unexpected
 from ptune.errors import InputError, first_line
 from ptune.prompts import KeysValues, Prompts
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""Columns of a batch that a model reads as they are."""
-ALIGNED = (*INPUTS, "slots")
-"""Columns of a batch with a value for every token."""
 
 
 @final
@@ -220,18 +216,10 @@ class Backbone(nn.Module):
                 return states
             with self.depth.begun(n, states.to(self.model.dtype)):
                 return self._read(batch, prompts or Prompts(), read).float()
-        prompts, mask = prompts or Prompts(), batch.get("attention_mask")
-        if self.traits.padding_mode == "aligned" and mask is not None and "position_ids" not in batch:
-            rows, columns = (torch.arange(n, device=mask.device) for n in mask.shape)
-            rows, start, t = rows[:, None], mask.int().argmax(1, keepdim=True), len(columns)
-            moved = {key: batch[key][rows, (columns + start) % t] for key in ALIGNED if key in batch}
-            if "answer_at" in batch:
-                moved["answer_at"] = (batch["answer_at"] - start) % t
-            if prompts.added is not None:
-                added = prompts.added.expand(len(mask), -1, -1)[rows, (columns + start) % t]
-                prompts = replace(prompts, added=added)
-            read = None if read is None else (read - start) % t
-            hidden = self._read(batch | moved, prompts, read)[rows, (columns - start) % t]
+        prompts = prompts or Prompts()
+        if self.traits.padding_mode == "aligned" and "attention_mask" in batch and "position_ids" not in batch:
+            batch, prompts, read, back = aligned(batch, prompts, read)
+            hidden = back(self._read(batch, prompts, read))
         else:
             hidden = self._read(batch, prompts, read)
         return hidden if self.dtype == "fp32" else hidden.float()

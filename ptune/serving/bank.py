@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptune.backbone import Backbone
-from ptune.backbone.model import ALIGNED
+from ptune.backbone.aligned import ALIGNED
 from ptune.errors import InputError, nearest
 from ptune.heads import Batch, head_class
 from ptune.prompts import Prompts
