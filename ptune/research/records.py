@@ -131,13 +131,18 @@ def _search(folder: Path) -> Iterator[Path]:
 
 
 def _once(records: list[Record], notes: list[str]) -> list[Record]:
-    """The runs without repetitions: of those with one hash, which are one configuration, the first."""
-    first: dict[str, Record] = {}
+    """The runs without repetitions: of those with one hash, which are one configuration, the first.
+
+    Evaluations are one where their run, its checkpoint and steps are, too: runs that differ in how they were trained
+    may be evaluated with the same options.
+    """
+    first: dict[tuple, Record] = {}
     kept = []
     for record in records:
-        name = "evaluation_hash" if record.evaluation else "hash"
-        identity = record.result.get(name)
-        same = first.setdefault(f"{name} {identity}", record) if isinstance(identity, str) else record
+        found = record.result
+        identity = found.get("evaluation_hash" if record.evaluation else "hash")
+        of = tuple(found.get(name) for name in ("hash", "checkpoint", "steps")) if record.evaluation else ()
+        same = first.setdefault((identity, *of), record) if isinstance(identity, str) else record
         if same is record:
             kept.append(record)
         else:

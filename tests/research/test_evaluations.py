@@ -82,6 +82,20 @@ def test_another_checkpoint_of_the_run_is_left_out_by_name(trained, tmp_path):
     assert "evaluation-3.json: no whole JSON" in torn
 
 
+def test_evaluations_with_equal_options_are_of_their_own_run_and_checkpoint(tmp_path):
+    for hash in ("aaaaaaaa", "cccccccc"):  # they differ in an option of training alone, which an evaluation has not
+        folder = run(tmp_path / hash, result(hash=hash, metrics=OWN, chosen_on="validation"))
+        evaluated(folder, "evaluation-2.json", hash=hash, checkpoint="last.ckpt")
+        for name in ("evaluation.json", "evaluation-3.json"):
+            evaluated(folder, name, hash=hash)
+    records, notes = read([tmp_path])
+    assert [(record.result["hash"], record.splits) for record in records] == [
+        ("aaaaaaaa", ("validation", "test")),
+        ("cccccccc", ("validation", "test")),
+    ]
+    assert sum("counted once" in note for note in notes) == sum("of last.ckpt" in note for note in notes) == 2
+
+
 def test_the_evaluation_of_what_trains_nothing_is_its_run(tmp_path):
     own = result(method="ManualPrompt", hash="eeeeeeee", steps=0)
     run(tmp_path / "manual", own, "evaluation.json")
