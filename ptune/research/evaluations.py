@@ -38,18 +38,18 @@ def joined(found: Sequence[Record], notes: list[str]) -> list[Record]:
         run = runs.get(each.result["hash"])
         if run is None or not _alike(run, each):
             alone.append(each)
-        elif each.result["checkpoint"] == _measured(run):
+        elif each.result["checkpoint"] in _measured(run):
             runs[run.result["hash"]] = _with(run, each)
         else:
             of = each.result["checkpoint"]
-            notes.append(f"left out: {each.place} is of {of}, its run's row of {_measured(run)}.")
+            notes.append(f"left out: {each.place} is of {of}, its run's row of {_measured(run)[0]}.")
     own = [runs.get(record.result.get("hash", ""), record) for record in found if not record.evaluation]
     return own + alone
 
 
-def _measured(run: Record) -> str:
-    """Name of the checkpoint that a run's result is of."""
-    return "best.ckpt" if run.result.get("best_epoch") else "last.ckpt"
+def _measured(run: Record) -> tuple[str, str]:
+    """Names of the checkpoint that a run's result is of, and of the file with the same tensors that every run keeps."""
+    return "best.ckpt" if run.result.get("best_epoch") else "last.ckpt", "prompts.safetensors"
 
 
 def _alike(run: Record, evaluation: Record) -> bool:
@@ -59,7 +59,7 @@ def _alike(run: Record, evaluation: Record) -> bool:
     )
     if own != other:
         return False
-    if evaluation.result["checkpoint"] != _measured(run):  # whose metrics are others
+    if evaluation.result["checkpoint"] not in _measured(run):  # whose metrics are others
         return run.result.get("data_fingerprint") == evaluation.result.get("data_fingerprint")
     values = (
         (value, evaluation.metric(split, name))

@@ -26,9 +26,10 @@ def evaluated(folder, name="evaluation.json", **more):
     (folder / name).write_text(json.dumps(result(**(found | OF_RUN | more))))
 
 
+@pytest.mark.parametrize("checkpoint", ["best.ckpt", "prompts.safetensors"])  # of a run that keeps no checkpoints
 @pytest.mark.parametrize("place", ["run", "elsewhere"])
-def test_another_split_is_a_column_of_the_runs_row_and_the_selection_stays(trained, tmp_path, place):
-    evaluated(tmp_path / place)
+def test_another_split_is_a_column_of_the_runs_row_and_the_selection_stays(trained, tmp_path, place, checkpoint):
+    evaluated(tmp_path / place, checkpoint=checkpoint)
     (record,), notes = read([tmp_path])
     assert notes == []
     assert record.splits == ("validation", "test")
