@@ -58,7 +58,8 @@ def run(args: list[str], given: list[str], source: str | None = None) -> command
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"], strict=False)  # it holds trained tensors only
         epoch = checkpoint["epoch"] + 1
-        progress = result.Progress(checkpoint["global_step"], epoch, epoch, result.UNTRAINED.work)
+        chosen = 0 if path.name == "last.ckpt" else epoch  # type: ignore[union-attr]  # by a validation
+        progress = result.Progress(checkpoint["global_step"], epoch, chosen, result.UNTRAINED.work)
     measured = cli.run(trainer, about)
     with loggers.told():
         if path is None and trainer.is_global_zero:

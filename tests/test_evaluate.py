@@ -78,8 +78,9 @@ def test_another_checkpoint_and_other_data_are_evaluated_if_asked(finished, tmp_
     assert set(runs.contents(tmp_path / "other")) == {"evaluation.json", *written}
     evaluation = json.loads((tmp_path / "other" / "evaluation.json").read_text())
     assert evaluation["rows"]["validation"] == 6
-    assert evaluation["best_epoch"] == 2
-    assert evaluation["checkpoint"] == "last.ckpt"
+    assert (evaluation["epochs"], evaluation["checkpoint"]) == (2, "last.ckpt")
+    assert (evaluation["best_epoch"], evaluation["chosen_on"]) == (0, None), "no validation has chosen it"
+    assert "of the last step: no validation chose a checkpoint" in out
     own = json.loads((finished / "result.json").read_text())["hash"]
     assert evaluation["hash"] == own != evaluation["evaluation_hash"]
     assert evaluation["steps"] == json.loads((finished / "result.json").read_text())["steps"]
