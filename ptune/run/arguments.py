@@ -138,7 +138,8 @@ def _check_type(option: Given, found: catalog.Option) -> None:
     types = [KINDS[name] for name in KINDS if name in names]
     if value is None and found.type and not ({"None", "Optional", "Any"} & names or found.default == "null"):
         if option.value is None or types or found.choices:
-            raise OptionError(option.key, f"'null': must be {_words(types, literals) or 'given a value'}.")
+            default = "" if found.default is None else f"; leave it out for its default, {found.default or repr('')}"
+            raise OptionError(option.key, f"'null': must be {_words(types, literals) or 'given a value'}{default}.")
         return
     plain = bool(types) and names <= {*KINDS, "None", "Optional", "Union"} and value is not None
     if plain and value not in literals and type(value) not in {kind for kinds, _ in types for kind in kinds}:

@@ -145,7 +145,10 @@ def test_closed_choices_are_found_through_aliases_and_other_modules():
         ("--data Classification --data.task rtee", "no task 'rtee', did you mean 'rte'?"),
         ("--model PTuningV2 --model.length 1:30", "option --model.length '1:30': must be a whole number (int)."),
         ("--model PTuningV2 --model.length 1_000", "option --model.length '1_000': must be a whole number (int)."),
-        ("--model PTuningV2 --model.length null", "option --model.length 'null': must be a whole number (int)."),
+        (
+            "--data Classification --data.train_rows null",
+            "option --data.train_rows 'null': must be a whole number (int); leave it out for its default, 0.",
+        ),
         ("--model PTuningV2 --model.checkpointing yes", "option --model.checkpointing 'yes': must be true or false."),
         ("--wandb.enabled yes", "option --wandb.enabled 'yes': must be true or false or auto."),
         ("--trainer.max_epochs 1.5", "option --trainer.max_epochs '1.5': must be a whole number (int)."),
