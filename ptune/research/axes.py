@@ -69,7 +69,7 @@ def read(
                 f"--set {option(axis)}: {axis} is an axis of {file}; leave it out, or exclude values there."
             )
     excluded = [_exclusion(file, axes, each) for each in _listed(file, grid.get("exclude"))]
-    wanted = _chosen(f"{file}: --only", axes, _lists(only))
+    wanted = _chosen(f"{file}: --only", axes, _lists(axes, only))
     root = place or _root(file, grid.get("runs"))
     cells: dict[Path, Cell] = {}
     for names in product(*axes.values()):
@@ -158,11 +158,12 @@ def _chosen(start: str, axes: dict[str, dict], each: dict) -> dict[str, set[str]
     return found
 
 
-def _lists(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """The values of each name."""
+def _lists(axes: dict[str, dict], pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The values of each name. Where no value of an axis is called so, `1e-3` is the 0.001 that YAML makes of it."""
     found: dict[str, list[str]] = {}
     for name, value in pairs:
-        found.setdefault(name, []).append(value)
+        named = value if value in axes.get(name, ()) else text(configs.meant(value))
+        found.setdefault(name, []).append(named if named in axes.get(name, ()) else value)
     return found
 
 

@@ -1,10 +1,7 @@
 """A recipe: the YAML of a command line, with nothing but what it sets."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from ptune.run import catalog, configs
 from ptune.run.arguments import prepare
@@ -20,10 +17,7 @@ def overrides(words: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for option in flattened(prepare(words)):
         group, *path = option.key.split(".")
-        value = option.value
-        if option.file is None:  # text
-            with suppress(yaml.YAMLError):
-                value = configs.load(value)
+        value = configs.meant(option.value) if option.file is None else option.value
         if group in catalog.GROUPS and not path:
             found.setdefault(group, {})["class_path"] = value
         elif path:

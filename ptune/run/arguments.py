@@ -7,11 +7,8 @@ parser behind this (`ptune.run.options`) checks types, and imports the classes t
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import fields
 from typing import Any
-
-import yaml
 
 from ptune.errors import InputError, nearest
 from ptune.run import catalog, configs
@@ -131,8 +128,7 @@ def _check_type(option: Given, found: catalog.Option) -> None:
     """
     value = option.value
     if isinstance(value, str):
-        with suppress(yaml.YAMLError):
-            value = configs.load(value)
+        value = configs.meant(value)
     literals = re.findall(r"'(\w+)'", found.type)
     names = set(re.findall(r"\w+", found.type)) - {"Literal", *literals}
     types = [KINDS[name] for name in KINDS if name in names]

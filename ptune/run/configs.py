@@ -93,6 +93,14 @@ def loaded(text: str) -> Any:
         return text
 
 
+def meant(text: str) -> Any:
+    """The value that a word of a command line means; a text that is no YAML, such as `{a} [MASK]`, stays as it is."""
+    try:
+        return load(text)
+    except yaml.YAMLError:
+        return text
+
+
 def _measure(root: yaml.Node) -> None:
     """Raise YAMLError where the tree with its aliases expanded exceeds the limits; a recursive alias does."""
     count, stack = 0, [(root, 0)]

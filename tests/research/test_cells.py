@@ -51,6 +51,12 @@ def test_cells_of_some_values_are_the_same_cells(cells):
     ]
 
 
+def test_a_value_may_be_written_as_in_the_file(cells):
+    axes = "options: {model: PTuningV2, task: rte}\naxes: {model.lr: [1e-3, 1e-5], model.gate: [true, false]}\n"
+    (found,) = cells(axes, only=[("model.lr", "1e-5"), ("model.gate", "True")])
+    assert found.name == "1.0e-05 true"
+
+
 @pytest.mark.parametrize(
     ("only", "sentence"),
     [
