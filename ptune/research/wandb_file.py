@@ -98,5 +98,5 @@ def _range(each: Range) -> dict[str, Any]:
 
 def _typed(text: str) -> Any:
     """A value as YAML has it: a number or a truth value; a list stays text, as it is written on the command line."""
-    value = configs.load(text)
+    value = configs.meant(text)
     return value if isinstance(value, int | float) else text

@@ -61,6 +61,12 @@ def drawn(config: dict) -> list[str]:
     return words
 
 
+def test_a_listed_text_that_is_no_yaml_stays_a_text(space):
+    templates = ["{sentence1} [MASK] {sentence2}", "{sentence2} [MASK]"]
+    file = f"options: {{method: PTuning, task: rte}}\nspace: {{data.template: {json.dumps(templates)}}}\n"
+    assert sweep(*space(file))["parameters"] == {"data.template": {"values": templates}}
+
+
 def test_a_space_is_the_parameters_of_a_sweep(space):
     config = sweep(*space())
     assert config == {
