@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ def read(
     }
     if not axes:
         raise InputError(f"{file}: axes must name at least one axis and its values, e.g. seed: [1, 2, 3].")
+    _check_apart(file, axes)
     common, given = mapping(file, grid, "options"), given or {}
     for axis in axes:
         if is_option(axis) and option(axis) in map(option, given):
@@ -91,6 +92,16 @@ def read(
     if not cells:
         raise InputError(f"{file}: no cell is left; remove a line of exclude, or name other values with --only.")
     return list(cells.values())
+
+
+def _check_apart(file: Path, axes: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Refuse an axis whose option the value of another one gives, too: one would hold, and runs be called by both."""
+    for axis, other in permutations(axes, 2):
+        for value, options in axes[other].items() if is_option(axis) else ():
+            if option(axis) in map(option, options):
+                raise InputError(
+                    f"{file}: {option(axis)} is given by axis {axis!r} and by {value!r} of axis {other!r}; remove one."
+                )
 
 
 def mapping(file: Path, grid: dict, key: str) -> dict:

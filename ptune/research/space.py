@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any, final
 
 from ptune.errors import InputError, nearest
 from ptune.research.axes import mapping
-from ptune.research.cells import Cell, cell, option
+from ptune.research.cells import Cell, cell, is_option, option
 from ptune.research.dimensions import Dimension, dimension
 from ptune.run import configs
 from ptune.tasks import all_tasks
@@ -69,9 +70,13 @@ class Space:
         """The runs of a trial.
 
         Raises:
-            InputError: an option has a mistake.
+            InputError: an option has a mistake, or two dimensions give the same one.
         """
-        chosen = [self.options, *(each.options(point[each.name]) for each in self.dimensions if each.name in point)]
+        there = {each.name: each.options(point[each.name]) for each in self.dimensions if each.name in point}
+        for name, other in permutations(there, 2):
+            if is_option(name) and option(name) in map(option, there[other]):
+                raise InputError(f"{option(name)} is given by dimension {name!r} and by {other!r}; remove one.")
+        chosen = [self.options, *there.values()]
         place, names = self.place(number), {"trial": str(number)}
         if not self.seeds:
             return [cell(names, chosen, place)]

@@ -129,6 +129,7 @@ LENGTH = "step: 4, when: {method: PTuningV2}"
             "step: 4",
             "method=FineTuning model.lr=1e-05 model.length=4 data.batch_size=16: option --model.length",
         ),
+        ("{weight_decay: 0.01}", "{lr: 0.01}", "model.lr is given by dimension 'model.lr' and by 'method'"),
         ("{weight_decay: 0.01}", "{weight_decays: 0.01}", "option --model.weight_decays does not exist"),
         ("task: rte", "task: rtee", "no task 'rtee', did you mean 'rte'?"),
         ("[16, 32]", "[16, many]", "option --data.batch_size 'many': must be a whole number"),
