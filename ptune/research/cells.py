@@ -99,8 +99,8 @@ def cell(values: dict[str, str], options: Iterable[dict[str, Any]], run_dir: Pat
     task = all_tasks().get(str(chosen.get("data.task")))
     if "data" not in chosen and task is not None:
         chosen["data"] = catalog.reader(task.format)
-    elif "data" not in chosen and "data.task" in chosen and not configurations:
-        find_task(str(chosen["data.task"]))  # says what is wrong with the name, where that is why the data are missing
+    elif "data" not in chosen and isinstance(chosen.get("data.task"), str) and not configurations:
+        find_task(chosen["data.task"])  # says what is wrong with the name, where that is why the data are missing
     first = [name for name in ("model", "data") if name in chosen]  # options of a class stand behind it
     words = [word for path in configurations for word in ("--config", path)]
     for name in [*first, *(name for name in chosen if name not in first)]:

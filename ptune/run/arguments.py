@@ -84,7 +84,8 @@ def _check_class(group: str, given: list[Given]) -> None:
     for option in names:
         if not isinstance(option.value, str):
             raise OptionError(group, f"{option.value!r}: is no class; {_all(group)}")
-        if option.value and catalog.own(group, option.value) is None and "." not in option.value.removeprefix("ptune."):
+        elsewhere = re.fullmatch(r"\w+(\.\w+)+", option.value.removeprefix("ptune."))  # a class of the user's own
+        if option.value and catalog.own(group, option.value) is None and not elsewhere:
             raise OptionError(group, f"{option.value!r}: {nearest(option.value, catalog.classes(group))}")
     first = next((option for option in given if option.key.startswith(f"{group}.")), None)
     if first is not None and not any(option.word <= first.word for option in names):

@@ -200,6 +200,11 @@ def test_long_values_have_short_folders_of_their_own(cells):
             ("axes:", "axes:\n  model.lr: [1e-3, 1e-2]"),
             "model.lr is given by axis 'model.lr' and by 'FineTuning' of axis 'method'; remove one.",
         ),
+        (("PTuningV2:", "'{PTuningV2: {lr: 0.1}}':"), "option --model '{PTuningV2: {lr: 0.1}}': choose one of: APT"),
+        (
+            ("[rte, toy/tagging]", "{rte: {}, own: {task: {text: [a]}}}"),
+            "cell FineTuning own 1: option --data is missing before",
+        ),
         (("data.batch_size: 4", "run_dir: x"), "option 'run_dir' cannot be set here"),
         (("seed: [1, 2]", "seed: [1, 2]\n  data.template: [a b, a/b]"), "would share the directory"),
         (("exclude:", "runs: 3\nexclude:"), "runs must be the path of a directory, not 3"),
