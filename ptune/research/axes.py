@@ -109,7 +109,7 @@ def mapping(file: Path, grid: dict, key: str) -> dict:
     value = grid.get(key) or {}
     if not isinstance(value, dict):
         raise InputError(f"{file}: {key} must be a mapping of names to values, not {type(value).__name__}.")
-    return value
+    return {str(name): item for name, item in value.items()}
 
 
 def _root(file: Path, runs: Any) -> Path:

@@ -205,6 +205,7 @@ def test_long_values_have_short_folders_of_their_own(cells):
             ("[rte, toy/tagging]", "{rte: {}, own: {task: {text: [a]}}}"),
             "cell FineTuning own 1: option --data is missing before",
         ),
+        (("data.batch_size: 4", "1: x"), "cell FineTuning rte 1: option --model.1 does not exist"),
         (("data.batch_size: 4", "run_dir: x"), "option 'run_dir' cannot be set here"),
         (("seed: [1, 2]", "seed: [1, 2]\n  data.template: [a b, a/b]"), "would share the directory"),
         (("exclude:", "runs: 3\nexclude:"), "runs must be the path of a directory, not 3"),
