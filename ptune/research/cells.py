@@ -106,7 +106,7 @@ def cell(values: dict[str, str], options: Iterable[dict[str, Any]], run_dir: Pat
     for name in [*first, *(name for name in chosen if name not in first)]:
         words += [f"--{name}", text(chosen[name])]
     prepare([*words, "--run_dir", str(run_dir)])
-    texts = [Path(path).read_text(encoding="utf-8") for path in configurations]
+    texts = [Path(path).expanduser().read_text(encoding="utf-8") for path in configurations]
     digest = hashlib.sha256(json.dumps([words, texts]).encode()).hexdigest()[:16]
     return Cell(values, tuple(words), run_dir, digest, command(words))
 

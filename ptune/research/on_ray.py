@@ -160,7 +160,9 @@ def away(
 def _inline(cell: Cell) -> tuple[str, ...]:
     """The words of a cell for a node that may not have its configuration files: their text stands in their place."""
     pairs = zip(("", *cell.words), cell.words, strict=False)
-    return tuple(Path(word).read_text("utf-8") + "\n" if before == "--config" else word for before, word in pairs)
+    return tuple(
+        Path(word).expanduser().read_text("utf-8") + "\n" if before == "--config" else word for before, word in pairs
+    )
 
 
 def _end(ray: Any, done: Future, cell: Cell) -> End:

@@ -4,6 +4,7 @@ YAML 1.1, which PyYAML implements, reads `no` as false, `1:30` as 90 and `1e-3` 
 keys. In a configuration each of these is a silent mistake. jsonargparse reads option values by the same function.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any, final
@@ -131,7 +132,7 @@ def read(config: str, option: str = "--config ", example: str = "a run's config.
     """
     if not config:
         raise InputError(f"{option}is given no file; give a YAML file, such as {example}.")
-    inline, path = "\n" in config, Path(config)
+    inline, path = "\n" in config, Path(os.path.expanduser(config))  # a shell leaves the ~ of --config=~/x as it is
     named = option.strip() if inline else f"{option}{path}"
     try:
         found = load(config if inline else _text(path))

@@ -156,6 +156,13 @@ def test_options_beside_those_of_the_file_are_of_all_cells_and_no_axis(cells):
             cells(given={name: "3"})
 
 
+def test_a_configuration_may_lie_in_the_home_folder(cells, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "recipe.yaml").write_text("model: {class_path: PTuningV2}\n")
+    (found,) = cells("axes:\n  recipe: {mine: {config: ~/recipe.yaml}}\n  task: [rte]\n")
+    assert found.words[:2] == ("--config", "~/recipe.yaml")
+
+
 def test_the_digest_is_that_of_the_options_and_of_the_configurations(cells, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: {class_path: PTuningV2}\n")

@@ -269,20 +269,12 @@ def test_a_text_that_is_written_is_read_as_the_same_text(text):
         assert load(dump(value, default_flow_style=True)) == value
 
 
-def test_a_run_directory_in_the_home_folder_is_there(monkeypatch, tmp_path):
+def test_what_lies_in_the_home_folder_is_there(monkeypatch, tmp_path):
     from ptune.run.cli import CLI
 
     monkeypatch.setenv("HOME", str(tmp_path))
-    words = [
-        "--model",
-        "LinearProbe",
-        "--model.backbone",
-        runs.bert(),
-        "--data",
-        "Classification",
-        "--data.task",
-        "rte",
-    ]
+    (tmp_path / "x.yaml").write_text("model: LinearProbe\n")
+    words = ["--config=~/x.yaml", "--model.backbone", runs.bert(), "--data", "Classification", "--data.task", "rte"]
     cli = CLI.of(prepare([*words, *map(str, runs.QUIET), "--run_dir=~/x", "--ckpt_path=~/x/last.ckpt"]))
     assert cli.run_dir == str(tmp_path / "x")
     assert cli.config.ckpt_path == str(tmp_path / "x" / "last.ckpt")
