@@ -216,8 +216,11 @@ class Arguments(argparse.ArgumentParser):
 
 
 def place(text: str) -> Path:
-    """A path among the arguments of a command; an InputError for what no system takes as one."""
-    check_path("path", text)
+    """A path among the arguments of a command; an error of argparse's for what no system takes as one."""
+    try:
+        check_path("path", text)
+    except InputError as error:  # of another ValueError argparse leaves the sentence out
+        raise argparse.ArgumentTypeError(str(error).removesuffix(".")) from error
     return Path(text).expanduser()
 
 

@@ -280,6 +280,13 @@ def test_what_lies_in_the_home_folder_is_there(monkeypatch, tmp_path):
     assert cli.config.ckpt_path == str(tmp_path / "x" / "last.ckpt")
 
 
+def test_an_argument_that_is_no_path_is_told_as_such(capsys):
+    from ptune.report import main
+
+    assert main(["~nobody-of-this-name/runs"]) == 2
+    assert "path '~nobody-of-this-name/runs': there is no such home folder; write" in capsys.readouterr().err
+
+
 def test_a_run_that_is_to_be_measured_stands_first():
     from ptune.evaluate import words
 
