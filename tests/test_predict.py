@@ -141,6 +141,13 @@ def test_a_bad_row_is_told_with_its_line_and_the_others_are_answered(single, tmp
     assert err == f"error: {tmp_path}/in.csv, line 4: 1 fields where the header has 2 (a, b).\n"
 
 
+def test_two_columns_of_one_name_are_refused(single, tmp_path):
+    (tmp_path / "in.csv").write_text("a,b,a\nthe nurse,x,the pilot\n")
+    code, out, err = predict(single, "--input", tmp_path / "in.csv")
+    assert (code, out) == (2, "")
+    assert "in.csv, line 1: a column name occurs twice in ['a', 'b', 'a']; rename one." in err
+
+
 def test_a_file_of_bad_rows_alone_has_no_answers(prompt, tmp_path):
     file = prompt(ptune.TaskSpec("own", text=("a", "b"), labels=("no", "yes")))
     (tmp_path / "in.csv").write_text("a,c\nthe nurse,x\n")
