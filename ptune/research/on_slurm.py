@@ -61,7 +61,7 @@ def work(
 
     submitit.SlurmJob.watcher = Queue(LOOKS)
     shares = {"time": MINUTES, "cpus_per_task": cpus, "gpus_per_node": int(gpus) if gpus else None}
-    given = shares | {name.replace("-", "_"): configs.load(value) for name, value in settings.items()}
+    given = shares | {(own := name.replace("-", "_")): _setting(own, value) for name, value in settings.items()}
     if several := TASKS.intersection(given):
         raise InputError(f"--slurm {min(several)}: a cell is one Slurm task on one node; leave this out.")
     if not (type(given["time"]) is int and given["time"] >= SHORTEST):
@@ -95,6 +95,16 @@ def work(
         for _, job in running:
             if job is not None:
                 job.cancel(check=False)  # by SIGTERM: the run writes a checkpoint and stops
+
+
+def _setting(name: str, text: str) -> Any:
+    """What a setting means: a number, a switch or what submitit has a list or a mapping for; else it is its text.
+
+    An account may be called 0042, and a constraint may be [rack1|rack2].
+    """
+    value = configs.meant(text)
+    plain = value is None or isinstance(value, bool) or (isinstance(value, int) and str(value) == text)
+    return value if plain or name in ("setup", "additional_parameters") else text
 
 
 def job(cell: Cell, run: Run, cpus: int) -> End:

@@ -162,6 +162,16 @@ def test_a_job_that_comes_to_its_time_limit_goes_on_in_the_queue(of_seed, instal
     assert grids.repeated(tmp_path / "runs") == 0
 
 
+def test_a_setting_is_given_to_sbatch_as_it_is_written(of_seed, installed, tmp_path):
+    installed(SLURM | {"sbatch": "cp $1 $PLACE/script; exit 1"})
+    settings = {"account": "0042", "constraint": "[rack1|rack2]", "comment": "a: b: c", "exclusive": "true"}
+    with pytest.raises(InputError, match="sbatch does not take the job"):
+        next(on_slurm.work([of_seed(1)], fakes.ends, 1, 1, None, settings))
+    found = set((tmp_path / "script").read_text().splitlines())
+    wanted = ("account=0042", "constraint='[rack1|rack2]'", "comment='a: b: c'", "exclusive")
+    assert {f"#SBATCH --{setting}" for setting in wanted} <= found
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
