@@ -16,6 +16,7 @@ from ptune.research.attempt import End
 from ptune.research.cells import Cell
 from ptune.research.space import Point, Space
 from ptune.research.storage import Store
+from ptune.run.disk import told
 
 LOCK = ".sweep.lock"
 """Locked in the directory of the search while a trial is begun, and in that of a trial by the process that it is of."""
@@ -60,7 +61,8 @@ class Trials:
         self.space, self.count = space, count
         self._own: dict[int, _Own] = {}
         self._lock = FileLock(space.runs / LOCK)
-        space.runs.mkdir(parents=True, exist_ok=True)
+        with told(space.runs, "choose another --runs."):
+            space.runs.mkdir(parents=True, exist_ok=True)
         with self._lock:
             self.study = store.study()
             found = self.study.user_attrs.get(SPACE)

@@ -33,4 +33,5 @@ def _of_disk(error: OSError, place: Path) -> bool:
         return True
     named = Path(os.path.abspath(os.fsdecode(error.filename))) if isinstance(error.filename, str | bytes) else None
     inside = named is not None and named.is_relative_to(os.path.abspath(place))
-    return isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError) and inside
+    kinds = FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError
+    return isinstance(error, kinds) and inside

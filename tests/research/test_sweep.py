@@ -171,6 +171,7 @@ def test_a_search_that_finds_nothing_says_why(here, tmp_path):
         (["--trials", 2, "--set", "tasks=cola"], "option --model.tasks does not exist"),
         (["--trials", 2, "--recipe", "no/best.yaml"], "--recipe no/best.yaml: there is no folder no; make it first."),
         (["--wandb", "no/sweep.yaml"], "--wandb no/sweep.yaml: there is no folder no; make it first."),
+        (["--trials", 2, "--runs", "small.yaml"], "'small.yaml' cannot be written (File exists); choose another"),
         (["--trials", 2, "--storage", "nosuch://x"], "--storage nosuch://x: cannot be opened ("),
     ],
 )
