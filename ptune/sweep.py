@@ -35,6 +35,8 @@ def run(args: list[str]) -> int:
     for name, file in (("recipe", options.recipe), ("wandb", options.wandb)):
         if file and not file.absolute().parent.is_dir():
             raise InputError(f"--{name} {file}: there is no folder {file.parent}; make it first.")
+        if file and file.resolve() == options.file.resolve():
+            raise InputError(f"--{name} {file}: is the file of the space, which would be lost; give another file.")
     space = read(options.file, options.runs, dict(options.set))
     if options.wandb:
         from ptune.research import wandb_file

@@ -172,6 +172,8 @@ def test_a_search_that_finds_nothing_says_why(here, tmp_path):
         (["--trials", 2, "--recipe", "no/best.yaml"], "--recipe no/best.yaml: there is no folder no; make it first."),
         (["--wandb", "no/sweep.yaml"], "--wandb no/sweep.yaml: there is no folder no; make it first."),
         (["--trials", 2, "--runs", "small.yaml"], "'small.yaml' cannot be written (File exists); choose another"),
+        (["--wandb", "small.yaml"], "--wandb small.yaml: is the file of the space, which would be lost; give another"),
+        (["--trials", 2, "--recipe", "./small.yaml"], "--recipe small.yaml: is the file of the space, which would"),
         (["--trials", 2, "--storage", "nosuch://x"], "--storage nosuch://x: cannot be opened ("),
     ],
 )
