@@ -179,7 +179,8 @@ def _grid(folder: Path) -> str:
 def _finished(file: Path, place: str) -> Record:
     """What a result file in a run directory says, with the predictions that it names."""
     result = _result(file)
-    kept = file.parent / str(result.get("predictions") or PREDICTIONS)
+    name = result.get("predictions") or (PREDICTIONS if file.name == RESULTS["fit"] else "")
+    kept = file.parent / str(name)
     predictions = {split: found for split in result["metrics"] if (found := kept / f"{split}.parquet").is_file()}
     return Record(place, _configured(file.parent) | _options(result), result, predictions=predictions)
 

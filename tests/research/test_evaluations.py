@@ -97,6 +97,13 @@ def test_evaluations_with_equal_options_are_of_their_own_run_and_checkpoint(tmp_
     assert sum("counted once" in note for note in notes) == sum("of last.ckpt" in note for note in notes) == 2
 
 
+def test_an_evaluation_without_predictions_has_not_those_of_the_run(tmp_path):
+    folder = answered(tmp_path / "run", classified([0, 1], [0, 0]), hash="aaaaaaaa")
+    evaluated(folder, config={"length": 3})
+    alone = next(record for record in read([tmp_path])[0] if record.evaluation)
+    assert alone.predictions == {}
+
+
 def test_the_evaluation_of_what_trains_nothing_is_its_run(tmp_path):
     own = result(method="ManualPrompt", hash="eeeeeeee", steps=0)
     run(tmp_path / "manual", own, "evaluation.json")
