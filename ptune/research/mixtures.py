@@ -25,10 +25,10 @@ def mixtures(groups: Sequence[Group]) -> list[str]:
     """A sentence for each thing that differs among the runs of a row, or among the rows of a task."""
     notes = [note for group in groups for note in _of_group(group)]
     for task in dict.fromkeys(group.task for group in groups):
-        of_task = [run for group in groups if group.task == task for run in group.runs]
-        for name in ("numbers of rows", "devices"):
-            values = _values(OF_A_RUN[name], of_task)
-            if len(values) > 1 and all(len(_values(OF_A_RUN[name], group.runs)) < 2 for group in groups):
+        rows = [group.runs for group in groups if group.task == task]
+        for name in ("numbers of rows", "devices", "metrics that chose"):
+            values = _values(OF_A_RUN[name], [run for runs in rows for run in runs])
+            if len(values) > 1 and all(len(_values(OF_A_RUN[name], runs)) < 2 for runs in rows):
                 notes.append(f"{task}: rows of the table differ in {name}: {_listed(values)}.")
     return notes
 

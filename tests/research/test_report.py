@@ -157,6 +157,17 @@ def test_rows_of_a_task_on_other_devices_are_said(tmp_path):
     run(tmp_path / "a", result(device="CPU"))
     run(tmp_path / "b", result(device="H100", method="LoRA"))
     assert report([tmp_path], [], [], []).notes == ("sst2: rows of the table differ in devices: CPU, H100.",)
+    for seed, device in enumerate(("CPU", "H100")):
+        run(tmp_path / device, result(task="rte", device=device, seed=seed))
+    mixed, apart = report([tmp_path], [], [], []).notes
+    assert mixed == "rte, PTuningV2: the mean is over runs of different devices: CPU, H100."
+    assert apart == "sst2: rows of the table differ in devices: CPU, H100."
+
+
+def test_rows_of_a_task_whose_metrics_are_others_are_said(tmp_path):
+    run(tmp_path / "a", result())
+    run(tmp_path / "b", result(method="LoRA", monitor="f1", metrics={"test": {"f1": 0.5}}))
+    assert "sst2: rows of the table differ in metrics that chose: accuracy, f1." in report([tmp_path], [], [], []).notes
 
 
 def test_a_run_that_was_cut_short_is_marked(tmp_path):
