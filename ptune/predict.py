@@ -17,6 +17,7 @@ answers as `tokens`, and the last column, where there are several, as `tags`; or
 the run's task. Tags are not read, so that they may be right or have other names. Further columns are left out.
 """
 
+import os
 import re
 import sys
 from argparse import Namespace
@@ -58,14 +59,15 @@ def parsed(args: list[str]) -> Namespace:
         "with a text or a JSON object on each line; of a column file (CoNLL) the words are read, and they and the last "
         "column stand beside the answers as tokens and tags"
     )
-    parser.add_argument("--input", required=True, help=what)
+    home = os.path.expanduser  # a shell leaves the ~ of --input=~/x as it is
+    parser.add_argument("--input", required=True, type=home, help=what)
     parser.add_argument(
         "--route",
         metavar="COLUMN",
         help="column that says which run answers a row, by the name of its folder, by NAME of a run given as NAME=RUN, "
         "or by its task where no other run has the same; without it every run answers every row",
     )
-    parser.add_argument("--output", default="-", help=f"a file {' '.join(OUTPUTS[:-1])}, or - for stdout")
+    parser.add_argument("--output", default="-", type=home, help=f"a file {' '.join(OUTPUTS[:-1])}, or - for stdout")
     parser.add_argument("--format", choices=("rows", "glue"), default="rows", help="glue: the benchmark's own file")
     top_k = (
         "list so many classes, choices, spans or words of each row, best first; a number, the tags of a sentence and "

@@ -141,6 +141,16 @@ def test_a_bad_row_is_told_with_its_line_and_the_others_are_answered(single, tmp
     assert err == f"error: {tmp_path}/in.csv, line 4: 1 fields where the header has 2 (a, b).\n"
 
 
+def test_files_may_lie_in_the_home_folder(single, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    written(tmp_path, ".txt")
+    code, _, err = predict(single, "--input=~/in.txt", "--output=~/out.jsonl")
+    assert (code, err) == (0, "")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == len(TEXTS)
+    (tmp_path / "prompt.safetensors").symlink_to(single)
+    assert ptune.load("~/prompt.safetensors", "cpu")("the nurse")[0]["label"] in ("no", "yes")
+
+
 def test_two_columns_of_one_name_are_refused(single, tmp_path):
     (tmp_path / "in.csv").write_text("a,b,a\nthe nurse,x,the pilot\n")
     code, out, err = predict(single, "--input", tmp_path / "in.csv")

@@ -1,6 +1,7 @@
 """`load`: a trained prompt, from a run directory, a folder that was exported, one file, or the hub."""
 
 import json
+import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -42,7 +43,7 @@ def load(
     Raises:
         InputError: there is nothing to load, or what is there does not fit together.
     """
-    place = Path(path)
+    place = Path(os.path.expanduser(path))
     if not place.exists():
         place = _of_hub(str(path))
     if place.is_dir() and ((place / CONFIG).is_file() or not (place / PROMPTS).is_file()):
