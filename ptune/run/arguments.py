@@ -31,7 +31,8 @@ own methods and data modules no option is one."""
 
 PATHS = ("config", "run_dir", "ckpt_path", "model.backbone", "data.path")
 """Options that name files or folders."""
-TASK_TEXTS = {f"task.{field.name}": "str" for field in fields(TaskSpec) if field.type in (str, str | int)}
+TEXTS: dict[Any, str] = {str: "str", str | int: "str | int"}
+TASK_TEXTS = {f"task.{field.name}": TEXTS[field.type] for field in fields(TaskSpec) if field.type in TEXTS}
 """Fields of a task that are a text, or a name that may be a whole number."""
 KINDS = {"bool": ((bool,), "true or false"), "int": ((int,), "a whole number (int)")}
 KINDS |= {"float": ((int, float), "a number (float)")}
@@ -53,7 +54,7 @@ def prepare(args: list[str]) -> list[str]:
 
 
 def _whole_texts(args: list[str], given: list[Given]) -> list[str]:
-    """The command line with each text that is also YAML, such as the template 'Question: [MASK]', as a configuration.
+    """The command line with each text that is other YAML, such as the template 'Question: [MASK]', as a configuration.
 
     The parser takes the options of a class for YAML, and does not return to the text where an option takes one.
     """
@@ -64,7 +65,7 @@ def _whole_texts(args: list[str], given: list[Given]) -> list[str]:
         if option.file is not None or not options:
             continue
         kind = options[name].type if name in options else TASK_TEXTS.get(name, "") if group == "data" else ""
-        if _is_text(configs.loaded(option.value), kind.split(" | ")):
+        if _is_text(option.value, kind.split(" | ")):
             value: Any = option.value
             for part in reversed(name.split(".")):
                 value = {part: value}
@@ -73,10 +74,18 @@ def _whole_texts(args: list[str], given: list[Given]) -> list[str]:
     return args
 
 
-def _is_text(value: Any, kinds: list[str]) -> bool:
-    """Whether a list or a mapping is a text that an option of these types takes, and no value of another of them."""
+def _is_text(text: str, kinds: list[str]) -> bool:
+    """Whether an option of these types takes a text as it is, though it is also YAML of a type that the option has not.
+
+    That may be a list or a mapping, a comment (`### {text} [MASK]`), which is null, or a number.
+    """
+    value = configs.meant(text)
+    if value is None:
+        return "str" in kinds and text.lstrip().startswith("#")
+    if not isinstance(value, list | dict):
+        return {"str"} <= {*kinds} <= {"str", "None"} and not isinstance(value, str)
     others = ("list", "tuple", "Sequence") if isinstance(value, list) else ("dict", "Mapping", "TaskSpec")
-    return isinstance(value, list | dict) and "str" in kinds and not any(kind.startswith(others) for kind in kinds)
+    return "str" in kinds and not any(kind.startswith(others) for kind in kinds)
 
 
 def _check_class(group: str, given: list[Given]) -> None:

@@ -280,6 +280,16 @@ def test_what_lies_in_the_home_folder_is_there(monkeypatch, tmp_path):
     assert cli.config.ckpt_path == str(tmp_path / "x" / "last.ckpt")
 
 
+@pytest.mark.parametrize("text", ["### {a} [MASK]", "5", "true", "Question: [MASK]", "- {a}"])
+def test_a_text_that_is_also_yaml_stays_the_text(text):
+    from ptune.research.recipe import overrides
+
+    words = ["--model", "PTuning", "--data", "Classification", "--data.task", "rte", "--data.template", text]
+    ((_, section),) = [(word, yaml.safe_load(word)) for word in prepare(words) if "\n" in word]
+    assert section["data"]["init_args"] == {"template": text}
+    assert overrides(words)["data"]["init_args"]["template"] == text
+
+
 def test_an_argument_that_is_no_path_is_told_as_such(capsys):
     from ptune.report import main
 
