@@ -5,6 +5,7 @@ option, a class or a task that does not exist, a value that is none of a closed 
 parser behind this (`ptune.run.options`) checks types, and imports the classes that are named.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -24,6 +25,9 @@ LINKED = {
     "data.backbone": "it is the model's (--model.backbone)",
 }
 """Options that a link would overwrite without a word, and what decides them."""
+
+GROUPED = {"trainer": "trainer.max_epochs 3", "wandb": "wandb.enabled false"}
+"""Options that are the names of others, and one of those as it is written."""
 
 TAKE_CLASSES = ("accelerator", "strategy", "logger", "callbacks", "plugins", "profiler")
 """Options of the trainer that may be objects: the class is Lightning's or the user's own, and is imported. Of ptune's
@@ -108,6 +112,8 @@ def _check(option: Given, given: list[Given]) -> None:
     group, _, name = option.key.partition(".")
     if group not in OWN:
         raise OptionError(option.key)
+    if option.key in GROUPED and option.file is None and not _has_options(option.value):
+        raise OptionError(group, f"{option.value!r}: has options of its own, such as --{GROUPED[group]}.")
     if group == "seed_everything":
         _check_seed(option.value)
     if option.key in PATHS and option.value is not None:
@@ -129,6 +135,11 @@ def _check(option: Given, given: list[Given]) -> None:
     value = str(option.value) if option.file is None else written(option.value)
     if choices and not rest and value not in (*choices, "null", "~", ""):
         raise OptionError(option.key, f"{value!r}: {nearest(value, dict.fromkeys(choices))}")
+
+
+def _has_options(text: str) -> bool:
+    """Whether a word is a mapping of options, or names a file, which the parser reads."""
+    return isinstance(configs.meant(text), dict) or os.path.isfile(text)
 
 
 def _check_type(option: Given, found: catalog.Option) -> None:

@@ -145,6 +145,7 @@ def test_closed_choices_are_found_through_aliases_and_other_modules():
         ("--data Classification --data.task rtee", "no task 'rtee', did you mean 'rte'?"),
         ("--model PTuningV2 --model.length 1:30", "option --model.length '1:30': must be a whole number (int)."),
         ("--model PTuningV2 --model.length 1_000", "option --model.length '1_000': must be a whole number (int)."),
+        ("--wandb false", "option --wandb 'false': has options of its own, such as --wandb.enabled false."),
         (
             "--data Classification --data.train_rows null",
             "option --data.train_rows 'null': must be a whole number (int); leave it out for its default, 0.",
