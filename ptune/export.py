@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ptune.backbone.pretrained import origin
+from ptune.data.multi_task import ASK, MultiTask
 from ptune.errors import InputError, printable
 from ptune.heads.linear import LinearHead
 from ptune.run.command import TRUST, Arguments, place, printed
@@ -214,6 +215,8 @@ def run(args: list[str] | None = None) -> str:
     _check_empty(folder)
     warnings.filterwarnings("ignore", ".*is_gradient_checkpointing")  # PEFT asks transformers by its old name
     asked = of_folder(arguments.run_dir, trust=arguments.trust)
+    if isinstance(asked.data, MultiTask):
+        raise InputError(f"{arguments.run_dir}: {ASK}")
     lines, peft = [], ""
     if arguments.to != "ptune":
         try:

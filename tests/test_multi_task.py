@@ -13,6 +13,7 @@ import ptune
 from ptune.data.classification import Classification
 from ptune.data.multi_task import MultiTask
 from ptune.errors import InputError
+from ptune.export import main as export
 from ptune.heads import head_for
 from ptune.heads.by_task import ByTask, parts
 from ptune.heads.metrics import Scores, majority, measure, resampled
@@ -206,6 +207,9 @@ def test_a_run_leaves_a_prompt_for_each_task_that_answers_and_starts_another_run
         assert right == pytest.approx(found[f"{name}:accuracy"])
     with pytest.raises(InputError, match="ask a single task's file in the run's prompts/"):
         ptune.load(tmp_path / "run/prompts.safetensors")
+    code, _, err = runs.call([tmp_path / "run", tmp_path / "folder"], export)
+    assert (code, (tmp_path / "folder").exists()) == (2, False)
+    assert f"{tmp_path / 'run'}: a row does not say of which task it is; ask a single task's file" in err
     single = runs.fit(
         tmp_path / "single", "PromptTuning", model__length=P, trainer__max_epochs=1, model__init=f"run+head:{file}"
     )
