@@ -20,6 +20,8 @@ WHOLE = {"task": str, "method": str, "seed": int, "monitor": str, "metrics": dic
 """What every result has, of all versions."""
 AXES = {"method": "method", "task": "task", "backbone": "backbone", "seed": "seed"}
 """The axes of a grid that name a column of a result."""
+ON_ITS_WAY = "is of a checkpoint of a run that was not finished."
+"""The end of the sentence about an evaluation that says nothing of what its run has reached."""
 State = Literal["done", "failed", "pruned", "unfinished"]
 
 
@@ -160,7 +162,10 @@ def _directory(folder: Path, notes: list[str]) -> list[Record]:
     results = [folder / name for name in RESULTS.values() if (folder / name).exists()]
     grid = _grid(folder)
     if results:
-        return [replace(_finished(results[0], str(folder)), grid=grid), *_evaluations(folder, results[0], notes)]
+        first = replace(_finished(results[0], str(folder)), grid=grid)
+        if not (_on_its_way(first) and (folder / "config.yaml").exists()):
+            return [first, *_evaluations(folder, results[0], notes)]
+        notes.append(f"left out: {results[0]} {ON_ITS_WAY}")
     options = _begun(folder)
     if (folder / FAILED).exists():
         error = str(_mapping(folder / FAILED).get("error", "")).removeprefix("error: ")
@@ -188,12 +193,21 @@ def _finished(file: Path, place: str) -> Record:
 def _evaluations(folder: Path, first: Path, notes: list[str]) -> list[Record]:
     """Those in a run directory that say whose checkpoint they measure, beside its first result file."""
     found = []
-    for file in sorted(folder.glob("evaluation*.json")):
+    for file in sorted({*folder.glob("evaluation*.json")} - {first}):
         try:
-            found += [record] if file != first and (record := _finished(file, str(file))).evaluation else []
+            record = _finished(file, str(file))
+            if _on_its_way(record):
+                notes.append(f"left out: {file} {ON_ITS_WAY}")
+            elif record.evaluation:
+                found.append(record)
         except InputError as error:
             notes.append(f"left out: {error}")
     return found
+
+
+def _on_its_way(record: Record) -> bool:
+    """Whether it is an evaluation of a run that had no result then."""
+    return record.evaluation and record.result.get("hash") is None
 
 
 def _result(file: Path) -> dict[str, Any]:

@@ -104,6 +104,17 @@ def test_an_evaluation_without_predictions_has_not_those_of_the_run(tmp_path):
     assert alone.predictions == {}
 
 
+def test_a_run_that_is_evaluated_on_its_way_is_not_finished_by_that(tmp_path):
+    found = result(hash=None, evaluation_hash="bbbbbbbb", checkpoint="best.ckpt")
+    folder = run(tmp_path / "run", found, "evaluation.json")
+    (record,), (note,) = read([tmp_path])
+    assert (record.place, record.state, record.result) == (str(folder), "unfinished", {})
+    assert note == f"left out: {folder / 'evaluation.json'} is of a checkpoint of a run that was not finished."
+    run(folder, result(hash="aaaaaaaa"))
+    (record,), notes = read([tmp_path])
+    assert (record.state, record.result["hash"], notes) == ("done", "aaaaaaaa", [note])
+
+
 def test_the_evaluation_of_what_trains_nothing_is_its_run(tmp_path):
     own = result(method="ManualPrompt", hash="eeeeeeee", steps=0)
     run(tmp_path / "manual", own, "evaluation.json")
