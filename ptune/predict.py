@@ -117,6 +117,8 @@ def _check(found: Namespace) -> None:
         raise InputError(f"--output {found.output}: ends with none of {' '.join(OUTPUTS[:-1])}; choose one of them.")
     if not output.parent.is_dir():
         raise InputError(f"--output {found.output}: there is no folder {output.parent}; make it.")
+    if output.exists() and output.resolve() == Path(found.input).resolve():
+        raise InputError(f"--output {found.output}: is the --input, whose rows would be lost; choose another.")
     if output.is_dir() or (output.exists() and not found.overwrite):
         raise InputError(f"--output {found.output}: exists; choose another, or add --overwrite.")
 

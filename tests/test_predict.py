@@ -151,6 +151,14 @@ def test_files_may_lie_in_the_home_folder(single, tmp_path, monkeypatch):
     assert ptune.load("~/prompt.safetensors", "cpu")("the nurse")[0]["label"] in ("no", "yes")
 
 
+def test_the_rows_themselves_are_not_replaced(single, tmp_path):
+    file = written(tmp_path, ".jsonl")
+    before = file.read_bytes()
+    code, _, err = predict(single, "--input", file, "--output", file, "--overwrite")
+    assert (code, file.read_bytes()) == (2, before)
+    assert "is the --input, whose rows would be lost" in err
+
+
 def test_two_columns_of_one_name_are_refused(single, tmp_path):
     (tmp_path / "in.csv").write_text("a,b,a\nthe nurse,x,the pilot\n")
     code, out, err = predict(single, "--input", tmp_path / "in.csv")
