@@ -8,10 +8,7 @@ from ptune.research.tables import Cell, Table, amount, counted, measured, word
 
 COSTS: dict[str, tuple[Callable[[Record], float | None], Callable[[list[float]], Cell]]] = {
     "trained parameters": (lambda run: run.cost("trained_parameters"), counted),
-    "trained, %": (
-        lambda run: share(run),
-        lambda values: Cell(f"{values[0]:.3g}", values[0], count=len(values)) if values else Cell(),
-    ),
+    "trained, %": (lambda run: share(run), lambda values: counted(values, ".3g")),
     "kB on disk": (lambda run: _thousands(run.cost("bytes")), counted),
     "steps": (lambda run: run.cost("steps"), counted),
     "epochs": (lambda run: run.cost("epochs"), counted),

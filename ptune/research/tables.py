@@ -82,10 +82,15 @@ def amount(values: Sequence[float]) -> Cell:
     return measured(values, 1, 0 if values and sum(values) / len(values) >= 10 else 1)
 
 
-def counted(values: Sequence[float]) -> Cell:
-    """A cell with a count that is mostly the same for all runs, or with the smallest and largest one."""
+def counted(values: Sequence[float], form: str = ",.0f") -> Cell:
+    """A cell with a count that is mostly the same for all runs, or with the smallest and largest one.
+
+    Args:
+        values: one number a run.
+        form: format of the text.
+    """
     if not values:
         return Cell(count=0)
-    ends = dict.fromkeys(f"{value:,.0f}" for value in (min(values), max(values)))
+    ends = dict.fromkeys(f"{value:{form}}" for value in (min(values), max(values)))
     deviation = stdev(values) if len(values) > 1 else None
     return Cell("–".join(ends), sum(values) / len(values), deviation, len(values))

@@ -170,6 +170,14 @@ def test_rows_of_a_task_whose_metrics_are_others_are_said(tmp_path):
     assert "sst2: rows of the table differ in metrics that chose: accuracy, f1." in report([tmp_path], [], [], []).notes
 
 
+def test_the_trained_share_of_a_row_is_that_of_all_its_runs(tmp_path):
+    for seed, count in enumerate((10, 30)):
+        more = {"trained_parameters": count, "total_parameters": 1000, "config": {"length": count}}
+        run(tmp_path / str(seed), result(seed=seed, **more))
+    (table,) = report([tmp_path], ["method"], [], ["cost"]).tables
+    assert rows(table)[0]["trained, %"].text == "1–3"
+
+
 def test_a_run_that_was_cut_short_is_marked(tmp_path):
     run(tmp_path / "a", result(limits=["trainer.limit_val_batches"]))
     table = of(tmp_path)
