@@ -12,7 +12,7 @@ from families import automodel, text
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.testing import assert_close
-from transformers import AutoModel, T5EncoderModel
+from transformers import AutoModel, BertConfig, BertForPreTraining, T5EncoderModel
 from transformers.models.bert.modeling_bert import BertEncoder
 
 from ptune.backbone import Backbone, traits
@@ -283,6 +283,14 @@ def test_one_weight_changes_the_fingerprint(damaged):
     weights["encoder.layer.2.output.LayerNorm.bias"][-1] += 0.01
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     assert Backbone(str(folder)).fingerprint != fingerprint
+
+
+def test_with_the_language_model_the_fingerprint_is_that_of_the_same_layers(tiny, tmp_path):
+    """BERT's checkpoints have a pooler, which its masked language model is loaded without."""
+    BertForPreTraining(BertConfig.from_pretrained(tiny("bert"))).save_pretrained(tmp_path)
+    whole, lm = Backbone(str(tmp_path)), Backbone(str(tmp_path), lm=True)
+    assert whole.pooling == "pooler"
+    assert whole.fingerprint == lm.fingerprint
 
 
 def test_weights_the_checkpoint_lacks_do_not_enter_the_fingerprint(tiny):

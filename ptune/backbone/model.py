@@ -63,7 +63,7 @@ class Backbone(nn.Module):
         self.train()  # from_pretrained returns eval mode
         if checkpointing:
             recompute(self.model, self.spec)
-        self.fingerprint = fingerprint(self.model, loaded.missing, dtype)
+        self.fingerprint = fingerprint(self.model, dtype)
         # Not by `inputs_embeds`: some families read more from input ids (Gemma 3n and 4 an embedding for each layer).
         self.model.get_input_embeddings().register_forward_hook(self._fill)
         # flex and flash need a GPU, but the model is probed before Lightning moves it there: it is probed with sdpa.
