@@ -223,7 +223,12 @@ REFUSED = {
     "MODEL DATA --trainer.accelerator gpuu": "trainer 'gpuu' cpu",
     "MODEL DATA --trainer.limit_train_batches 2.5": "trainer 2.5 limit_train_batches",
     "MODEL DATA --trainer.max_epochs -1": "schedule 'linear' trainer.max_epochs trainer.max_steps",
-    "MODEL DATA --trainer.callbacks+=EarlyStoppin": "--trainer.callbacks 'EarlyStoppin'",
+    "MODEL DATA --trainer.callbacks+=EarlyStoppin": "--trainer.callbacks 'EarlyStoppin' my_module.MyClass",
+    "MODEL DATA --trainer.callbacks+=nowhere.Mine": "--trainer.callbacks 'nowhere.Mine' No module named",
+    "MODEL DATA --trainer.logger runs.MyLogger": "--trainer.logger 'runs.MyLogger' no attribute 'MyLogger'",
+    "--model nowhere.Mine DATA": "--model 'nowhere.Mine' cannot be imported No module named 'nowhere'",
+    "--model runs.Mine DATA": "--model 'runs.Mine' cannot be imported no attribute 'Mine'",
+    "--model runs.fit DATA": "--model 'runs.fit' no subclass of PromptTuner",
     "MODEL DATA --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor val/acuracy": (
         "EarlyStopping 'val/acuracy' 'val/accuracy'"
     ),

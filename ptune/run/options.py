@@ -36,6 +36,19 @@ def _words(kind: str, value: str) -> str:
     return " or ".join(re.findall(r"'(\w+)'", kind)) if kind.startswith("Literal[") else KINDS.get(kind, ("", ""))[1]
 
 
+def _unfound(found: str) -> str:
+    """Why no class can be imported by the path that was given, such as my_module.MyMethod; "" for another mistake."""
+    raised = re.search(r"Problem with given class_path '[\w.]+':\s+(.+)", found)
+    if raised:
+        return f"cannot be imported ({raised[1].rstrip('.')})."
+    other = re.search(r"Import path does not correspond to a subclass of (\w+)", found)
+    if other:
+        return f"is no subclass of {other[1]}."
+    if "Expected a dot import path string" in found:  # methods and data modules without a dot are checked before
+        return "is no class of Lightning's; one of your own is named by its path, such as my_module.MyClass."
+    return ""
+
+
 def refused_class(error: BaseException) -> tuple[str, BaseException]:
     """The class that jsonargparse could not build and what its constructor said; the class is "" for another error."""
     name = ""
@@ -86,6 +99,8 @@ class Parser(LightningArgumentParser):
         nested = re.search(r"^ *- option --([\w.]+) (.*)", found, re.MULTILINE)  # found by one type of a union
         if nested:
             return OptionError(f"{key}.{nested[1]}", "" if nested[2].startswith("does not") else nested[2])
+        if value and (reason := _unfound(found)):
+            return OptionError(key, f"{value[1]!r}: {reason}")
         if key in catalog.GROUPS and value:
             return OptionError(key, f"{value[1]!r}: {nearest(value[1], catalog.classes(key))}")
         expected = [line for line in lines if line.startswith(("Expected", "Literal"))]
