@@ -3,6 +3,7 @@
 A command is a module at the top of ptune with a `main`, or a package with a `__main__`; nothing lists them.
 """
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +36,8 @@ def main(args: list[str] | None = None) -> int:
         return guarded(lambda: _refuse(name))
     package = Path(ptune.__path__[0], name, "__main__.py").is_file()
     command = import_module(f"ptune.{name}.__main__" if package else f"ptune.{name}").main
+    if os.getcwd() not in sys.path:  # so that a class of the user's own is found as by `python -m ptune.fit`
+        sys.path.append(os.getcwd())
     try:
         done = command(rest)
     except SystemExit as end:

@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,14 @@ def test_every_command_of_the_readme_is_one_that_a_test_runs(minilm, monkeypatch
     assert console(["bench", "step", "--help"]) == 0
     assert "ptune completion bash" in README
     assert console(["completion", "bash"]) == 0
+
+
+def test_the_console_finds_a_class_in_the_folder_where_it_is_called(monkeypatch, tmp_path, capsys):
+    (tmp_path / "mine_here.py").write_text("class Mine: pass")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    assert console(["fit", "--model", "mine_here.Mine", "--data", "Classification", "--data.task", "toy/pair"]) == 2
+    assert "'mine_here.Mine': is no subclass of PromptTuner" in capsys.readouterr().err
 
 
 def test_the_readme_is_short():
