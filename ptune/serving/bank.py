@@ -94,9 +94,12 @@ class PromptBank:
         rows, found, number = iter(rows), [], 0
         while part := list(islice(rows, PART)):
             names, checked = [], []
-            for name, row in part:
+            for pair in part:
                 number += 1
                 try:
+                    if not isinstance(pair, tuple | list) or len(pair) != 2:
+                        raise InputError(f"{pair!r:.40} is no pair of a prompt's name and a row.")
+                    name, row = pair
                     names.append(name)
                     checked.append(self.of(name).checked(row))
                 except InputError as error:

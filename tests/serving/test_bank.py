@@ -118,6 +118,8 @@ def test_another_backbone_and_an_unknown_name_are_refused(trained, tmp_path):
     bank = ptune.PromptBank({"pair": trained["pair"]})
     with pytest.raises(InputError, match="row 1: 'pear' is no prompt of the bank, did you mean 'pair'"):
         bank([("pear", rows_of("pair")[0])])
+    with pytest.raises(InputError, match=r"row 1: 'who\?' is no pair of a prompt's name and a row"):
+        bank(("who?", "the nurse"))
     with pytest.raises(InputError, match="needs at least one prompt"):
         ptune.PromptBank({})
 
