@@ -244,20 +244,38 @@ def test_checkpointing_trains_the_same_tensors(build, train, name):
 # ---- what is counted and checked before a run
 
 
-class Data(L.LightningDataModule):
-    """The least a run asks of a data module."""
+def test_a_model_without_its_weights_says_how_they_are_loaded(tiny, head, batch):
+    with pytest.raises(InputError, match=r"backbone: is not loaded yet; call configure_model\(\)"):
+        LinearProbe(backbone=tiny("bert"), head=head("classify"))(batch())
 
-    chosen_on = chosen_how = "validation"
-    said = ()
 
-    def __init__(self, inputs, slots=0, max_length=7):
+class OwnData(L.LightningDataModule):
+    """A data module of the user's own, which knows nothing of ptune."""
+
+    def __init__(self, inputs):
         super().__init__()
-        self.batch, self.slots, self.max_length, self.batch_size = inputs, slots, max_length, 3
+        self.batch = inputs
 
     def train_dataloader(self):
         return DataLoader([self.batch], batch_size=None)
 
-    val_dataloader = train_dataloader
+    val_dataloader = test_dataloader = train_dataloader
+
+
+class Data(OwnData):
+    """The least a run asks of a data module of ptune."""
+
+    chosen_on = chosen_how = "validation"
+    said = ()
+
+    def __init__(self, inputs, backbone, slots=0, max_length=7):
+        super().__init__(inputs)
+        self.backbone, self.slots, self.max_length, self.batch_size = backbone, slots, max_length, 3
+
+    def recipe(self):
+        return {}
+
+    learned = recipe
 
 
 @each_method

@@ -50,13 +50,14 @@ class Predictor:
     row are one answer, which is the same with `top_k`.
 
     Args:
-        model: a method whose backbone is loaded.
+        model: a method; its backbone is loaded if it is not yet.
         data: the data module; it need not be set up.
         device: where to compute, such as "cpu" or "cuda:1".
         precision: Lightning's, with which the run was evaluated; mixed ones are kept.
     """
 
     def __init__(self, model: PromptTuner, data: TaskData, device: str = "cpu", precision: str = "32-true") -> None:
+        model.configure_model()
         try:
             self.model = model.to(torch.device(device)).eval()
         except (RuntimeError, AssertionError) as error:  # torch's, of a device that is none or not there

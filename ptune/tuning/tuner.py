@@ -241,6 +241,8 @@ class PromptTuner(Steps, Stored, ABC):
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores of a batch, in the form of the task's head."""
+        if self.backbone is None:
+            raise InputError("backbone: is not loaded yet; call configure_model(), as Lightning's Trainer does.")
         begin = self.known(batch) if self.known and "numbers" in batch else None
         hidden = self.backbone(batch, self.prompts(batch), begin, self.head.reads(batch, self.backbone))
         return self.head(hidden, batch, self.backbone)

@@ -307,6 +307,13 @@ def test_a_question_has_ranked_answers_over_all_windows_of_its_context(built, nu
 # ---- what is loaded
 
 
+def test_a_predictor_of_a_model_that_is_not_loaded_loads_it():
+    words = {"no": "judge", "yes": "baker"}
+    data = ptune.Classification("toy/pair", runs.bert(lm=True), template="{sentence1} [MASK]", verbalizer=words)
+    asked = ptune.Predictor(ptune.ManualPrompt(backbone=runs.bert(lm=True), head=data.head), data)
+    assert asked(("who?", "the nurse"))["label"] in words
+
+
 def test_what_was_learned_from_the_data_is_saved(built, tmp_path):
     task = ptune.TaskSpec("own", "span_qa", text=("question", "context"), label="answers", metrics=("f1",))
     data = ptune.SpanQA(task, runs.bert(), max_length=48, stride=3, null_threshold=-1e9)
