@@ -285,7 +285,7 @@ def test_the_printed_count_is_the_formulas(build, trainer, batch, capsys, name):
     runner = trainer(
         max_epochs=1, num_sanity_val_steps=0, log_every_n_steps=1, callbacks=[Beginning(lambda trainer: "nowhere")]
     )
-    runner.fit(model, Data(batch(labels=LABELS), slots=model.slots))
+    runner.fit(model, Data(batch(labels=LABELS), model.spec.name, slots=model.slots))
     printed = capsys.readouterr().out
     share = re.escape(f"{100 * total / BERT:.3f} % of the backbone's {BERT:,}")
     assert re.search(rf"trained in all +{total:,}  {share}", printed)
@@ -298,11 +298,27 @@ def test_the_printed_count_is_the_formulas(build, trainer, batch, capsys, name):
 )
 def test_text_and_shift_must_fit_into_the_positions_before_the_first_step(build, trainer, batch, arguments, fits):
     options = {"max_epochs": 1, "num_sanity_val_steps": 0, "log_every_n_steps": 1}
-    trainer(**options).fit(build("prefix", **arguments), Data(batch(labels=LABELS), max_length=fits))
+    model = build("prefix", **arguments)
+    trainer(**options).fit(model, Data(batch(labels=LABELS), model.spec.name, max_length=fits))
     runner = trainer(**options)
     with pytest.raises(InputError, match=rf"max_length: {fits + 1} tokens.* the 48 positions .*max_length {fits} or"):
-        runner.fit(build("prefix", **arguments), Data(batch(labels=LABELS), max_length=fits + 1))
+        runner.fit(model, Data(batch(labels=LABELS), model.spec.name, max_length=fits + 1))
     assert runner.global_step == 0
+
+
+def test_a_data_module_of_another_backbone_is_refused_before_the_first_step(build, trainer, batch):
+    runner, model = trainer(max_epochs=1, num_sanity_val_steps=0), build("prefix")
+    with pytest.raises(InputError, match=rf"data.backbone: 'gpt2', but PTuningV2 reads '{model.spec.name}'; .* same"):
+        runner.fit(model, Data(batch(labels=LABELS), "gpt2"))
+    assert runner.global_step == 0
+
+
+@pytest.mark.parametrize("name", ["prefix", "soft prompt"])
+def test_a_data_module_of_the_users_own_trains_and_measures(build, trainer, batch, name):
+    runner, model = trainer(max_epochs=1, num_sanity_val_steps=0, log_every_n_steps=1), build(name)
+    runner.fit(model, OwnData(batch(labels=LABELS)))
+    assert runner.global_step == 1
+    assert "test/accuracy" in runner.test(model, OwnData(batch(labels=LABELS)), verbose=False)[0]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 class Recipe(Protocol):
     """A data module that says how it reads a row, as those of ptune do."""
 
+    backbone: str
+    slots: int
+    max_length: int
+
     @abstractmethod
     def recipe(self) -> dict[str, Any]:
         """Its arguments, in JSON's types."""

@@ -20,7 +20,7 @@ from ptune.tasks.spec import HeadSpec
 from ptune.tuning import resume, saving
 from ptune.tuning.checks import check_not_negative, check_positive, check_rate
 from ptune.tuning.optimizer import adamw
-from ptune.tuning.recipe import kept
+from ptune.tuning.recipe import Recipe, kept
 from ptune.tuning.schedules import Schedule, scheduler
 from ptune.tuning.steps import Steps
 from ptune.tuning.stored import Stored
@@ -284,17 +284,22 @@ class PromptTuner(Steps, Stored, ABC):
         """
 
     def check_data(self, data: Any) -> None:
-        """Check the data module before the first batch; None stands for plain loaders, which are not checked.
+        """Check ptune's data module before the first batch; plain loaders (None) and others' modules are not checked.
 
         How it reads a row is kept in `recipe`, which is saved with the tensors.
 
         Raises:
-            InputError: the data module lacks the method's input slots, or its longest text and the shift of positions
-                exceed the positions of the backbone.
+            InputError: the data module tokenizes for another backbone or lacks the method's input slots, or its longest
+                text and the shift of positions exceed the positions of the backbone.
         """
         room = self.backbone.room
-        if data is None:
+        if not isinstance(data, Recipe):
             return
+        if data.backbone != self.hparams["backbone"]:  # token ids of another vocabulary would train without a word
+            raise InputError(
+                f"data.backbone: {data.backbone!r}, but {type(self).__name__} reads {self.hparams['backbone']!r}; give "
+                "both the same backbone."
+            )
         if data.slots != self.slots:
             raise InputError(
                 f"data.slots: {data.slots}, but {type(self).__name__} fills {self.slots}; use slots={self.slots}."

@@ -109,10 +109,18 @@ class Texts:
 
     slots, max_length = P, S + P
 
+    def __init__(self, backbone):
+        self.backbone = backbone
 
-def test_texts_of_more_tokens_than_rows_are_refused_before_training(build, monkeypatch):
-    model, data = build(), Texts()
-    monkeypatch.setattr("ptune.tuning.tuner.kept", lambda data: {})
+    def recipe(self):
+        return {}
+
+    learned = recipe
+
+
+def test_texts_of_more_tokens_than_rows_are_refused_before_training(build):
+    model = build()
+    data = Texts(model.spec.name)
     model.check_data(data)
     data.max_length = S + P + 3
     with pytest.raises(InputError, match=r"tokens: 5, but data.max_length: 10 leaves 8 tokens .* --model.tokens 8 or"):
