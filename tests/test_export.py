@@ -386,7 +386,11 @@ def test_the_command_exports_a_run_and_prints_python_that_loads_it(tmp_path, cap
         assert_close(names["model"].eval()(**inputs).logits, model(batch), rtol=1e-5, atol=1e-5)
     assert runs.contents(tmp_path / "run") == before
     card = check_folder(tmp_path / "run", tmp_path / "adapter")
-    assert "PeftModel.from_pretrained" in card.text
+    assert 'PeftModel.from_pretrained(model, "FOLDER")' in card.text
+    code = card.text.partition("With PEFT")[2].partition("## Training")[0]
+    assert '.from_pretrained("BACKBONE", num_labels=2)' in code
+    assert str(tmp_path) not in code
+    assert runs.bert() not in code
 
 
 def check_folder(run_dir, folder):

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ptune.backbone.pretrained import origin
 from ptune.data.base import TaskData
 from ptune.run import configs
 from ptune.serving.loading import CONFIG, PROMPTS
@@ -50,6 +51,9 @@ def write_folder(
         shutil.copyfile(own, folder / PROMPTS)
     else:  # of a method that trains nothing, or of an older version
         model.save_prompts(folder / PROMPTS)
+    place = origin(model.hparams["backbone"])["pretrained_model_name_or_path"]
+    for own, name in ((str(folder), "FOLDER"), (place, "BACKBONE" if Path(place).is_dir() else place)):
+        peft = peft.replace(repr(own), f'"{name}"')  # a card is read elsewhere
     config = configs.read(str(run_dir / CONFIG))
     sections = {name: config[name] for name in ("model", "data")}
     arguments = {key: value for key, value in sections["data"]["init_args"].items() if key not in LEFT_OUT}
@@ -133,7 +137,8 @@ def card(
     rows = [f"| {split} | {result['rows'][split]:,} | {name} | {value:.4f} |" for split, name, value in measured]
     table = "\n".join(["| split | rows | metric | value |", "|---|---|---|---|", *rows]) if rows else "Not measured."
     trained = sum(value.numel() for value in model.tensors().values())
-    with_peft = f"\nWith PEFT:\n\n```python\n{peft}\n```\n" if peft else ""
+    where = "  # BACKBONE is the folder of the backbone above" if '"BACKBONE"' in peft else ""
+    with_peft = f"\nWith PEFT:\n\n```python\n{peft}{where}\n```\n" if peft else ""
     text = f"""# {method} on {task.name}
 
 {trained:,} numbers for the task `{task.name}` ({data.format}), made by ptune.
