@@ -1,5 +1,7 @@
 """A backbone in one file, as llama.cpp keeps it."""
 
+import os
+
 import pytest
 import runs
 import torch
@@ -64,6 +66,20 @@ def test_sizes_tokenizer_and_hidden_states_are_those_of_transformers(file):
         ours, expected = Backbone(str(file))(batch), theirs.model(**batch).last_hidden_state
     kept = batch["attention_mask"].bool()
     torch.testing.assert_close(ours[kept], expected[kept])
+
+
+def test_its_config_and_its_tokenizer_are_read_once_until_it_is_written(file, tmp_path, monkeypatch):
+    own, opened, reader = tmp_path / "own.gguf", [], gguf.GGUFReader
+    own.write_bytes(file.read_bytes())
+    monkeypatch.setattr(gguf, "GGUFReader", lambda path: opened.append(path) or reader(path))
+    first, tokenizer = describe(str(own)), load(str(own))
+    once = len(opened)
+    tokenizer.pad_token = "<s>"
+    assert (describe(str(own)).config.to_dict(), load(str(own)).pad_token) == (first.config.to_dict(), "</s>")
+    assert len(opened) == once > 0
+    os.utime(own, ns=(0, 0))
+    describe(str(own))
+    assert len(opened) > once
 
 
 @pytest.mark.parametrize("method", ["PTuningV2", "PromptTuning", "FineTuning"])

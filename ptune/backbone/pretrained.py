@@ -1,10 +1,12 @@
 """Where a pretrained backbone is, and what its files say before any weights are loaded."""
 
+import copy
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PretrainedConfig
@@ -61,6 +63,24 @@ def origin(name: str) -> dict[str, str]:
         owner, model, *path = name.split("/")
         folder, file = f"{owner}/{model}", "/".join(path)
     return {"pretrained_model_name_or_path": folder, "gguf_file": file}
+
+
+def read(kind: Any, place: dict[str, str]) -> Any:
+    """What a class of transformers (AutoConfig, AutoTokenizer) reads at the place that `origin` gives.
+
+    A GGUF file is read once as long as nothing writes it: the words that it holds beside its config take seconds.
+    """
+    if "gguf_file" not in place:
+        return kind.from_pretrained(**place, trust_remote_code=False)  # None would ask on stdin
+    folder, file = place["pretrained_model_name_or_path"], place["gguf_file"]
+    own = Path(folder, file)
+    return copy.deepcopy(_of_gguf(kind, folder, file, own.stat().st_mtime_ns if own.is_file() else 0))
+
+
+@lru_cache(maxsize=8)
+def _of_gguf(kind: Any, folder: str, file: str, written: int) -> Any:
+    """What `kind` reads of the file that was `written` then."""
+    return kind.from_pretrained(folder, gguf_file=file, trust_remote_code=False)
 
 
 def local(name: str) -> Path | None:
@@ -135,7 +155,7 @@ def describe(name: str) -> BackboneSpec:
     """
     place = origin(name)
     try:
-        config = AutoConfig.from_pretrained(**place, trust_remote_code=False)  # None would ask on stdin
+        config = read(AutoConfig, place)
     except Exception as error:  # of any kind: transformers does not check that the file holds what it reads from it
         reason = " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else first_line(error)
         if Path(place["pretrained_model_name_or_path"]).is_dir():

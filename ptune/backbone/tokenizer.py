@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ptune.backbone.pretrained import origin
+from ptune.backbone.pretrained import origin, read
 from ptune.errors import InputError, first_line
 
 
@@ -22,7 +22,7 @@ def load(backbone: str) -> PreTrainedTokenizerBase:
     """
     files = origin(backbone)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**files, trust_remote_code=False)  # None would ask on stdin
+        tokenizer = read(AutoTokenizer, files)
         special = tokenizer.all_special_ids  # an unknown token that is itself unknown is found here
     except Exception as error:  # of any kind: transformers does not check what the tokenizer's files hold
         raise InputError(
