@@ -67,7 +67,8 @@ def parsed(args: list[str]) -> Namespace:
         help="column that says which run answers a row, by the name of its folder, by NAME of a run given as NAME=RUN, "
         "or by its task where no other run has the same; without it every run answers every row",
     )
-    parser.add_argument("--output", default="-", type=home, help=f"a file {' '.join(OUTPUTS[:-1])}, or - for stdout")
+    where = f"a file {' '.join(OUTPUTS[:-1])}, or - for stdout; with --format glue, a folder"
+    parser.add_argument("--output", default="-", type=home, help=where)
     parser.add_argument("--format", choices=("rows", "glue"), default="rows", help="glue: the benchmark's own file")
     top_k = (
         "list so many classes, choices, spans or words of each row, best first; a number, the tags of a sentence and "
@@ -106,7 +107,7 @@ def _check(found: Namespace) -> None:
     if found.format == "glue":
         if len(found.runs) > 1 or found.route:
             raise InputError("--format glue: the benchmark's file has answers of one run; name one, without --route.")
-        if found.output == "-" or output.is_file():
+        if found.output == "-" or output.is_file() or (output.suffix and not output.is_dir()):
             raise InputError(f"--output {found.output}: the benchmark's file goes into a folder; give one.")
         if found.top_k:
             raise InputError(f"--top_k {found.top_k}: the benchmark takes one answer a row; leave it out.")

@@ -259,6 +259,10 @@ def test_ranked_answers_are_a_list_in_every_kind_of_file(prompt, tmp_path, kind)
         (["@", "--input", "-", "--format", "glu"], "argument --format: invalid choice: 'glu'"),
         (["@", "--input", "-", "--format", "glue"], "--output -: the benchmark's file goes into a folder"),
         (
+            ["@", "--input", "-", "--format", "glue", "--output", "RTE.tsv"],
+            "--output RTE.tsv: the benchmark's file goes",
+        ),
+        (
             ["@", "--input", "-", "--format", "glue", "--output", "sub"],
             "--format glue: task 'own' is none of ",
         ),
