@@ -246,7 +246,8 @@ def _legend(axes: "Axes", columns: int) -> None:
 def run(args: list[str] | None = None) -> str:
     """Inspect the run that the command line names; return the tables, and where the picture is."""
     parser = Arguments("python -m ptune.inspect", description="Inspect the prompt of a finished run.")
-    parser.add_argument("run_dir", type=place, help="directory of a finished run")
+    parser.add_argument("run_dir", type=place, help="directory of a finished run, or exported folder")
+    parser.add_argument("--data.path", metavar="DIR", dest="path", help="where the rows are, if not where the run says")
     parser.add_argument("--no-picture", action="store_true", help="tables alone; needs no matplotlib")
     parser.add_argument("--trust", action="store_true", help=TRUST)
     arguments = parser.parse_args(args)
@@ -255,7 +256,8 @@ def run(args: list[str] | None = None) -> str:
         require("matplotlib", "plot", ", or use --no-picture for the tables alone")
         if file.exists():
             raise InputError(f"{file}: exists; move it away, or use --no-picture.")
-    model, data = read(arguments.run_dir, "--model.attention", "eager", trust=arguments.trust)
+    moved = () if arguments.path is None else ("--data.path", arguments.path)
+    model, data = read(arguments.run_dir, "--model.attention", "eager", *moved, trust=arguments.trust)
     data.setup("fit")
     findings = look(model, next(iter(data.val_dataloader())))
     title = f"{type(model).__name__} on {model.head_spec.task}"

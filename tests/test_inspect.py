@@ -198,6 +198,8 @@ def test_the_command_prints_tables_and_draws_a_picture_that_it_never_overwrites(
     code, out, err = outcome([finished_run], capsys)
     assert (code, out) == (2, "")
     assert err == [f"error: {finished_run}/inspect.png: exists; move it away, or use --no-picture."]
+    _, _, err = outcome([finished_run, "--no-picture", "--data.path", "nowhere"], capsys)
+    assert err[0].startswith("error: --data.path nowhere: does not exist")
     code, out, _ = outcome([finished_run, "--no-picture"], capsys)
     assert code == 0
     assert "Picture" not in out
