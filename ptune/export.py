@@ -75,6 +75,8 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
             f"backbone {path!r}: PEFT's scores would differ from the run's by {difference:.2g}; "
             + (f"{other_pooling(model, type(base).__name__)}; use --no-head." if head else "it cannot be exported.")
         )
+    # Its name, not the folder where it lies here: an adapter is read elsewhere.
+    adapter.peft_config["default"].base_model_name_or_path = model.hparams["backbone"]
     with told(folder, "give another folder."):
         adapter.save_pretrained(str(folder))
     options = {key: value for key, value in place.items() if value != path} | outputs

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 
 import huggingface_hub
@@ -156,6 +157,17 @@ def test_what_was_exported_is_loaded_again_with_bit_equal_scores(build, batch, t
     write_adapter(model, tmp_path)
     load_adapter(other, tmp_path)
     assert torch.equal(scores(other, batch()), scores(model, batch()))
+
+
+@peft_prefix
+def test_an_adapter_names_the_package_of_its_backbone_and_no_folder_of_this_machine(build, tiny, tmp_path, monkeypatch):
+    shutil.copytree(tiny("bert"), tmp_path / "some_package" / "model")
+    (tmp_path / "some_package" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    write_adapter(build(PTuningV2, backbone="package:some_package/model"), tmp_path / "adapter")
+    text = (tmp_path / "adapter" / "adapter_config.json").read_text()
+    assert json.loads(text)["base_model_name_or_path"] == "package:some_package/model"
+    assert str(tmp_path) not in text
 
 
 PEFTS = {
