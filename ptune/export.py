@@ -26,8 +26,9 @@ from ptune.run.command import TRUST, Arguments, place, printed
 from ptune.run.disk import told
 from ptune.serving.folder import write_folder
 from ptune.serving.loading import of_folder
+from ptune.tuning import saving
 from ptune.tuning.injected import peft_library
-from ptune.tuning.peft_gaps import TASKS, gaps, one_text, other_pooling, prompt_gaps, prompts_of
+from ptune.tuning.peft_gaps import TASKS, gaps, one_text, other_pooling, prompts_of
 from ptune.tuning.tuner import PromptTuner
 
 if TYPE_CHECKING:
@@ -75,16 +76,21 @@ def write_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> 
             f"backbone {path!r}: PEFT's scores would differ from the run's by {difference:.2g}; "
             + (f"{other_pooling(model, type(base).__name__)}; use --no-head." if head else "it cannot be exported.")
         )
-    # Its name, not the folder where it lies here: an adapter is read elsewhere.
-    adapter.peft_config["default"].base_model_name_or_path = model.hparams["backbone"]
     with told(folder, "give another folder."):
         adapter.save_pretrained(str(folder))
+        _name_backbone(folder / "adapter_config.json", model.hparams["backbone"])
     options = {key: value for key, value in place.items() if value != path} | outputs
     more = "".join(f", {key}={value!r}" for key, value in options.items())
     return (
         f"from peft import PeftModel\nfrom transformers import {name}\n\n"
         f"model = {name}.from_pretrained({path!r}{more})\nmodel = PeftModel.from_pretrained(model, {str(folder)!r})"
     )
+
+
+def _name_backbone(file: Path, name: str) -> None:
+    """Name the backbone in PEFT's file as the run does: PEFT names the folder where it lies on this machine."""
+    found = json.loads(file.read_text())
+    saving.write_whole(file, json.dumps(found | {"base_model_name_or_path": name}, indent=2).encode())
 
 
 def load_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> None:
@@ -101,7 +107,7 @@ def load_adapter(model: PromptTuner, folder: str | Path, head: bool = True) -> N
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder}: not a folder with a PEFT adapter in safetensors ({error}).") from error
     model.configure_model()
-    _refuse(prompt_gaps(model))
+    _refuse(gaps(model, head=False))
     kind = {"PrefixTuningConfig": ("PREFIX_TUNING",), "PromptTuningConfig": ("PROMPT_TUNING", "P_TUNING")}
     if config["peft_type"] not in kind[_counterpart(model)]:
         raise InputError(

@@ -28,14 +28,6 @@ def gaps(model: PromptTuner, head: bool = True) -> list[str]:
     Weights need not be loaded; with them, the pooling that `pool: auto` stands for and the trained tensors of the
     backbone are checked as well. What a forward pass alone can show, `write_adapter` finds.
     """
-    return prompt_gaps(model) + (head_gaps(model) if head else [])
-
-
-def prompt_gaps(model: PromptTuner) -> list[str]:
-    """Why PEFT has no such prompt."""
-    backbone, found = model.hparams["backbone"], []
-    if type(model.spec.config).is_encoder_decoder:
-        found.append(f"backbone {backbone!r}: of an encoder-decoder, PEFT prompts the decoder, ptune the encoder.")
     prompts = prompts_of(model)
     own = sum(name.startswith("prompt.") for name in model.tensors())
     if (
@@ -44,10 +36,15 @@ def prompt_gaps(model: PromptTuner) -> list[str]:
         or prompts.memory is not None
         or own != 1 + (prompts.gate is not None)
     ):
-        return [
-            *found,
-            f"model: {type(model).__name__} has no prompt for PEFT; PTuningV2, PromptTuning and PTuning do.",
-        ]
+        return [f"model: {type(model).__name__} has no prompt for PEFT; PTuningV2, PromptTuning and PTuning do."]
+    return _prompt_gaps(model, prompts) + (_head_gaps(model) if head else [])
+
+
+def _prompt_gaps(model: PromptTuner, prompts: Prompts) -> list[str]:
+    """Why PEFT has no such prompt, of those that it has a form of."""
+    backbone, found = model.hparams["backbone"], []
+    if type(model.spec.config).is_encoder_decoder:
+        found.append(f"backbone {backbone!r}: of an encoder-decoder, PEFT prompts the decoder, ptune the encoder.")
     for name, off in {"backbone_lr": "use 0", "also": "leave it out"}.items():
         if value := model.hparams.get(name):
             found.append(
@@ -76,7 +73,7 @@ def prompt_gaps(model: PromptTuner) -> list[str]:
     return found
 
 
-def head_gaps(model: PromptTuner) -> list[str]:
+def _head_gaps(model: PromptTuner) -> list[str]:
     """Why the heads of transformers give other scores, as far as their modules show."""
     kind = model.head_spec.kind
     if kind not in TASKS:
