@@ -117,8 +117,9 @@ class Accompanied(PromptTuner, ABC):
         """The tensors of the companions."""
         wanted, named = self.hparams["also"] or (), dict(backbone.named_parameters())
         found = {name: named[name] for name in self.adapters}
-        for each in FOUND.keys() & set(wanted):
-            found |= FOUND[each][1](backbone)
+        for name, (_, find) in FOUND.items():  # in one order in every process: an optimizer's state has no names
+            if name in wanted:
+                found |= find(backbone)
         return found
 
     @property

@@ -14,6 +14,7 @@ from ptune.methods.apt import APT
 from ptune.methods.p_tuning import PTuning
 from ptune.methods.p_tuning_v2 import PTuningV2
 from ptune.methods.prompt_tuning import PromptTuning
+from ptune.tuning import companions
 
 ALL = ["bias", "query_bias", "layer_norm"]
 LABELS = torch.tensor([0, 1, 2])
@@ -102,6 +103,17 @@ def test_each_familys_own_names_are_found(build, family, also, a_name):
 def test_a_family_that_has_none_is_refused(build, method, family, also, what):
     with pytest.raises(InputError, match=rf"also: '{also}', but backbone .*'{family}'\) has no {what}.*leave it out"):
         build(method, family, also=[also])
+
+
+def test_companions_are_in_one_order_whatever_pythons_hash_seed(build, monkeypatch):
+    """A checkpoint has an optimizer's state by the places of the tensors: another order gives it to other tensors."""
+    each = {
+        f"norm{i}": ("", lambda backbone, i=i: dict([[*companions.layer_norms(backbone).items()][i]])) for i in range(8)
+    }
+    monkeypatch.setattr(companions, "FOUND", each)
+    model = build(also=[*reversed(each)])
+    expected = [*companions.layer_norms(model.backbone)][:8]
+    assert [*model.groups()["backbone"]] == [f"backbone.{name}" for name in expected]
 
 
 def test_without_companions_nothing_of_the_backbone_is_trained(build):
