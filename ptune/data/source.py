@@ -48,7 +48,7 @@ def read(task: TaskSpec, path: str | list[str] | None, lone: bool = False) -> di
         splits = {split: _generated(task.name, split) for split in wanted}
     else:
         splits = read_hub(task, wanted, needed)
-    splits = {split: _called(rows, task) for split, rows in splits.items()}
+    splits = {split: _named(_called(rows, task), task) for split, rows in splits.items()}
     if not task.where:
         return splits
     column, value = task.where
@@ -65,6 +65,26 @@ def _called(rows: Rows, task: TaskSpec) -> Rows:
         return ((place, {name: row[column] for name, column in names.items()} | row) for place, row in rows.read())
 
     return Rows(rows.origin, called, lambda: cache.key(rows.digest(), names))
+
+
+def _named(rows: Rows, task: TaskSpec) -> Rows:
+    """The rows of a Dataset with the names of its codes, where those are the task's labels.
+
+    As a label, 1 would be the name 1, and as a code of the names 1, 2, 3 it is the name 2.
+    """
+    column, names = task.label, rows.names.get(task.label)
+    if not names or names != task.labels:
+        return rows
+
+    def name(value: object) -> object:
+        if isinstance(value, list):
+            return [name(item) for item in value]
+        return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+    def named() -> Placed:
+        return ((place, row | {column: name(row[column])}) for place, row in rows.read())
+
+    return Rows(rows.origin, named, lambda: cache.key(rows.digest(), names), rows.names)
 
 
 def _where(rows: Rows, name: str, column: str, value: str, needed: bool) -> Rows:

@@ -297,6 +297,29 @@ def test_a_dataset_gives_its_codes_their_names(tmp_path, backbone):
     assert Tagging(path=str(tmp_path / "ner"), backbone=backbone).task.labels == ("O", "B-X")
 
 
+@pytest.mark.parametrize("names", [["1", "0"], ["-1", "1"], ["1", "2", "3"]], ids=str)
+def test_codes_of_a_dataset_whose_names_are_numbers_stay_codes(names, tmp_path, backbone):
+    import datasets
+
+    kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    codes = [*range(len(names))]
+    part = datasets.Dataset.from_dict({"text": [f"a{i}" for i in codes], "label": codes}, features=kinds)
+    hidden = datasets.Dataset.from_dict({"text": ["a"], "label": [-1]}, features=kinds)
+    datasets.DatasetDict(train=part, validation=part, test=hidden).save_to_disk(tmp_path / "own")
+    data = Classification(path=str(tmp_path / "own"), backbone=backbone)
+    data.setup("fit")
+    assert data.task.labels == tuple(names)
+    assert data._rows["validation"]["label"][:] == codes
+    assert data.splits == ["validation"], "code -1 is no label, whatever the names"
+    lists = datasets.List(datasets.ClassLabel(names=names))
+    kinds = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "tags": lists})
+    part = datasets.Dataset.from_dict({"tokens": [["a"] * len(names)], "tags": [codes]}, features=kinds)
+    datasets.DatasetDict(train=part, validation=part).save_to_disk(tmp_path / "tags")
+    data = Tagging(path=str(tmp_path / "tags"), backbone=backbone)
+    data.setup("fit")
+    assert data._rows["validation"]["tags"][:] == [codes]
+
+
 def test_shots_and_held_out_rows_are_drawn_by_the_labels_that_were_read(folder, backbone):
     path = folder(train=QUESTIONS)
     held = Classification(KIND, backbone, path=path, holdout=0.2)
