@@ -15,8 +15,8 @@ from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.tasks.spec import TaskSpec
 
-CHOICE = re.compile(r"((?:choice|ending|option|answer|candidate)?_?)([0-9]+|[a-e])", re.ASCII | re.IGNORECASE)
-"""Usual names of the columns of choices: ending0, choice_2, optionB, and A to E."""
+CHOICE = re.compile(r"((?:choice|ending|option|answer|candidate)?_?)([0-9]+|[a-h])", re.ASCII | re.IGNORECASE)
+"""Usual names of the columns of choices: ending0, choice_2, optionB, and A to H."""
 
 
 @final

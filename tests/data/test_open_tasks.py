@@ -79,6 +79,7 @@ def test_usual_columns_of_tags(label, folder, backbone):
         ("premise choice_1 choice_2 gold", "premise", "choice_1 choice_2", "gold"),
         ("article question A B C D answer id", "article question", "A B C D", "answer"),
         ("question optionA optionB label", "question", "optionA optionB", "label"),
+        ("question A B C D E F G H answer", "question", "A B C D E F G H", "answer"),
     ],
 )
 def test_usual_columns_of_a_choice(columns, text, choices, label, folder, backbone):
