@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 3
+VERSION = 4
 """Part of every key: raise it when a `parse` or an `encode` changes what it returns."""
 BLOCK = 1000
 """Number of rows that are checked or tokenized at a time."""

@@ -16,6 +16,9 @@ from ptune.errors import InputError
 from ptune.heads.base import Answer
 from ptune.tasks.spec import TaskSpec
 
+BITS = {"0": False, "1": True, "False": False, "True": True}
+"""What a matrix of labels has in each of its columns."""
+
 
 @final
 class MultiLabel(TaskData):
@@ -86,7 +89,7 @@ class MultiLabel(TaskData):
         if isinstance(value, str) and (found := written_list(self.task.label, value, codes=True)) is not None:
             value = found
         if isinstance(value, str) and self.separator:
-            return [label for part in value.split(self.separator) if (label := part.strip())]
+            return self._names([label for part in value.split(self.separator) if (label := part.strip())])
         if not isinstance(value, list | tuple):
             fix = "; if it holds labels, give what stands between them, such as --data.separator ','"
             raise InputError(
@@ -95,7 +98,18 @@ class MultiLabel(TaskData):
             )
         if not all(isinstance(label, str | int | float) and label != "" for label in value):
             raise InputError(f"column {self.task.label!r}: {value!r:.40} is no list of names or codes of labels.")
-        return list(value)
+        return self._names(list(value))
+
+    def _names(self, value: list) -> list:
+        """The labels of a row, which are no row of a matrix: its 0 and 1 would be two codes, each many times."""
+        given = [BITS.get(open_task.label_name(label)) for label in value]
+        if None not in given and len({*given}) < len(given):
+            codes = [code for code, there in enumerate(given) if there]
+            raise InputError(
+                f"column {self.task.label!r}: {value!r:.40} seems to have a 0 or a 1 for each label; give the names or "
+                f"codes of the labels that the row has, which would be {codes!r:.40}."
+            )
+        return value
 
     def missing(self, value: Any) -> bool:
         """Whether the labels are not published; with a separator, an empty text is a row without any label."""

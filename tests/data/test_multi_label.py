@@ -50,6 +50,11 @@ def test_a_pair_of_texts_codes_and_a_separator(folder, backbone):
     coded = MultiLabel(TaskSpec(text=("t",), label="y", labels=LABELS), backbone)
     assert coded.parse({"t": "a", "y": [2, "art", 2]})["label"] == [1, 0, 1]
     assert coded.parse({"t": "a", "y": []})["label"] == [0, 0, 0]
+    assert coded.parse({"t": "a", "y": [1, 0]})["label"] == [1, 1, 0]
+    with pytest.raises(InputError, match=r"\['1', '1'\] seems to have a 0 or a 1 for each label; .* be \[0, 1\]\.$"):
+        data.parse(rows[0] | {"labels": "1; 1"})
+    with pytest.raises(InputError, match=r"\[0, 0, 0\] seems to have a 0 or a 1 for each label; .* would be \[\]\.$"):
+        coded.parse({"t": "a", "y": [0, 0, 0]})
     assert coded.parse(coded.unanswered({"t": "a"}))["label"] == [0, 0, 0]
 
 
@@ -86,6 +91,8 @@ def test_a_test_split_of_empty_texts_has_labels_with_a_separator_alone(separator
         (None, r"line 13: column 'labels' is empty"),
         ([None], r"line 13: column 'labels': \[None\] is no list of names or codes"),
         ([["art"]], r"line 13: column 'labels': \[\['art'\]\] is no list"),
+        ([1, 0, 1], r"line 13: column 'labels': \[1, 0, 1\] seems to have a 0 or a 1 .*, which would be \[0, 2\]\.$"),
+        ([0.0, 0.0, 1.0], r"line 13: column 'labels': \[0.0, 0.0, 1.0\] seems to have .* would be \[2\]\.$"),
     ],
 )
 def test_a_column_that_holds_no_lists_is_named_with_its_line(value, sentence, folder, backbone):
