@@ -56,7 +56,8 @@ def fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
         content = backend.to_str()
     else:
         content = json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    return json.dumps([type(tokenizer).__name__, content, tokenizer.special_tokens_map], sort_keys=True, default=str)
+    settings = [tokenizer.special_tokens_map, tokenizer.truncation_side, tokenizer.model_input_names]
+    return json.dumps([type(tokenizer).__name__, content, settings], sort_keys=True, default=str)
 
 
 def key(*parts: Any) -> str:

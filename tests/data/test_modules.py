@@ -510,6 +510,10 @@ def test_fingerprint_is_of_the_tokenizer(backbone, tmp_path):
     assert cache.fingerprint(one) == cache.fingerprint(two), "whatever it was called with last"
     two.add_tokens(["ptune"])
     assert cache.fingerprint(one) != cache.fingerprint(two)
+    for name, value in {"truncation_side": "left", "model_input_names": ["input_ids", "attention_mask"]}.items():
+        before = cache.fingerprint(one)
+        setattr(one, name, value)
+        assert cache.fingerprint(one) != before, f"{name} decides what is returned"
 
 
 def test_cache_that_cannot_be_written(folder, backbone, tmp_path, monkeypatch):
