@@ -104,8 +104,8 @@ def fewer(data: Any, train: "Dataset") -> "Dataset":
 
 
 def tokenized(data: Any, split: str, rows: "Dataset") -> "Dataset":
-    """The items of a split's checked rows."""
-    train = split == data.task.train
+    """The items of a split's checked rows: those of an evaluation where the training split is evaluated, too."""
+    train = split == data.task.train and split not in data.evaluated
     settings = [data.format, data.tokenizer_fingerprint, data.budget, train, data.settings()]
     key = cache.key(cache.release(), settings, rows._fingerprint)
     blocks = (block.to_pylist() for block in rows.with_format("arrow").iter(cache.BLOCK))  # type: ignore[union-attr]

@@ -1,6 +1,7 @@
 import gzip
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,14 @@ def test_training_rows_are_windows(tmp_path):
     assert "references" not in train
     assert len(data.train_dataloader()) == len(train["input_ids"]) > 4
     assert len(data.loader("validation")) == 4
+
+
+def test_a_training_split_that_is_evaluated_has_the_windows_of_a_question_together(tmp_path):
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    data = SpanQA(replace(TASK, evaluate=("train",)), MINILM, path=str(tmp_path), stride=16)
+    data.setup("fit")
+    assert len(data.items_of("train")) == len(ROWS) < len(next(iter(data.train_dataloader()))["labels"])
+    assert [reference["id"] for reference in next(iter(data.val_dataloader()))["references"]] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("slots", [0, 5])
