@@ -195,6 +195,9 @@ def parquet(file: Path) -> Placed:
     try:
         with pq.ParquetFile(file) as stored:
             limits.check_rows(file, stored.metadata.num_rows)
+            names = stored.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise InputError(f"{file}: a column name occurs twice in {names}; rename one.")
             for block in stored.iter_batches(BLOCK):
                 size = limits.check_block(file, block, size)
                 for row in _values(block, file, number):

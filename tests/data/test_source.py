@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ptune.data import source
+from ptune.data import readers, source
 from ptune.data.classification import Classification
 from ptune.errors import InputError
 from ptune.tasks import TaskSpec
@@ -124,6 +124,16 @@ def test_a_time_of_parquet_that_python_cannot_hold_is_named_by_row_and_column(tm
     pq.write_table(pa.table(columns | {"when": times}), tmp_path / "validation.parquet")
     with pytest.raises(InputError, match=r"validation.parquet, row 2: column 'when' holds a value that cannot be read"):
         load(str(tmp_path), backbone)
+
+
+def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "validation.parquet"
+    pq.write_table(pa.table([pa.array(["x"]), pa.array([0]), pa.array([1])], names=["a", "y", "y"]), file)
+    with pytest.raises(InputError, match=r"validation.parquet: a column.* twice in \['a', 'y', 'y'\]; rename"):
+        list(readers.parquet(file))
 
 
 def test_a_parquet_file_with_a_damaged_page_says_to_make_it_again(tmp_path):
