@@ -105,12 +105,12 @@ class Columns(ABC):
         raise InputError(f"column {self.task.label!r}: label {name!r} is none of {list(labels)} nor their code.")
 
     def missing(self, value: Any) -> bool:
-        """Whether a label is not published: null, GLUE's -1, or as a file of texts has them, nothing or -1.
+        """Whether a label is not published: null, NaN, GLUE's -1, or as a file of texts has them, nothing or -1.
 
         A text -1 is an answer where the task predicts a number, and where it is one of the labels.
         """
         if not isinstance(value, str):
-            return value in (None, -1)
+            return value in (None, -1) or (isinstance(value, float) and math.isnan(value))
         labels, hidden = self.task.labels, open_task.same_number(value.strip(), "-1")
         return not value.strip() or bool(hidden and labels and not any(open_task.same_number("-1", x) for x in labels))
 

@@ -56,6 +56,14 @@ def test_a_test_split_without_labels_is_left_out(nothing, folder, backbone):
         )
 
 
+def test_a_test_split_of_nan_is_left_out(folder, backbone):
+    rows = [{"text": "a", "label": name} for name in ("no", "yes")]
+    test = [{"text": "a", "label": float("nan")}] * 2
+    data = Classification(None, backbone, path=folder(train=rows, validation=rows, test=test))
+    data.setup("test")
+    assert data.splits == ["validation"]
+
+
 def test_a_test_split_without_numbers_is_left_out_and_minus_one_is_a_number(folder, backbone):
     rows = [{"text": "a", "label": name} for name in ("0.5", "-1")]
     for value, splits in (("", ["validation"]), ("-1", ["validation", "test"])):
