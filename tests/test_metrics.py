@@ -282,6 +282,14 @@ def test_decode_equals_a_loop(seed):
         assert float(null[question]) == pytest.approx(cls - score, abs=1e-4)
 
 
+@pytest.mark.parametrize("top_k", [1, 5])
+def test_an_answer_may_be_as_long_as_the_text_and_takes_no_more_memory(top_k):
+    windows_of = windows(0)
+    limited, unlimited = (ranked_spans(*windows_of, longest, top_k) for longest in (50, 10**12))
+    assert torch.equal(limited.spans, unlimited.spans)
+    assert torch.equal(limited.score, unlimited.score)
+
+
 @pytest.mark.parametrize("top_k", [2, 20, 1000])
 @pytest.mark.parametrize("seed", range(5))
 def test_ranked_spans_are_the_best_of_all_each_once(seed, top_k):

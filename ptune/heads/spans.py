@@ -68,7 +68,8 @@ def ranked_spans(
         max_answer_length: in tokens.
         top_k: number of spans of a question; k is less where there cannot be so many.
     """
-    n = len(scores)
+    n, t, _ = scores.shape
+    max_answer_length = min(max_answer_length, t)  # the memory grows with it
     context = offsets[..., 0] >= 0
     scores = scores.float()
     start, end = (_best(scores[..., side].masked_fill(~context, -torch.inf)) for side in (0, 1))
