@@ -176,6 +176,18 @@ def test_tasks_that_do_not_go_together_are_refused(options, part):
         MultiTask(**{"tasks": TASKS, "backbone": runs.bert()} | options)
 
 
+def test_a_task_without_a_training_split_is_named_with_its_folder(tmp_path):
+    places = []
+    for name in ("rte", "mrpc"):
+        (tmp_path / name).mkdir()
+        places.append(str(tmp_path / name))
+        for split in ("train", "validation")[name == "mrpc" :]:
+            runs.write(tmp_path / name / f"{split}.jsonl", [{"sentence1": "a", "sentence2": "b", "label": 0}])
+    data = MultiTask(["rte", "mrpc"], runs.bert(), places)
+    with pytest.raises(InputError, match=r"task 'mrpc': .*/mrpc has no split 'train' to train on; add that file"):
+        data.setup("fit")
+
+
 @pytest.mark.slow
 def test_a_run_leaves_a_prompt_for_each_task_that_answers_and_starts_another_run(tmp_path):
     options = ["--model", "MultitaskPrompt", "--model.backbone", runs.bert(), "--model.length", P, "--model.lr", "0.05"]

@@ -72,6 +72,11 @@ class MultiTask(TaskData):
             lacking = [part.task.name for part in self.parts if self.chosen_on not in part.fingerprints()]
             raise InputError(f"--data.tasks: {', '.join(lacking)} has no split {self.chosen_on!r}; add that file.")
 
+    def _missing_train(self) -> None:
+        for part in self.parts:
+            if self.task.train not in part.fingerprints():
+                part._missing_train()
+
     def _together(self, found: "list[Dataset]", split: str) -> "Dataset":
         """The rows of all tasks with their task's number as `group`, and the codes of all labels after one another."""
         from datasets import concatenate_datasets
