@@ -143,6 +143,8 @@ def text(args: list[str]) -> str:
     if path is not None:
         check_path("option --data.path", path)
     option = next((arg for arg in args if arg.startswith("-")), None)
+    if option == "--data.path":
+        raise InputError(f"option {option} names no folder; {USAGE}")
     if option is not None:
         raise InputError(f"option {option} does not exist; {USAGE}")
     if len(args) > 1:

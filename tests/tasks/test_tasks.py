@@ -213,7 +213,7 @@ def test_a_generated_row_or_one_of_the_users_files_is_shown(tmp_path, capsys):
         shown = capsys.readouterr().out.partition("  example")[2].strip()
         assert json.loads(shown) == row | {"sentence1": "é" * 200 + "..."}
     assert main(["rte", "--data.path"]) == 2
-    assert capsys.readouterr().err.startswith("error: option --data.path does not exist")
+    assert capsys.readouterr().err.startswith("error: option --data.path names no folder; usage")
 
 
 def test_a_whole_number_names_a_column_or_a_label():
