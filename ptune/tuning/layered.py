@@ -62,7 +62,7 @@ def chosen_layers(layers: str | list[int], count: int) -> tuple[int, ...]:
         return tuple(range(count))
     if isinstance(layers, str):
         word, _, number = layers.partition(":")
-        if word != "last" or not number.isdigit() or not 1 <= int(number) <= count:
+        if word != "last" or not number.isdecimal() or not 1 <= int(number) <= count:
             raise InputError(
                 f"layers: {layers!r} is not `all`, `last:N` with N from 1 to {count}, or a list such as [0, 1]."
             )

@@ -228,7 +228,9 @@ def test_layers_are_all_the_last_n_or_a_list(layers, chosen):
     assert chosen_layers(layers, 3) == chosen
 
 
-@pytest.mark.parametrize("layers", ["last:0", "last:4", "last:", "last", "first:1", "", "3", [], [3], [-1], [1, 1]])
+@pytest.mark.parametrize(
+    "layers", ["last:0", "last:4", "last:", "last:²", "last", "first:1", "", "3", [], [3], [-1], [1, 1]]
+)
 def test_anything_else_is_an_input_error(layers):
     with pytest.raises(InputError, match="layers: "):
         chosen_layers(layers, 3)
