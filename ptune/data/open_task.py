@@ -113,10 +113,12 @@ def label_name(value: Any) -> str:
 
 def same_number(a: str, b: str) -> bool:
     """Whether two texts are numbers of one value, as "1" and "1.0" are; floats would merge long whole numbers."""
-    if not (NUMBER.fullmatch(a) and NUMBER.fullmatch(b)):
-        return False
-    first, second = (Decimal(text, Context(traps=[])) for text in (a, b))  # NaN for an exponent that is too long
-    return first == second
+    return bool(NUMBER.fullmatch(a) and NUMBER.fullmatch(b)) and _value(a) == _value(b)
+
+
+def _value(number: str) -> Decimal:
+    """The value of a text that is a number; NaN for an exponent that is too long."""
+    return Decimal(number, Context(traps=[]))
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -160,6 +162,14 @@ def classes(found: Mapping[str, int], column: str, origin: str, number: bool) ->
             f"{start} has {len(found)} different texts in {rows} rows, which are no classes; name another by "
             "--data.task.label, or the classes by --data.task.labels."
         )
+    forms: dict[str | Decimal, str] = {}
+    for name in sorted(found):
+        plain = name.strip()
+        if (other := forms.setdefault(_value(plain) if NUMBER.fullmatch(plain) else plain, name)) != name:
+            raise InputError(
+                f"{start} has {other!r} and {name!r}, which seem to be one class; write it in one form, or list the "
+                "classes by --data.task.labels."
+            )
     if len(found) < 2:
         raise InputError(f"{start} has the same value {next(iter(found), '')!r} in all rows: {classes_or}.")
     return in_order(found)

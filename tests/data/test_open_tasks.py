@@ -253,6 +253,8 @@ def test_classes_and_numbers(values, labels, folder, backbone):
         (range(0, 300, 7), r"column 'label' of .*train.jsonl has 43 different numbers: give --data.task.labels for cl"),
         (range(30), r"has 30 different numbers: give .* or --data.task.metrics '\[pearson,spearman\]' for a number"),
         ([f"a text {i}" for i in range(30)], r"has 30 different texts in 30 rows, which are no classes; name another"),
+        (["1", "0", "1.0"], r"has '1' and '1.0', which seem to be one class; write it in one form, or list"),
+        (["yes", "no", "yes "], r"has 'yes' and 'yes ', which seem to be one class; write it in one form, or list"),
         (["a", "a"], r"has the same value 'a' in all rows: give --data.task.labels"),
         (["a", ""], r"train.jsonl, line 2: column 'label' is empty; fill it or remove the row"),
         (["a", None], r"train.jsonl, line 2: column 'label' is empty"),
