@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ptune.data import cache, conll
-from ptune.data.readers import READERS, SUFFIXES, Reader
+from ptune.data.readers import READERS, SUFFIXES, UNANSWERED, Reader
 from ptune.data.rows import Placed, Rows
 from ptune.errors import InputError, absent, first_line, nearest
 from ptune.tasks import all_tasks
@@ -62,7 +62,8 @@ def _called(rows: Rows, task: TaskSpec) -> Rows:
     names = {task.text[0]: conll.WORDS, task.label: conll.TAGS}
 
     def called() -> Placed:
-        return ((place, {name: row[column] for name, column in names.items()} | row) for place, row in rows.read())
+        for place, row in rows.read():
+            yield place, {name: row[column] for name, column in names.items() if column in row} | row
 
     return Rows(rows.origin, called, lambda: cache.key(rows.digest(), names))
 
@@ -142,10 +143,11 @@ def read_places(places: list[Path], train: str, wanted: list[str], needed: str) 
         )
     splits = {}
     for split in wanted:
+        answered = split in (train, needed)
         found = {
             name: rows
             for name in (split, *_stand_ins(split, wanted))
-            if (rows := next(filter(None, (_at(place, name, train) for place in places)), None))
+            if (rows := next(filter(None, (_at(place, name, train, answered) for place in places)), None))
         }
         if len(found) > 1 and split not in found:
             raise InputError(
@@ -164,8 +166,8 @@ def _stand_ins(split: str, wanted: list[str]) -> list[str]:
     return [name for name in NAMES if split in NAMES and name not in wanted]
 
 
-def _at(place: Path, split: str, train: str) -> Rows | None:
-    """The rows of a split in a folder, or in a file, which is the training split."""
+def _at(place: Path, split: str, train: str, answered: bool = True) -> Rows | None:
+    """The rows of a split in a folder, or in a file, which is the training split; `answered` as in `read_file`."""
     if place.is_file():
         return read_file(place) if split == train else None
     if (place / "dataset_dict.json").is_file():
@@ -173,7 +175,7 @@ def _at(place: Path, split: str, train: str) -> Rows | None:
     if (place / "state.json").is_file():
         return read_saved(place) if split == train else None
     file = find(place, split)
-    return None if file is None else read_file(file)
+    return None if file is None else read_file(file, answered)
 
 
 def _missing(places: list[Path], needed: str, train: str, found: list[str]) -> None:
@@ -217,12 +219,16 @@ def find(folder: Path, split: str) -> Path | None:
     return files[0] if files else None
 
 
-def read_file(file: Path) -> Rows:
-    """The rows of a file by the end of its name, also gzipped; in .tsv quotation marks are text."""
+def read_file(file: Path, answered: bool = True) -> Rows:
+    """The rows of a file by the end of its name, also gzipped; in .tsv quotation marks are text.
+
+    Where `answered` is false, words may have no tags and questions no answers: the rows then lack that column.
+    """
     suffix = Path(file.name.removesuffix(".gz")).suffix
     if suffix not in READERS:
         raise InputError(f"--data.path: {file} ends with none of {' '.join(SUFFIXES)}; rename or convert it.")
-    return Rows(str(file), partial(_some, READERS[suffix], file), partial(_content, [file], suffix))
+    reader = (READERS if answered else UNANSWERED)[suffix]
+    return Rows(str(file), partial(_some, reader, file), partial(_content, [file], suffix))
 
 
 def _some(reader: Reader, file: Path) -> Placed:

@@ -347,6 +347,19 @@ def test_squads_official_json(tmp_path, indent, ending):
         assert (found[2]["context"], found[2]["title"]) == ("Ünïcode “quoted” 😀 text.", "Größe")
 
 
+def test_a_test_file_of_squads_without_answers_is_left_out(tmp_path):
+    for split in ("train", "validation", "test"):
+        qas = [{"id": "1", "question": "who", "answers": [{"text": "Ada", "answer_start": 0}]}]
+        if split == "test":
+            del qas[0]["answers"]
+        (tmp_path / f"{split}.json").write_text(
+            json.dumps({"data": [{"paragraphs": [{"context": "Ada", "qas": qas}]}]})
+        )
+    data = SpanQA(replace(TASK, evaluate=("validation", "test")), MINILM, path=str(tmp_path))
+    data.setup("fit")
+    assert data.splits == ["validation"]
+
+
 def test_rows_below_data_may_stand_as_they_are(tmp_path):
     (tmp_path / "validation.json").write_text(json.dumps({"data": ROWS}, indent=2))
     assert source.read(TASK, str(tmp_path))["validation"].rows == ROWS

