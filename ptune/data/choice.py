@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ptune.backbone.tokenizer import encoded, filled, pieces
+from ptune.backbone.tokenizer import encoded, filled, pieces, stand_in
 from ptune.data.templated import Templated
 from ptune.data.tokens import Batch
 from ptune.errors import InputError
@@ -123,7 +123,8 @@ class MultipleChoice(Templated):
     def _written(self, rows: list[dict]) -> list[dict]:
         """Items of a template: each ending is a text of its own, read at the places of its tokens, `answer_ids`."""
         most = min(self.max_length // 2, self.writer.free)  # a longer ending would displace the text before it
-        endings = [[ids[:most] for ids in pieces(self.tokenizer, row["seconds"], spaced=True)] for row in rows]
+        none = [stand_in(self.tokenizer)]  # for an ending that the tokenizer drops, such as a zero-width space
+        endings = [[ids[:most] or none for ids in pieces(self.tokenizer, row["seconds"], spaced=True)] for row in rows]
         fills = [[filled(ids, self.tokenizer, self.causal) for ids in those] for those in endings]
         texts = self.written(rows, fills)
         return [

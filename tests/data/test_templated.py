@@ -216,6 +216,14 @@ def test_a_long_ending_is_cut_to_what_the_template_leaves_and_never_exceeds_the_
     assert (batch["answer_ids"][1] != -100).sum() == 9
 
 
+def test_an_ending_that_the_tokenizer_drops_is_the_unknown_token(bert):
+    task = TaskSpec("own", "multiple_choice", text=("a",), label="y", choices=("c0", "c1"))
+    data = ask(bert, "{a} [MASK]", task, MultipleChoice)
+    batch = batch_of(data, {"a": "the judge", "c0": "\u200b", "c1": "pilot", "y": 0})
+    assert batch["answer_ids"][0].tolist() == [data.tokenizer.unk_token_id]
+    assert marked(data, batch) == "[CLS] the judge [MASK] [SEP]"
+
+
 def test_an_answer_longer_than_what_the_template_leaves_is_refused(bert):
     data = ask(bert, "the was by and {a} [MASK].", max_length=16, verbalizer={"no": "nurse", "yes": "abcdefghijkl"})
     with pytest.raises(InputError, match=r"--data.max_length 16: an answer takes 12 tokens where .* 9; raise it by 3"):
