@@ -130,7 +130,7 @@ class TaskData(Answered):
                 f"--data.max_length {self.max_length}: leaves {self.max_length - slots} tokens for the text beside"
                 f" {slots} prompt slots; raise it by {8 - self.max_length + slots} or more."
             )
-        self._rows, self._items = {}, {}
+        self._rows, self._items, self.kept = {}, {}, {}
         self.check()
 
     def _wrong_format(self) -> NoReturn:

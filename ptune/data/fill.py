@@ -1,6 +1,5 @@
 """Facts whose object is one word at the template's mask, as LAMA asks for them (Petroni et al. 2019)."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
@@ -51,8 +50,6 @@ class Fill(Templated):
         self._words = set(whole_words(self.backbone).tolist())
         self.left_out: dict[str, int] = {}
         """Number of rows left out of each split; known after setup."""
-        self.kept: dict[str, list[int]] = {}
-        """Numbers of the rows of each split that are not left out."""
 
     def parse(self, row: dict) -> dict:
         """{columns, word: str, label: its token id, -1 where it is not one whole word of the vocabulary}."""
@@ -90,10 +87,6 @@ class Fill(Templated):
     def answer(self, parsed: dict) -> str:
         """The word."""
         return parsed["word"]
-
-    def row_numbers(self, split: str) -> Sequence[int]:
-        """The numbers of the rows that are not left out."""
-        return self.kept[split]
 
     def worded(self, answer: Any) -> Any:
         """The word of a token id."""

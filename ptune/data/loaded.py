@@ -35,6 +35,8 @@ class LoadedSplits(L.LightningDataModule, Tokens, ABC):
     data_seed: int
     numbered: frozenset[str] = frozenset()
     """Splits whose batches hold `numbers`: the split's name and the numbers of the batch's items in it."""
+    kept: dict[str, list[int]]
+    """Numbers of the rows of a split that `prepare_rows` has kept; not there where it keeps all of them."""
     _rows: "dict[str, Dataset]"
     """Checked rows of each split; known after setup."""
     _items: "dict[str, Dataset]"
@@ -109,7 +111,7 @@ class LoadedSplits(L.LightningDataModule, Tokens, ABC):
 
     def row_numbers(self, split: str) -> Sequence[int]:
         """The number that each item of `split` has among the rows that were read, from 0; call it after setup."""
-        return range(len(self._items[split]))
+        return self.kept.get(split, range(len(self._items[split])))
 
     def fingerprints(self) -> dict[str, str]:
         """A digest of each split's rows as they are trained on or evaluated; call it after setup.

@@ -178,7 +178,10 @@ class Templated(TaskData):
         text = " ".join(self.writer.text(rows[i]["columns"], self.answer(rows[i])) for i in drawn)
         front = pieces(self.tokenizer, [text], spaced=False)[0]
         self._set_front(front)
-        parsed[self.task.train] = rows.select([i for i in range(len(rows)) if i not in {*drawn}])
+        stay = sorted({*order} - {*drawn})
+        numbers = self.kept.get(self.task.train, range(len(rows)))
+        self.kept[self.task.train] = [numbers[i] for i in stay]
+        parsed[self.task.train] = rows.select(stay)
         if not len(parsed[self.task.train]):
             del parsed[self.task.train]  # an evaluation needs no others, and a fit says that the split is missing
 

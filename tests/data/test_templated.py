@@ -324,6 +324,13 @@ def test_demonstrations_are_rows_with_their_answers_of_all_classes_in_turn_and_n
     assert all(said(data, item["input_ids"][0]).startswith(f"[CLS] {front} ") for item in data._items["validation"])
 
 
+def test_rows_have_their_numbers_in_the_file_where_others_are_shown(bert, folder, monkeypatch):
+    data = demonstrated(bert, folder, 1, monkeypatch, task=replace(TASK, evaluate=("train",)))
+    numbers = data.row_numbers("train")
+    assert len(numbers) == len(ROWS) - 4
+    assert data.texts_of("train", numbers) == [{"a": ROWS[number]["a"]} for number in numbers]
+
+
 def test_the_seed_draws_the_demonstrations(bert, folder, monkeypatch):
     fronts = [tuple(demonstrated(bert, folder, seed, monkeypatch).writer.front) for seed in (1, 1, 2, 3)]
     assert fronts[0] == fronts[1]
