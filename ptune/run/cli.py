@@ -141,7 +141,7 @@ class CLI(LightningCLI):
         Raises InputError for a logger, callback, ... of the trainer that cannot be built: a package or option is wrong.
         """
         try:
-            self.config_init = self.parser.instantiate_classes(self.config)
+            self.config_init = self.parser.instantiate(self.config)
         except ValueError as error:
             name, cause = refused_class(error)
             if root(error) is not None or not name or name.startswith("ptune."):
