@@ -75,6 +75,12 @@ class MultipleChoice(Templated):
             self.task = replace(self.task, labels=self.task.choices)
         super().check()
 
+    def code(self, value: Any) -> int:
+        """As for all tasks; a letter is the choice whose column has it behind a common name: B is `option_b`."""
+        ends = [match and match[2].lower() for match in map(CHOICE.fullmatch, self.task.labels)]
+        letter = str(value).strip().lower()
+        return ends.index(letter) if letter.isalpha() and ends.count(letter) == 1 else super().code(value)
+
     def answer(self, parsed: dict) -> str:
         """The right ending."""
         return parsed["seconds"][parsed["label"]]

@@ -102,7 +102,10 @@ class Columns(ABC):
             number = str(int(value)) if isinstance(value, bool) else name
             if number in [str(code) for code in range(len(labels))]:
                 return int(number)
-        raise InputError(f"column {self.task.label!r}: label {name!r} is none of {list(labels)} nor their code.")
+        raise InputError(
+            f"column {self.task.label!r}: label {name!r} is none of {list(labels)} nor their code, counted from 0; "
+            "correct it, or list the labels as the column has them by --data.task.labels."
+        )
 
     def missing(self, value: Any) -> bool:
         """Whether a label is not published: null, NaN, GLUE's -1, or as a file of texts has them, nothing or -1.

@@ -92,6 +92,19 @@ def test_usual_columns_of_a_choice(columns, text, choices, label, folder, backbo
     assert next(iter(data.val_dataloader()))["labels"].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("columns", ["option_a option_b option_c", "A B C", "ending0 ending1 ending2"])
+def test_a_letter_is_the_choice_whose_column_ends_with_it(columns, folder, backbone):
+    rows = [dict.fromkeys(["question", *columns.split()], "a") | {"answer": letter} for letter in ("B", "c")]
+    data = MultipleChoice(path=folder("csv", train=rows, validation=rows), backbone=backbone)
+    if "0" in columns:
+        fix = "counted from 0; correct it, or list the labels as the column has them by --data.task.labels."
+        with pytest.raises(InputError, match=f"label 'B' is none of .* nor their code, {fix}"):
+            data.setup("fit")
+        return
+    data.setup("fit")
+    assert next(iter(data.val_dataloader()))["labels"].tolist() == [1, 2]
+
+
 def test_endings_without_usual_names_are_asked_for(folder, backbone):
     rows = [{"question": "a", "first": "b", "second": "c", "label": 0}]
     path = folder(train=rows, validation=rows)
