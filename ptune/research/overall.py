@@ -42,7 +42,8 @@ def over_tasks(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Ta
         columns += ["mean gap", "from", "to", "p"]
         notes += [
             f"The mean gap is to {comparisons[0].reference.name}, in points, over the tasks that both have, with its "
-            f"{INTERVALS} for these very tasks; without predictions of all of them there is no interval."
+            f"{INTERVALS} for these very tasks; without predictions of all of them there is no interval. P is not "
+            "corrected for the number of rows."
         ]
     return Table("tasks", "Over tasks", tuple(columns), len(names), tuple(rows), tuple(notes))
 
