@@ -87,12 +87,13 @@ def _count(space: Space, options: argparse.Namespace) -> int:
 def _arguments() -> Arguments:
     arguments = Arguments("python -m ptune.sweep", description=PURPOSE)
     arguments.add_argument("file", type=place, help="YAML file of dimensions; ptune/research/space.py explains it")
-    arguments.add_argument("--trials", type=executors.at_least_one, help="number of trials in all; a grid's points")
+    what = "number of trials in all; needed unless the sampler is grid, which by default tries all points"
+    arguments.add_argument("--trials", type=executors.at_least_one, help=what)
     executors.add_pairs(arguments, "--set", "options of all trials")
     arguments.add_argument("--runs", type=place, help="directory of the trials, in place of the file's")
     executors.add_arguments(arguments)
-    arguments.add_argument("--storage", help="file or database URL of the trials; journal.log in their directory")
-    arguments.add_argument("--recipe", type=place, help="YAML file of the best trial; best.yaml in their directory")
+    arguments.add_argument("--storage", help="file or database URL of the trials (default: journal.log in --runs)")
+    arguments.add_argument("--recipe", type=place, help="YAML file of the best trial (default: best.yaml in --runs)")
     arguments.add_argument("--wandb", type=place, help="write the space as this file of a W&B sweep, and run nothing")
     return arguments
 

@@ -1,6 +1,7 @@
 """What Lightning leaves out when it resumes a run, so that the resumed run equals the uninterrupted one bit for bit.
 
-All private names of Lightning that ptune uses stand in this file and in `ptune.run.workers`: here they are
+Private names of Lightning stand in this file, in `ptune.run.workers`, and in two places that read or set a model's
+`_trainer` (`ptune.tuning.stored`, `ptune.methods.multitask_prompt`): here they are
 `_accelerator_connector`, `_batches_that_stepped`, `_checkpoint_connector`, `_load_combined_loader_states`, the loops'
 attributes and the keys of their state. They were read from Lightning 2.6.6
 (lightning/pytorch/loops/fit_loop.py and training_epoch_loop.py).
