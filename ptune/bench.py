@@ -116,7 +116,8 @@ def _arguments() -> Arguments:
     arguments = Arguments("python -m ptune.bench", description=PURPOSE)
     parts = arguments.add_subparsers(dest="part", metavar="PART", required=True)
     for name, part in PARTS.items():
-        what = (part.__doc__ or "").partition("`: ")[2].partition("\n")[0].capitalize()
+        said = (part.__doc__ or "").partition("`: ")[2].partition("\n")[0]
+        what = said[:1].upper() + said[1:]  # str.capitalize would write PEFT in small letters
         parser = parts.add_parser(name, description=what, help=what)
         _add_common(parser)
         part.add_options(parser)
@@ -139,7 +140,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     what = "of all rows, as Lightning names it"
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help=what)
     parser.set_defaults(svg=None, tables=[])
-    parser.add_argument("--rounds", type=at_least(1), default=9, help="rounds that are counted (default: 9)")
+    parser.add_argument("--rounds", type=at_least(1), default=9, help="rounds that are counted (default: %(default)s)")
 
 
 def main(args: list[str] | None = None) -> int:

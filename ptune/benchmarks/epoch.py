@@ -55,8 +55,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", default=[], metavar="DIR", help=f"{what} (default: toy tasks)")
     what = "training rows, drawn; 0 for all (default: 1000); validation takes all of its rows"
     parser.add_argument("--rows", type=at_least(0), default=1000, help=what)
-    parser.add_argument("--batch", type=at_least(1), default=32, help="rows in a batch")
-    parser.add_argument("--length", type=at_least(1), default=20, help="prompt length")
+    parser.add_argument("--batch", type=at_least(1), default=32, help="rows in a batch (default: 32)")
+    parser.add_argument("--length", type=at_least(1), default=20, help="prompt length (default: 20)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"rows: {', '.join(ROWS)}")
     parser.set_defaults(rounds=3)
 

@@ -41,9 +41,9 @@ NAMES = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of this part."""
-    parser.add_argument("--tokens", type=at_least(8), default=64, help="tokens, where they are not varied")
-    parser.add_argument("--batch", type=at_least(1), default=32, help="texts in a batch")
-    parser.add_argument("--length", type=at_least(1), default=20, help="prompt length, where it is not varied")
+    parser.add_argument("--tokens", type=at_least(8), default=64, help="tokens, if not varied (default: 64)")
+    parser.add_argument("--batch", type=at_least(1), default=32, help="texts in a batch (default: 32)")
+    parser.add_argument("--length", type=at_least(1), default=20, help="prompt length, if not varied (default: 20)")
     parser.add_argument("--most", type=at_least(1), default=ROWS[-1], help="leave out greater values, such as of rows")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.set_defaults(rounds=5)

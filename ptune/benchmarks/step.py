@@ -33,10 +33,11 @@ NOTES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of this part."""
-    parser.add_argument("--tokens", nargs="+", type=at_least(8), default=[64, 16], help="tokens of the longest text")
-    parser.add_argument("--batch", type=at_least(1), default=32, help="texts in a batch")
-    parser.add_argument("--length", type=at_least(1), default=20, help="prompt length")
-    parser.add_argument("--steps", type=at_least(1), default=2, help="steps of a row in each round")
+    what = "tokens of the longest text (default: 64 16)"
+    parser.add_argument("--tokens", nargs="+", type=at_least(8), default=[64, 16], help=what)
+    parser.add_argument("--batch", type=at_least(1), default=32, help="texts in a batch (default: 32)")
+    parser.add_argument("--length", type=at_least(1), default=20, help="prompt length (default: 20)")
+    parser.add_argument("--steps", type=at_least(1), default=2, help="steps of a row in each round (default: 2)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"rows: {', '.join(rows.ROWS)}")
 
 
