@@ -52,7 +52,7 @@ class PTuningV2(Prefixed, Transferable):
         init_text: Text of `init: text`, repeated or cut to `length` tokens.
         gate: Normalise the attention to the prefix apart from that to the text, and add it through a gate of each layer
             and query head that starts at 0 and is trained: attn(q, K, V) + tanh(gate) attn(q, Pk, Pv), the zero-init
-            attention of LLaMA-Adapter (Zhang et al. 2023). Long texts do not drown the prefix then.
+            attention of LLaMA-Adapter (Zhang et al. 2023). Then a long text takes no weight from the prefix.
         gate_lr: Peak learning rate of the gates; the same as `lr` if left out.
         scaled: Train the prefix in units of the layer's own keys, values or hidden states (their root mean square over
             tokens of the vocabulary), so that `lr` and `init_std` mean the same in every layer of every backbone.

@@ -1,7 +1,8 @@
 """Prefix-Tuning+, later named PrefixMemory-Tuning (Wang et al. 2025, arXiv:2506.13674): the prefix outside the softmax.
 
-A prefix shares the softmax with the text, so that a long text drowns it and a long prefix drowns the text. The paper
-takes it out, as a term of linear attention, and trains that term's matrix directly instead of keys and values:
+A prefix shares the softmax with the text, so that it has little weight beside a long text, and a text has little beside
+a long prefix. The paper takes it out, as a term of linear attention, and trains that term's matrix directly instead of
+keys and values:
 
     o_i = softmax(q_i K^T) V + sum_j phi(q_i)^T phi(k_j) v_j^T  ->  softmax(q_i K^T) V + phi(q_i)^T M
 

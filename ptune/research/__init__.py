@@ -1,1 +1,1 @@
-"""Many runs: the cells of a grid, and the processes that work on them."""
+"""Many runs: the cells of grids, the trials of searches, where they run, and reports on them."""
