@@ -22,8 +22,10 @@ POINTS = 1000
 """Largest number of points of a picture."""
 LABELS = 50
 """Largest number of labels of a confusion matrix that is drawn; of more, there is a table."""
-KEYS = ("task", "method", "backbone", "fingerprint", "seed", "hash", "trained_parameters", "best_epoch", "chosen_on")
-KEYS += ("monitor",)
+KEYS = (
+    *("task", "method", "backbone", "fingerprint", "seed", "hash"),
+    *("trained_parameters", "best_epoch", "chosen_on", "monitor"),
+)
 """What the artifact says of the run, as the result has it."""
 CONFUSION = {"Actual": "gold", "Predicted": "answer", "nPredictions": "count"}
 """The columns of W&B's picture of a confusion matrix."""
@@ -113,18 +115,7 @@ def prompt(run: Run, result: dict[str, Any], name: str) -> "Artifact | None":
     file = run.directory / "prompts.safetensors"
     if not run.model.trains or not file.is_file() or file.stat().st_size > LARGEST:
         return None
-    keys = (
-        "task",
-        "method",
-        "backbone",
-        "fingerprint",
-        "seed",
-        "hash",
-        "trained_parameters",
-        "best_epoch",
-        "chosen_on",
-    )
-    metadata = {key: result[key] for key in (*keys, "monitor")} | {"score": final(run, result)["final/score"]}
+    metadata = {key: result[key] for key in KEYS} | {"score": final(run, result)["final/score"]}
     artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", name)[-128:], "prompt", metadata=metadata)
     artifact.add_file(str(file.resolve()), policy="immutable")  # it is never written again, and need not be copied
     return artifact
