@@ -157,11 +157,25 @@ def test_xlnets_answer_is_read_by_its_query_stream(tiny):
     unseen = targets.amax(1, keepdim=True).expand(-1, 6, -1)
     model = XLNetLMHeadModel.from_pretrained(folder).eval()
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    expected = model(**inputs, perm_mask=unseen, target_mapping=targets).logits
+    asked = (targets[:, i : i + 1] for i in (0, 1))  # one place at a time: two queries at one place are added up there
+    expected = torch.cat([model(**inputs, perm_mask=unseen, target_mapping=one).logits for one in asked], dim=1)
     hidden = backbone(batch)
     assert_close(backbone.lm_scores(hidden[torch.arange(2)[:, None], at]), expected)
     other = batch | {"input_ids": ids.clone().index_put((torch.tensor([0]), torch.tensor([2])), torch.tensor(40))}
     assert torch.equal(backbone(other), hidden)
+
+
+def test_a_place_that_is_asked_for_twice_is_read_and_learned_from_as_if_once(tiny, prefix):
+    """A shorter answer repeats its last place where another one is longer."""
+    backbone = Backbone(tiny("xlnet", lm=True), lm=True).eval().requires_grad_(False)
+    ids, found = torch.tensor([[5, 9, 8, 30]]), []
+    for places in ([2], [2, 2]):
+        kv = prefix(backbone.spec).requires_grad_()
+        hidden = backbone({"input_ids": ids, "answer_at": torch.tensor([places])}, Prompts(prefix=kv))
+        hidden[:, 2].pow(2).sum().backward()
+        found.append((hidden.detach(), kv.grad))
+    for once, twice in zip(*found, strict=True):
+        assert_close(twice, once)
 
 
 def test_a_prefix_reaches_xlnets_query_stream_in_every_layer(tiny, prefix):

@@ -49,13 +49,14 @@ class Model(QueryModel, XLNetModel):
         kwargs["inputs_embeds"] = self.word_embedding(input_ids)
         if answer_at is None:
             return super().forward(**kwargs)
-        b, t = input_ids.shape
+        t = input_ids.shape[1]
         places = F.one_hot(answer_at, t).to(self.dtype)  # "b a t"
+        # A shorter answer repeats its last place. Where two queries share one, the query stream adds them up.
+        places = places * (places.cumsum(1) < 2)
         hidden_from_all = (places.sum(1, keepdim=True) > 0).to(self.dtype).expand(-1, t, -1)
         output = super().forward(perm_mask=hidden_from_all, target_mapping=places, **kwargs)
-        index = answer_at[..., None].expand(-1, -1, self.config.d_model)
         queries = output.last_hidden_state
-        output.last_hidden_state = queries.new_zeros(b, t, self.config.d_model).scatter(1, index, queries)
+        output.last_hidden_state = places.to(queries.dtype).mT @ queries
         return output
 
     def relative_positional_encoding(self, *args, **kwargs):
