@@ -91,7 +91,7 @@ class Prompts:
     def of_one_text(self) -> bool:
         """Whether a row's prompts are made for the one text that it holds, so that packed texts cannot have them."""
         own = self.embeds is not None and len(self.embeds) > 1
-        return own or self.late is not None or self.input_gate is not None
+        return own or any(part is not None for part in (self.late, self.input_gate, self.added))
 
     def entered(self, module: nn.Module, hidden: Float[Tensor, "b t d"]) -> "Prompts":
         """These prompts for an attention module that is about to read these hidden states."""

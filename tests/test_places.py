@@ -109,8 +109,9 @@ def test_each_packed_text_has_its_soft_prompt(frozen, batch, family):
         Prompts(input_gate=InputGate(torch.zeros(2, 32, P), torch.ones(2))),
         Prompts(late=Late(1, lambda hidden, text: torch.zeros(1, P, 32))),
         Prompts(embeds=torch.zeros(3, P, 32)),
+        Prompts(added=torch.zeros(1, sum(LENGTHS), 32)),
     ],
-    ids=["input gate", "late", "one a text"],
+    ids=["input gate", "late", "one a text", "added"],
 )
 def test_packed_texts_have_no_prompt_that_is_made_for_one_text(frozen, batch, prompts):
     with pytest.raises(InputError, match="position_ids: packed texts would share a prompt that is made for one text"):
