@@ -91,6 +91,13 @@ def test_it_starts_with_the_folded_prompt_of_the_run_and_with_its_head_where_ask
     assert all(value.requires_grad for value in anew.trained().values())
 
 
+def test_a_prefix_is_taken_by_a_model_on_another_device(build, trained):
+    """A fit moves the model to its device before it starts; the file is read on the CPU."""
+    source, target = trained(**PLAIN), build(**PLAIN)
+    target.prompt.to("meta")  # every machine has it
+    target.take({name: value.detach() for name, value in source.tensors().items()})
+
+
 @pytest.mark.parametrize(
     ("source", "target", "part"),
     [

@@ -140,7 +140,7 @@ class PTuningV2(Prefixed, Transferable):
         """As for all methods; the table of a file is in absolute units."""
         encoder, flat = self.prompt.encoder, "prompt.encoder.flat"
         assert isinstance(encoder, PrefixEncoder)  # `form: hidden` starts from no run
-        super().take({**tensors, flat: tensors[flat] / encoder.columns()})
+        super().take({**tensors, flat: tensors[flat].to(encoder.flat) / encoder.columns()})
 
     def _read(
         self, backbone: Backbone, input_ids: Int[Tensor, "one t"], **more: Int[Tensor, "one t"]
