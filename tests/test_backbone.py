@@ -312,6 +312,14 @@ def test_it_is_in_train_mode_and_drops_out_only_if_asked(tiny, batch, family, dr
         assert torch.equal(backbone(batch()), backbone(batch())) != dropout
 
 
+@pytest.mark.parametrize("dropout", [False, True])
+def test_routers_of_experts_draw_noise_only_with_dropout(tiny, batch, dropout):
+    sizes = {"d_ff": 16, "d_kv": 8, "num_layers": 2, "num_sparse_encoder_layers": 1, "num_experts": 2}
+    backbone = Backbone(tiny("switch_transformers", **sizes, dropout_rate=0.0), dropout=dropout)
+    with torch.no_grad():
+        assert torch.equal(backbone(batch()), backbone(batch())) != dropout
+
+
 @pytest.mark.parametrize(
     ("gated", "dropout"), [(False, False), (False, True), (True, True)], ids=["", "dropout", "gated, dropout"]
 )

@@ -90,6 +90,8 @@ def load_model(spec: BackboneSpec, dropout: bool, attention: Attention, dtype: D
     except NotImplementedError as error:
         raise InputError(f"{spec.who} has no word embeddings; choose a text encoder or decoder.") from error
     adapt(model, config.model_type)
+    if not dropout:
+        quiet_routers(model)
     if dtype == "fp32":
         keep_casts(model)
     else:
@@ -153,6 +155,16 @@ def copied(config: PretrainedConfig, dropout: bool) -> PretrainedConfig:
                 if "drop" in key and isinstance(value, float):
                     setattr(part, key, 0.0)
     return config
+
+
+def quiet_routers(model: nn.Module) -> None:
+    """Turn off the noise of routers of experts, which is drawn in train mode as dropout is (Switch Transformers, DBRX).
+
+    On the modules, since PhiMoE's `router_jitter_noise` in the config is a threshold that it needs in eval mode, too.
+    """
+    for module in model.modules():
+        for name in {"jitter_noise", "moe_jitter_eps"} & vars(module).keys():
+            setattr(module, name, 0.0)
 
 
 def precision(dtype: Dtype) -> dict[str, Any]:
