@@ -130,6 +130,8 @@ class BackboneSpec:
     """Key/value heads and head size of every layer."""
     embedding_width: int
     """Width of the word embeddings, which ELECTRA has narrower than its layers."""
+    output_width: int
+    """Width of the last hidden states, which OPT-350m projects to that of its word embeddings."""
     positions: int | None
     """Longest input in tokens; None where positions are relative and nothing limits them."""
     lm: Literal["masked", "causal"] | None
@@ -179,6 +181,7 @@ def describe(name: str) -> BackboneSpec:
             )
     positions = getattr(text, "max_position_embeddings", None)
     differ = getattr(text, "is_heterogeneous", False)  # Gemma 4's do
+    projected = getattr(text, "word_embed_proj_dim", None)  # OPT
     layers = [text.per_layer_config[i] if differ else text for i in range(text.num_hidden_layers)]
     return BackboneSpec(
         name=name,
@@ -186,7 +189,9 @@ def describe(name: str) -> BackboneSpec:
         width=text.hidden_size,
         embedding_width=getattr(text, "embedding_size", None)
         or getattr(text, "input_embedding_size", None)  # RemBERT
+        or projected
         or text.hidden_size,
+        output_width=projected or text.hidden_size,
         layers=text.num_hidden_layers,
         heads=text.num_attention_heads,
         kv_sizes=tuple(

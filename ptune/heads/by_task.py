@@ -57,7 +57,7 @@ class ByTask(LinearHead, OneOf):
     @classmethod
     def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """As many outputs as all tasks have classes."""
-        return cls(backbone.width, [len(part.labels) for part in parts(spec)], dropout, bias)
+        return cls(backbone.output_width, [len(part.labels) for part in parts(spec)], dropout, bias)
 
     def forward(self, hidden: Float[Tensor, "b t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b c"]:
         """Class scores of the pooled text."""

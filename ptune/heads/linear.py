@@ -46,7 +46,7 @@ class Classify(LinearHead, OneOf):
     @classmethod
     def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """c outputs."""
-        return cls(backbone.width, len(spec.labels), dropout, bias)
+        return cls(backbone.output_width, len(spec.labels), dropout, bias)
 
     def forward(self, hidden: Float[Tensor, "b t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b c"]:
         """Class scores of the pooled text."""
@@ -63,7 +63,7 @@ class Regress(LinearHead):
     @classmethod
     def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """One output."""
-        return cls(backbone.width, 1, dropout, bias)
+        return cls(backbone.output_width, 1, dropout, bias)
 
     def forward(self, hidden: Float[Tensor, "b t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, " b"]:
         """The number read from the pooled text."""
@@ -126,7 +126,7 @@ class Choice(LinearHead, OneOf):
     @classmethod
     def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """One output without bias, which would add the same to every ending."""
-        return cls(backbone.width, 1, dropout, bias=False)
+        return cls(backbone.output_width, 1, dropout, bias=False)
 
     def forward(self, hidden: Float[Tensor, "n t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b c"]:
         """One score an ending."""

@@ -58,7 +58,7 @@ class MultiLabel(LinearHead):
     @classmethod
     def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """c outputs."""
-        return cls(backbone.width, len(spec.labels), dropout, bias)
+        return cls(backbone.output_width, len(spec.labels), dropout, bias)
 
     def forward(self, hidden: Float[Tensor, "b t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b c"]:
         """Logits of the pooled text."""

@@ -39,7 +39,7 @@ class Span(LinearHead):
     @classmethod
     def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """Start and end without bias, which would add the same to every token."""
-        return cls(backbone.width, 2, dropout, bias=False)
+        return cls(backbone.output_width, 2, dropout, bias=False)
 
     def forward(self, hidden: Float[Tensor, "n t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "n t 2"]:
         """Start (0) and end (1) scores of every token."""
@@ -142,7 +142,7 @@ class Tag(LinearHead):
     @classmethod
     def build(cls, spec: HeadSpec, backbone: BackboneSpec, dropout: float, bias: bool) -> Head:
         """c outputs."""
-        return cls(backbone.width, len(spec.labels), dropout, bias)
+        return cls(backbone.output_width, len(spec.labels), dropout, bias)
 
     def forward(self, hidden: Float[Tensor, "b t d"], batch: Batch, backbone: Backbone) -> Float[Tensor, "b t c"]:
         """Tag scores of every token."""

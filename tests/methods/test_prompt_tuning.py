@@ -88,6 +88,12 @@ def test_embeddings_narrower_than_the_layers_are_filled_in_their_own_width(tiny,
     assert model.prompt.vectors.shape == (P, 16)
 
 
+def test_a_backbone_whose_last_states_are_as_narrow_as_its_embeddings_is_prompted(tiny, head, batch):
+    """OPT-350m projects both."""
+    model = built(head("classify"), backbone=tiny("opt", word_embed_proj_dim=16))
+    assert model(batch() | {"slots": (torch.arange(7) < P).expand(3, -1)}).shape == (3, 3)
+
+
 def test_data_without_the_methods_slots_are_refused():
     data = prepared("toy/pair", slots=0)
     trainer = L.Trainer(
