@@ -16,7 +16,7 @@ from ptune.errors import InputError
 from ptune.export import main as export
 from ptune.heads import head_for
 from ptune.heads.by_task import ByTask, parts
-from ptune.heads.metrics import Scores, majority, measure, resampled
+from ptune.heads.metrics import OF_CLASSES, Scores, majority, measure, resampled
 from ptune.methods.multitask_prompt import MaskedPrompt, MultitaskPrompt
 from ptune.tasks.spec import HeadSpec
 
@@ -131,6 +131,14 @@ def test_metrics_are_those_of_each_task_alone_and_their_mean():
         assert_close(resampled(SPEC, name, table, weights), torch.tensor(again, dtype=torch.float64))
     most = majority(SPEC, [0, 2, 2, 3, 4, 4], labels.tolist(), group.tolist())
     assert most["a:accuracy"] == pytest.approx((labels[group == 0] == 2).float().mean().item())
+
+
+def test_a_task_without_rows_has_metrics_of_zero():
+    """A limit on validation batches may leave none of its rows."""
+    names = ("a:accuracy", *(f"b:{name}" for name in OF_CLASSES))
+    spec = HeadSpec("several", "by_task", ("a:x", "a:y", "b:x", "b:y"), names, "a:accuracy")
+    rows = torch.tensor([[0, 1, 0, 0, 0], [1, 1, 0, 0, 0]])
+    assert measure(spec, rows) == dict.fromkeys(names, 0.0) | {"a:accuracy": 0.5}
 
 
 def test_the_heads_of_the_tasks_are_told_from_the_names_of_labels_and_metrics():

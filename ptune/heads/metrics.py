@@ -145,7 +145,8 @@ accuracy = mean(lambda table: table[:, 0] == table[:, 1])
 
 def _by_class(table: Table) -> Statistics:
     """Of every row for each of c classes whether it is rightly given, given, and right: "rows 3c"."""
-    prediction, label = (F.one_hot(table[:, i].long(), max(2, int(table[:, :2].max()) + 1)) for i in (0, 1))
+    classes = max(2, int(table[:, :2].max()) + 1) if len(table) else 2  # one of several tasks may have no rows
+    prediction, label = (F.one_hot(table[:, i].long(), classes) for i in (0, 1))
     return torch.cat([prediction * label, prediction, label], dim=1)
 
 
