@@ -134,6 +134,9 @@ def test_correlations_equal_scipy_and_constants_give_zero():
     scores.reset()
     scores.update(torch.full((40,), 0.3), {"labels": labels})
     assert scores.compute() == {"pearson": 0.0, "spearman": 0.0}
+    scores.reset()
+    scores.update(predictions.index_fill(0, torch.arange(9), math.nan), {"labels": labels})
+    assert scores.compute() == {"pearson": 0.0, "spearman": 0.0}, "a model that gives NaN to some rows"
 
 
 SENTENCES = [  # gold, predicted: where plain BIO readers and conlleval disagree

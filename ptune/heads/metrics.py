@@ -222,7 +222,7 @@ def _ranks(values: Float[Tensor, " rows"], weights: Float[Tensor, "b rows"]) -> 
     levels, of_row = values.unique(return_inverse=True)
     counts = weights.new_zeros(len(weights), len(levels)).index_add(1, of_row, weights)
     ranks = counts.cumsum(1) - counts / 2 - weights.sum(1, keepdim=True) / 2
-    return ranks[:, of_row]
+    return ranks[:, of_row].masked_fill(values.isnan(), math.nan)  # they are sorted in the order of their rows
 
 
 spearman = Weighted(_spearman)
