@@ -49,6 +49,11 @@ def configure(name: str, options: dict[str, Any]) -> "PeftConfig":
     for key in options:
         if key not in known:
             raise InputError(f"options: {name} has no {key!r}; {nearest(key, known)}")
+    if str(start := options.get("init_lora_weights")).startswith("pissa_niter"):
+        raise InputError(
+            f"options: init_lora_weights: {start!r} changes the backbone by numbers that it draws and no file of the "
+            "run holds; use 'pissa'."
+        )
     try:
         return classes[name](**options)
     except (TypeError, ValueError) as error:

@@ -99,6 +99,7 @@ def test_whatever_is_injected_is_saved_and_loaded_with_equal_scores(build, batch
         ("LoraConfg", {}, "config: PEFT has no 'LoraConfg'; did you mean 'LoraConfig'"),
         ("LoraConfig", {"rank": 2}, "options: LoraConfig has no 'rank'"),
         ("LoraConfig", {"use_dora": True, "init_lora_weights": "nonsense"}, "LoraConfig cannot be injected"),
+        ("LoraConfig", {"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4' changes the backbone by .*use 'pissa'"),
         ("VeraConfig", {}, "VeraConfig cannot be injected .*shared state"),
         ("LoHaConfig", {"target_modules": ["nothing"]}, "'nothing'.*its linear layers are dense, key, query, value"),
     ],
