@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ptune.backbone import Backbone
-from ptune.errors import InputError, nearest, require
+from ptune.errors import InputError, first_line, nearest, require
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -69,10 +69,10 @@ def inject(config: "PeftConfig", backbone: Backbone, argument: str) -> tuple[str
         warnings.filterwarnings("ignore", ".*fan_in_fan_out")  # it is set for GPT-2's layers as they need it
         try:
             peft_library().inject_adapter_in_model(config, backbone.model)
-        except ValueError as error:
+        except Exception as error:  # of any kind: PEFT does not check what its options hold
             layers = {name.split(".")[-1] for name, m in backbone.model.named_modules() if isinstance(m, nn.Linear)}
             raise InputError(
                 f"{argument}: {type(config).__name__} cannot be injected into {backbone.spec.name!r} "
-                f"({str(error).splitlines()[0].rstrip('.')}); its linear layers are {', '.join(sorted(layers))}."
+                f"({first_line(error)}); its linear layers are {', '.join(sorted(layers))}."
             ) from error
     return tuple(f"model.{name}" for name, value in backbone.model.named_parameters() if value.requires_grad)

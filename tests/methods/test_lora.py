@@ -100,6 +100,8 @@ def test_whatever_is_injected_is_saved_and_loaded_with_equal_scores(build, batch
         ("LoraConfig", {"rank": 2}, "options: LoraConfig has no 'rank'"),
         ("LoraConfig", {"use_dora": True, "init_lora_weights": "nonsense"}, "LoraConfig cannot be injected"),
         ("LoraConfig", {"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4' changes the backbone by .*use 'pissa'"),
+        ("LoraConfig", {"r": "eight"}, "LoraConfig cannot be injected .*'str' and 'int'"),
+        ("LoraConfig", {"target_modules": "["}, "LoraConfig cannot be injected .*unterminated"),
         ("VeraConfig", {}, "VeraConfig cannot be injected .*shared state"),
         ("LoHaConfig", {"target_modules": ["nothing"]}, "'nothing'.*its linear layers are dense, key, query, value"),
     ],
