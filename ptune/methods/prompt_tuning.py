@@ -96,7 +96,8 @@ class PromptTuning(Transferable):
             # There may be more labels than vectors, or fewer.
             for vector, label in zip(self.prompt.vectors, self.head_spec.labels, strict=False):
                 tokens = tokenizer(label, add_special_tokens=False, return_tensors="pt")["input_ids"]
-                vector.copy_(embedded(backbone, tokens).mean(0))
+                if tokens.numel():  # a tokenizer may drop a name whole, such as that of a control character
+                    vector.copy_(embedded(backbone, tokens).mean(0))
 
     def prompts(self, batch: Batch) -> Prompts:
         """The vectors, for the slots of every text."""

@@ -83,6 +83,12 @@ def test_labels_start_from_the_mean_of_each_names_tokens_and_the_rest_from_words
     assert_close(built(head, init="labels", length=2).prompt.vectors, vectors[:2])
 
 
+def test_a_label_whose_name_has_no_tokens_starts_from_a_word():
+    model = built(HeadSpec("named", "classify", ("\u200b", "nurse"), ("accuracy",), "accuracy"), init="labels")
+    words = model.backbone.model.get_input_embeddings().weight
+    assert (words == model.prompt.vectors[0]).all(1).any()
+
+
 def test_embeddings_narrower_than_the_layers_are_filled_in_their_own_width(tiny, head):
     model = built(head("classify"), backbone=tiny("electra"), init="random")
     assert model.prompt.vectors.shape == (P, 16)
