@@ -84,15 +84,19 @@ class Layers:
         self.model(input_ids=words, prefix=visitor)
         return tuple(torch.stack((visitor.keys[layer], visitor.values[layer])) for layer in layers)
 
+    def require_room(self, p: int) -> None:
+        """Raise InputError unless a text of p tokens, from which p vectors are read, has positions."""
+        room, who = self.traits.room, self.traits.spec.who
+        if room is not None and p > room:
+            raise InputError(f"length: {p} vectors do not fit into the {room} positions of {who}; use {room} or less.")
+
     def require_projections(self, layers: Sequence[int], p: int) -> None:
         """Raise InputError unless each of `layers` projects p vectors of its own.
 
         Gemma 3n and 4 have layers that read the keys of another layer.
         """
-        room, who = self.traits.room, self.traits.spec.who
-        if room is not None and p > room:
-            raise InputError(f"length: {p} vectors do not fit into the {room} positions of {who}; use {room} or less.")
-        width = self.traits.spec.width
+        self.require_room(p)
+        width, who = self.traits.spec.width, self.traits.spec.who
         drawn = torch.randn(len(layers), 1, width, generator=torch.Generator().manual_seed(0)).to(self.model.device)
         with torch.enable_grad():
             vectors = drawn.requires_grad_()

@@ -121,6 +121,7 @@ class PTuningV2(Prefixed, Transferable):
         if encoder.scale is not None:
             encoder.measure(self._read(backbone, backbone.layers.typical()))
         if self.hparams["init"] == "text":
+            backbone.layers.require_room(self.hparams["length"])
             ids = text_ids(self.hparams["backbone"], self.hparams["init_text"], self.hparams["length"])
             encoder.set(self._read(backbone, ids))
 

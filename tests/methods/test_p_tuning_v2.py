@@ -346,6 +346,11 @@ def test_a_text_without_tokens_is_refused(build):
         build(init="text", init_text=" ")
 
 
+def test_a_text_longer_than_the_positions_is_refused(build):
+    with pytest.raises(InputError, match=r"length: 49 vectors do not fit into the 48 positions of .*; use 48 or less"):
+        build(length=49, init="text", init_text="w1")
+
+
 def test_a_text_where_there_is_no_tokenizer_is_refused(build, tiny, tmp_path):
     folder = Path(shutil.copytree(tiny("bert"), tmp_path / "copy"))
     for file in folder.glob("tokenizer*"):
