@@ -58,10 +58,10 @@ def test_the_setting_that_is_best_on_held_out_rows_runs_on_three_seeds(tmp_path)
         method: GRID["axes"]["setting"][setting]
         for method, setting in [(name.rpartition("-")[0], name) for name in best | first]
     }
-    for task, holdout in [("cola", "0.12"), ("rte", "0.2")]:
+    for task, holdout, rows in [("cola", "0.12", 2000), ("rte", "0.2", 0)]:  # RTE has fewer than 2,000
         of_task = [cell for cell in cells if cell.values["task"] == task]
         assert Counter(cell.values["seed"] for cell in of_task) == {"1": 11, "2": 11, "3": 11}
         for cell in of_task:
             assert f"--model.lr {float(chosen[cell.values['method']]['lr'])}" in cell.line
             assert f"--data.path data/{task} --data.holdout {holdout}" in cell.line
-            assert "--data.train_rows 2000" in cell.line
+            assert f"--data.train_rows {rows} " in cell.line
