@@ -10,7 +10,7 @@ from ptune.backbone.pretrained import MINILM, Dtype
 from ptune.errors import InputError
 from ptune.heads import Batch
 from ptune.tasks.spec import HeadSpec
-from ptune.tuning.recipe import Recipe
+from ptune.tuning.recipe import is_own
 from ptune.tuning.tuner import PromptTuner
 
 
@@ -58,8 +58,7 @@ class ManualPrompt(PromptTuner):
     def check_data(self, data: Any) -> None:
         """Compute the prior: the logarithm of the labels' probabilities, "c", averaged over the fillings."""
         super().check_data(data)
-        own = isinstance(data, Recipe)
-        if self.hparams["calibrate"] and own:
+        if self.hparams["calibrate"] and is_own(data):
             self.prior = None
             batch = {name: value.to(self.device) for name, value in data.content_free.items()}
             self.prior = self.eval()(batch).softmax(-1).mean(0).log()

@@ -21,6 +21,11 @@ class Recipe(Protocol):
         """What it has learned from the data, in JSON's types."""
 
 
+def is_own(data: Any) -> bool:
+    """Whether a data module is one of ptune's, with their splits and content-free rows."""
+    return isinstance(data, Recipe)
+
+
 def kept(data: Any) -> dict[str, Any]:
     """What is kept of a data module; nothing of one that is not ptune's."""
     if not isinstance(data, Recipe):

@@ -13,7 +13,7 @@ from torchmetrics import SumMetric
 from ptune.errors import InputError
 from ptune.heads import Batch, Head
 from ptune.heads.metrics import Scores
-from ptune.tuning.recipe import Recipe
+from ptune.tuning.recipe import is_own
 
 
 class Steps(L.LightningModule, ABC):
@@ -105,8 +105,7 @@ class Steps(L.LightningModule, ABC):
     def on_test_epoch_start(self) -> None:
         """Name the metrics after the split that is tested."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        own = isinstance(data, Recipe)
-        self.split = data.splits[-1] if own else "test"
+        self.split = data.splits[-1] if is_own(data) else "test"
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add the scores to the task's metrics, and return them."""
