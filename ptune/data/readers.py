@@ -158,6 +158,12 @@ def tabs(file: Path) -> Placed:
         yield from _table(csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE), file)
 
 
+def check_names(names: list[str], place: str) -> None:
+    """Raise InputError for a table with two columns of one name, of which a row could hold the last one alone."""
+    if len(set(names)) < len(names):
+        raise InputError(f"{place}: a column name occurs twice in {names}; rename one.")
+
+
 def _table(reader: Any, file: Path) -> Placed:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
@@ -170,8 +176,7 @@ def _table(reader: Any, file: Path) -> Placed:
                 f"{file}, line 1: one column {header[0]!r}; the fields of a .csv are separated by commas and "
                 "those of a .tsv by tabs; save the file so."
             )
-        if len(set(header)) < len(header):
-            raise InputError(f"{file}, line 1: a column name occurs twice in {header}; rename one.")
+        check_names(header, f"{file}, line 1")
         start = reader.line_num + 1
         for values in reader:
             if values and len(values) != len(header):
@@ -195,9 +200,7 @@ def parquet(file: Path) -> Placed:
     try:
         with pq.ParquetFile(file) as stored:
             limits.check_rows(file, stored.metadata.num_rows)
-            names = stored.schema_arrow.names
-            if len(set(names)) < len(names):
-                raise InputError(f"{file}: a column name occurs twice in {names}; rename one.")
+            check_names(stored.schema_arrow.names, str(file))
             for block in stored.iter_batches(BLOCK):
                 size = limits.check_block(file, block, size)
                 for row in _values(block, file, number):

@@ -24,7 +24,7 @@ from ptune.methods.prompt_tuning import common_words
 from ptune.prompts import Prompts
 from ptune.tuning.checks import check_rate, check_size
 from ptune.tuning.companions import Accompanied
-from ptune.tuning.recipe import Recipe
+from ptune.tuning.recipe import is_own
 
 PAIR = ("prompt.a", "prompt.b")
 """Names of the low-rank pair."""
@@ -85,7 +85,7 @@ class DePT(Accompanied):
         """As for all methods; texts may not have more tokens than the pair has rows."""
         super().check_data(data)
         s = self.hparams["tokens"]
-        if isinstance(data, Recipe) and data.max_length - self.slots > s:
+        if is_own(data) and data.max_length - self.slots > s:
             raise InputError(
                 f"tokens: {s}, but data.max_length: {data.max_length} leaves {data.max_length - self.slots} tokens for "
                 f"the text beside {self.slots} slots; use --model.tokens {data.max_length - self.slots} or more, or "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ptune.errors import InputError, nearest
-from ptune.research.cells import Cell, cell, guess, is_option, option, text
+from ptune.research.cells import Cell, cell, gives, guess, is_option, option, text
 from ptune.run import configs
 
 KEYS = ("runs", "options", "axes", "exclude")
@@ -65,7 +65,7 @@ def read(
     _check_apart(file, axes)
     common, given = mapping(file, grid, "options"), given or {}
     for axis in axes:
-        if is_option(axis) and option(axis) in map(option, given):
+        if gives(axis, given):
             raise InputError(
                 f"--set {option(axis)}: {axis} is an axis of {file}; leave it out, or exclude values there."
             )
@@ -97,8 +97,8 @@ def read(
 def _check_apart(file: Path, axes: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Refuse an axis whose option the value of another one gives, too: one would hold, and runs be called by both."""
     for axis, other in permutations(axes, 2):
-        for value, options in axes[other].items() if is_option(axis) else ():
-            if option(axis) in map(option, options):
+        for value, options in axes[other].items():
+            if gives(axis, options):
                 raise InputError(
                     f"{file}: {option(axis)} is given by axis {axis!r} and by {value!r} of axis {other!r}; remove one."
                 )

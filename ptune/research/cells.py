@@ -121,6 +121,11 @@ def option(name: str) -> str:
     return SHORT.get(name) or (name if "." in name or name in OWN else f"model.{name}")
 
 
+def gives(name: str, options: Iterable[str]) -> bool:
+    """Whether a name is an option that these give, too, under whichever of its names."""
+    return is_option(name) and option(name) in map(option, options)
+
+
 def is_option(name: str) -> bool:
     """Whether a name is by itself an option: all that `option` reads, but for those of the method without `model.`."""
     return name in SHORT or "." in name or name in OWN

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from ptune.errors import InputError, nearest
 from ptune.research.axes import mapping
-from ptune.research.cells import Cell, cell, is_option, option
+from ptune.research.cells import Cell, cell, gives, option
 from ptune.research.dimensions import Dimension, dimension
 from ptune.run import configs
 from ptune.tasks import all_tasks
@@ -74,7 +74,7 @@ class Space:
         """
         there = {each.name: each.options(point[each.name]) for each in self.dimensions if each.name in point}
         for name, other in permutations(there, 2):
-            if is_option(name) and option(name) in map(option, there[other]):
+            if gives(name, there[other]):
                 raise InputError(f"{option(name)} is given by dimension {name!r} and by {other!r}; remove one.")
         chosen = [self.options, *there.values()]
         place, names = self.place(number), {"trial": str(number)}

@@ -108,8 +108,7 @@ def _table(table: Any, source: str) -> Read:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
         header = next(table, [])
-        if len(set(header)) < len(header):
-            raise InputError(f"{source}, line 1: a column name occurs twice in {header}; rename one.")
+        readers.check_names(header, f"{source}, line 1")
         start = table.line_num + 1
         for values in table:
             place = f"{source}, line {start}"

@@ -8,10 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 class Recipe(Protocol):
     """A data module that says how it reads a row, as those of ptune do."""
 
-    backbone: str
-    slots: int
-    max_length: int
-
     @abstractmethod
     def recipe(self) -> dict[str, Any]:
         """Its arguments, in JSON's types."""
@@ -22,12 +18,12 @@ class Recipe(Protocol):
 
 
 def is_own(data: Any) -> bool:
-    """Whether a data module is one of ptune's, with their splits and content-free rows."""
+    """Whether a data module is one of ptune's; another is used as plain loaders are."""
     return isinstance(data, Recipe)
 
 
 def kept(data: Any) -> dict[str, Any]:
     """What is kept of a data module; nothing of one that is not ptune's."""
-    if not isinstance(data, Recipe):
+    if not is_own(data):
         return {}
     return {"class": type(data).__name__, "arguments": data.recipe(), "learned": data.learned()}

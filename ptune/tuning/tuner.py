@@ -20,7 +20,7 @@ from ptune.tasks.spec import HeadSpec
 from ptune.tuning import resume, saving
 from ptune.tuning.checks import check_not_negative, check_positive, check_rate
 from ptune.tuning.optimizer import adamw
-from ptune.tuning.recipe import Recipe, kept
+from ptune.tuning.recipe import is_own, kept
 from ptune.tuning.schedules import Schedule, scheduler
 from ptune.tuning.steps import Steps
 from ptune.tuning.stored import Stored
@@ -293,7 +293,7 @@ class PromptTuner(Steps, Stored, ABC):
                 text and the shift of positions exceed the positions of the backbone.
         """
         room = self.backbone.room
-        if not isinstance(data, Recipe):
+        if not is_own(data):
             return
         if data.backbone != self.hparams["backbone"]:  # token ids of another vocabulary would train without a word
             raise InputError(
