@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 import ptune
-from ptune.data.source import find, read_file
+from ptune.data.local import find, read_file
 
 TOKENS, BATCH, STEPS, LENGTH = 128, 16, 600, 20
 SPLITS = {"train": STEPS * BATCH, "validation": 400}

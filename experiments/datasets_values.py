@@ -60,7 +60,7 @@ if __name__ == "__main__":
         os.environ |= {"HF_DATASETS_CACHE": f"{temporary}/cache", "HF_HUB_OFFLINE": "1"}  # read when it is imported
         import datasets
 
-        from ptune.data.source import read_file
+        from ptune.data.local import read_file
         from ptune.errors import InputError
 
         datasets.disable_progress_bars()

@@ -11,8 +11,9 @@ import torch
 from ptune.data import splits
 from ptune.data.draws import DEV, HOLDOUT
 from ptune.data.loader import BucketSampler, EvalSampler, InOrder, Loader
+from ptune.data.local import folders
 from ptune.data.rows import Rows
-from ptune.data.source import folders, read
+from ptune.data.source import read
 from ptune.data.tokens import Tokens
 from ptune.errors import InputError, nearest
 from ptune.heads import Batch

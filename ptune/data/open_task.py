@@ -11,7 +11,7 @@ from decimal import Context, Decimal
 from pathlib import Path
 from typing import Any
 
-from ptune.data import source, splits
+from ptune.data import local, source, splits
 from ptune.data.rows import Rows
 from ptune.errors import InputError
 from ptune.tasks.spec import TaskSpec
@@ -36,7 +36,7 @@ def columns_and_labels(data: Any) -> TaskSpec:
     Raises:
         InputError: the data do not tell; the sentence lists the columns there are.
     """
-    task, places = data.task, source.folders(data.path)
+    task, places = data.task, local.folders(data.path)
     if task.name == TaskSpec.name and places:
         task = replace(task, name=name_of(places[0], task.train) or task.name)
     if not (places or task.hub) or not (data.columns_open or data.labels_open):

@@ -28,7 +28,7 @@ def check(file: Path, cells: Iterable[Cell], here: bool) -> None:
         InputError: the first mistake, with the name of its cell.
     """
     from ptune.backbone.pretrained import NotGiven  # these take seconds to import
-    from ptune.data.source import existing
+    from ptune.data.local import existing
     from ptune.run.cli import CLI
 
     told: set[str] = set()

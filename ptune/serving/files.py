@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TextIO
 
 from ptune.data import arrow, conll, readers
 from ptune.data.base import TaskData
-from ptune.data.source import read_saved
+from ptune.data.local import read_saved
 from ptune.errors import InputError
 from ptune.tuning.saving import whole
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ptune.data import limits
-from ptune.data.source import read_file
+from ptune.data.local import read_file
 from ptune.errors import InputError
 
 ROW = b'{"text": "the nurse helped the pilot", "label": 1}\n'

@@ -10,7 +10,7 @@ import datasets
 import pytest
 import runs
 
-from ptune.data import cache, source, splits
+from ptune.data import cache, local, source, splits
 from ptune.data.classification import Classification
 from ptune.data.draws import held_out
 from ptune.data.qa import SpanQA
@@ -218,7 +218,7 @@ def test_a_later_start_reads_no_rows(bert, folder, monkeypatch):
     path = folder(train=ROWS, validation=ROWS[:3], test=[{"a": "the nurse", "y": -1}])
     first = module(bert, path, holdout=0.1)
     assert first.splits == ["holdout", "validation"]
-    monkeypatch.setattr(source, "_some", lambda *_: pytest.fail("a file is read"))
+    monkeypatch.setattr(local, "_some", lambda *_: pytest.fail("a file is read"))
     monkeypatch.setattr(Classification, "encode", lambda *_: pytest.fail("rows are tokenized"))
     again = module(bert, path, holdout=0.1)
     assert again.splits == first.splits

@@ -8,7 +8,7 @@ from itertools import groupby, islice
 import pytest
 import runs
 
-from ptune.data.source import read_file
+from ptune.data.local import read_file
 from ptune.data.tagging import Tagging
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import ptune.tasks
 from ptune.data import modules
-from ptune.data.source import read_file
+from ptune.data.local import read_file
 from ptune.errors import InputError
 from ptune.heads.metrics import check
 from ptune.tasks import HeadSpec, TaskSpec, all_tasks, listed, plain, spec_of, superglue, task
